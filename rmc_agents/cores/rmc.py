@@ -1,0 +1,187 @@
+"""The Relational Memory Core: memory slots that attend to each other and to the input, at every step.
+
+Source: Santoro et al. 2018, "Relational recurrent neural networks" (arXiv 1806.01822), in the form of the
+authors' own implementation (Sonnet), which differs from the paper's text in places; each is noted below.
+
+Axes: B batch, N slots, R rows (the slots, then the input: N + 1), A heads, K key size, V head size,
+D = A * V slot size.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from rmc_agents.cores.base import HoistedCore, require_positive
+
+GateStyle = Literal["unit", "memory", "none"]
+
+
+class RMCState(NamedTuple):
+    memory: Tensor
+    """[B, N, D]."""
+
+
+class RMCTrace(NamedTuple):
+    """What happened inside one step, for pictures and probes."""
+
+    attention: Tensor
+    """[B, blocks, A, N, R] how much each slot read of each slot and, last, of the input; rows sum to 1."""
+    input_gate: Tensor
+    """[B, N, D or 1] how much of the new content was written (ones without gates)."""
+    forget_gate: Tensor
+    """[B, N, D or 1] how much of the old memory was kept (zeros without gates)."""
+
+
+class RMC(HoistedCore):
+    """Relational Memory Core.
+
+    The rows X = [M; x] of the slots and the input go through `num_blocks` blocks of
+
+        X = LN(X + attention(X)),  X = LN(X + MLP(X))
+
+    and the slots' rows M~ are gated into the memory:
+
+        i = sigmoid(W_i x + U_i tanh(M) + input_bias),  f = sigmoid(W_f x + U_f tanh(M) + forget_bias)
+        M' = i tanh(M~) + f M,   output = flatten(M')
+
+    Every parameter is shared by all slots, so only the fresh memory, an identity matrix, makes slots
+    differ. A reset must restore that identity: slots of a zeroed memory stay equal for ever.
+
+    Args:
+        input_size: width of the input.
+        num_slots: N.
+        num_heads: A.
+        head_size: V; a slot is D = A * V wide, the output N * D.
+        key_size: K; V if None.
+        num_blocks: attention blocks a step; they share the MLP and have a projection of their own each.
+        mlp_layers: linear layers of the MLP, a ReLU between them and none after the last.
+        gate_style: "unit" gates every unit, "memory" each slot as a whole, "none" overwrites the memory.
+        input_bias: added to the input gate before the sigmoid.
+        forget_bias: added to the forget gate before the sigmoid; 1 keeps the memory at first.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        *,
+        num_slots: int = 4,
+        num_heads: int = 4,
+        head_size: int = 16,
+        key_size: int | None = None,
+        num_blocks: int = 1,
+        mlp_layers: int = 2,
+        gate_style: GateStyle = "unit",
+        input_bias: float = 0.0,
+        forget_bias: float = 1.0,
+    ) -> None:
+        super().__init__(input_size)
+        key_size = head_size if key_size is None else key_size
+        require_positive(
+            num_slots=num_slots,
+            num_heads=num_heads,
+            head_size=head_size,
+            key_size=key_size,
+            num_blocks=num_blocks,
+            mlp_layers=mlp_layers,
+        )
+        if gate_style not in get_args(GateStyle):
+            raise ValueError(f"gate_style must be one of {get_args(GateStyle)}, got {gate_style!r}")
+        self.num_slots, self.num_heads, self.head_size, self.key_size = (
+            num_slots,
+            num_heads,
+            head_size,
+            key_size,
+        )
+        self.slot_size = slot_size = num_heads * head_size
+        self.gate_style: GateStyle = gate_style
+        self.input_bias, self.forget_bias = input_bias, forget_bias
+
+        qkv_size = num_heads * (2 * key_size + head_size)
+        self.input_proj = nn.Linear(input_size, slot_size)
+        self.qkv = nn.ModuleList(nn.Linear(slot_size, qkv_size) for _ in range(num_blocks))
+        # One norm over all of a row's queries, keys and values jointly.
+        self.qkv_norm = nn.ModuleList(nn.LayerNorm(qkv_size) for _ in range(num_blocks))
+        self.attention_norm = nn.ModuleList(nn.LayerNorm(slot_size) for _ in range(num_blocks))
+        self.mlp = nn.ModuleList(nn.Linear(slot_size, slot_size) for _ in range(mlp_layers))
+        self.mlp_norm = nn.ModuleList(nn.LayerNorm(slot_size) for _ in range(num_blocks))
+        if gate_style != "none":
+            gates = 2 * (slot_size if gate_style == "unit" else 1)  # in the order input, forget
+            self.input_gates = nn.Linear(slot_size, gates)
+            self.memory_gates = nn.Linear(slot_size, gates)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                _initialise(module)
+
+    @property
+    def output_size(self) -> int:
+        return self.num_slots * self.slot_size
+
+    def initial_state(self, batch_size: int) -> RMCState:
+        """The identity matrix, its columns padded with zeros, or cut, to the slot size."""
+        eye = torch.eye(self.num_slots, self.slot_size, device=self._anchor.device, dtype=self._anchor.dtype)
+        return RMCState(eye.expand(batch_size, -1, -1))
+
+    def project(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """The input's row, its queries, keys and values in the first block, and its part of the gates."""
+        x = self.input_proj(inputs)
+        qkv = self.qkv_norm[0](self.qkv[0](x))
+        return (x, qkv) if self.gate_style == "none" else (x, qkv, self.input_gates(x))
+
+    def recur(self, projected: tuple[Tensor, ...], state: RMCState) -> tuple[Tensor, RMCState]:
+        state, _ = self._advance(projected, state.memory)
+        return state.memory.flatten(1), state
+
+    def trace(self, inputs: Tensor, state: RMCState) -> tuple[Tensor, RMCState, RMCTrace]:
+        """As `step`, and what happened inside; for pictures, not for training."""
+        state, trace = self._advance(self.project(inputs), state.memory)
+        return state.memory.flatten(1), state, RMCTrace(torch.stack(trace[0], 1), trace[1], trace[2])
+
+    def _advance(
+        self, projected: tuple[Tensor, ...], memory: Tensor
+    ) -> tuple[RMCState, tuple[list[Tensor], Tensor, Tensor]]:
+        x, x_qkv = projected[0].unsqueeze(1), projected[1].unsqueeze(1)  # [B, 1, *]
+        rows = memory
+        weights = []
+        for block, qkv in enumerate(self.qkv):
+            if block > 0:
+                x_qkv = self.qkv_norm[block](qkv(x))
+            qkv_rows = torch.cat([self.qkv_norm[block](qkv(rows)), x_qkv], dim=1)  # [B, R, A*(2K+V)]
+            last = block == len(self.qkv) - 1
+            if not last:  # after the last block nobody needs the input's row
+                rows = torch.cat([rows, x], dim=1)
+            attended, w = self._attend(qkv_rows, num_queries=rows.shape[1])
+            weights.append(w[:, :, : self.num_slots])
+            rows = self.attention_norm[block](rows + attended)
+            rows = self.mlp_norm[block](rows + self._mlp(rows))
+            if not last:
+                rows, x = rows[:, : self.num_slots], rows[:, self.num_slots :]
+
+        if self.gate_style == "none":
+            i, f = torch.ones_like(rows[..., :1]), torch.zeros_like(rows[..., :1])
+            return RMCState(rows), (weights, i, f)
+        gates = projected[2].unsqueeze(1) + self.memory_gates(torch.tanh(memory))  # [B, N, 2D or 2]
+        i, f = gates.chunk(2, dim=-1)
+        i, f = torch.sigmoid(i + self.input_bias), torch.sigmoid(f + self.forget_bias)
+        return RMCState(i * torch.tanh(rows) + f * memory), (weights, i, f)
+
+    def _attend(self, qkv: Tensor, num_queries: int) -> tuple[Tensor, Tensor]:
+        """softmax(q k^T / sqrt(K)) v of the first Q rows: [B, R, A*(2K+V)] -> [B, Q, D], [B, A, Q, R]."""
+        heads = qkv.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [B, A, R, 2K+V]
+        q, k, v = heads.split([self.key_size, self.key_size, self.head_size], dim=-1)
+        weights = torch.softmax(q[:, :, :num_queries] @ k.transpose(-1, -2) * self.key_size**-0.5, dim=-1)
+        return (weights @ v).transpose(1, 2).flatten(2), weights
+
+    def _mlp(self, rows: Tensor) -> Tensor:
+        for depth, linear in enumerate(self.mlp):
+            rows = linear(torch.relu(rows) if depth > 0 else rows)
+        return rows
+
+
+def _initialise(linear: nn.Linear) -> None:
+    """Sonnet's default: a normal of deviation 1/sqrt(fan_in) cut at two deviations, and zero biases."""
+    std = linear.in_features**-0.5
+    nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
+    nn.init.zeros_(linear.bias)
