@@ -1,0 +1,156 @@
+"""Observation space -> features. Every encoder takes any number of leading axes (time, batch).
+
+Each part of an observation becomes a plain vector (`Embedding` of MiniGrid's codes, convolutions of a
+picture, one-hot of a number, ...); the vectors are joined and pass one linear layer with a ReLU.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+GRID_CODES = (11, 6, 4)
+"""How many objects, colours and states MiniGrid's symbolic image can name in a cell."""
+
+
+class Encoder(nn.Module):
+    """relu(W [parts of the observation] + b).
+
+    Args:
+        space: the space of one observation: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of them.
+        output_size: number of features.
+
+    Raises:
+        ValueError: a space that has no encoding; the message says which, and what to do.
+    """
+
+    def __init__(self, space: spaces.Space[Any], output_size: int) -> None:
+        super().__init__()
+        self.keys = list(space.spaces) if isinstance(space, spaces.Dict) else None
+        parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
+        self.parts = nn.ModuleList(_part(part) for part in parts)
+        self.output_size = output_size
+        self.linear = nn.Linear(sum(part.output_size for part in self.parts), output_size)  # type: ignore[misc]
+        nn.init.orthogonal_(self.linear.weight, gain=math.sqrt(2))
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, obs: Tensor | dict[str, Tensor]) -> Tensor:
+        """[..., *space.shape] -> [..., output_size]."""
+        values = [obs[key] for key in self.keys] if self.keys is not None else [obs]  # type: ignore[index]
+        vectors = [part(value) for part, value in zip(self.parts, values, strict=True)]
+        joined = vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1)
+        return torch.relu(self.linear(joined))
+
+
+def is_symbolic_grid(space: spaces.Space[Any]) -> bool:
+    """MiniGrid's `image`: uint8 [V, V, 3] of object, colour and state codes, not a picture of pixels.
+
+    No camera gives as few as 15 x 15 pixels, so the size tells.
+    """
+    return (
+        isinstance(space, spaces.Box)
+        and space.dtype == np.uint8
+        and len(space.shape) == 3
+        and space.shape[2] == 3
+        and max(space.shape) <= 15
+    )
+
+
+def _part(space: spaces.Space[Any]) -> nn.Module:
+    if is_symbolic_grid(space):
+        return _Grid(space.shape)  # type: ignore[arg-type]
+    if isinstance(space, spaces.Box):
+        if len(space.shape) == 3 and space.dtype == np.uint8:
+            return _Picture(space.shape)
+        return _Vector(space.shape)
+    if isinstance(space, spaces.Discrete):
+        return _OneHot([int(space.n)], (), int(space.start))
+    if isinstance(space, spaces.MultiDiscrete):
+        return _OneHot([int(n) for n in space.nvec.reshape(-1)], space.nvec.shape, 0)
+    if isinstance(space, spaces.MultiBinary):
+        return _Vector(space.shape)
+    raise ValueError(
+        f"no encoder for an observation of {space}; use Box, Discrete, MultiDiscrete, MultiBinary or a "
+        "flat Dict of them (gymnasium.wrappers.FlattenObservation turns the others into a Box)"
+    )
+
+
+class _Grid(nn.Module):
+    """MiniGrid's cells as embeddings: the codes are names, so they are not divided by 255."""
+
+    codes: Tensor
+
+    def __init__(self, shape: tuple[int, ...], width: int = 16) -> None:
+        super().__init__()
+        self.output_size = shape[0] * shape[1] * width
+        self.embedding = nn.Linear(sum(GRID_CODES), width, bias=False)
+        nn.init.normal_(self.embedding.weight, std=3**-0.5)
+        self.register_buffer("codes", torch.cat([torch.arange(n) for n in GRID_CODES]).to(torch.uint8), False)
+        self.register_buffer(
+            "channel", torch.repeat_interleave(torch.arange(3), torch.tensor(GRID_CODES)), persistent=False
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        # A product with the one-hot codes: its backward is a product too, not a scatter.
+        one_hot = image.index_select(-1, self.channel) == self.codes  # [..., V, V, 21]
+        return self.embedding(one_hot.to(self.embedding.weight.dtype)).flatten(-3)
+
+
+class _Picture(nn.Module):
+    """Convolutions over uint8 pixels, channels last or first; three of them (Mnih et al. 2015) from 36 up."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.channels_last = shape[2] < shape[0]
+        c, h, w = (shape[2], shape[0], shape[1]) if self.channels_last else shape
+        if min(h, w) >= 36:
+            layers = [nn.Conv2d(c, 32, 8, 4), nn.Conv2d(32, 64, 4, 2), nn.Conv2d(64, 64, 3, 1)]
+        else:
+            layers = [nn.Conv2d(c, 16, 3, 2, 1), nn.Conv2d(16, 32, 3, 2, 1)]
+        for conv in layers:
+            nn.init.orthogonal_(conv.weight, gain=math.sqrt(2))
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        self.convolutions = nn.Sequential(*(m for conv in layers for m in (conv, nn.ReLU())))
+        with torch.no_grad():
+            self.output_size = self.convolutions(torch.zeros(1, c, h, w)).numel()
+
+    def forward(self, image: Tensor) -> Tensor:
+        pixels = image.reshape(-1, *image.shape[-3:])
+        pixels = pixels.permute(0, 3, 1, 2) if self.channels_last else pixels
+        vectors = self.convolutions(pixels.to(self.convolutions[0].weight.dtype) / 255)
+        return vectors.reshape(*image.shape[:-3], -1)
+
+
+class _Vector(nn.Module):
+    """Numbers as they are, flattened."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.ndim = len(shape)
+        self.output_size = math.prod(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float().reshape(*x.shape[: x.ndim - self.ndim], self.output_size)
+
+
+class _OneHot(nn.Module):
+    """Whole numbers below `sizes` as one-hot vectors, joined."""
+
+    codes: Tensor
+
+    def __init__(self, sizes: list[int], shape: tuple[int, ...], start: int) -> None:
+        super().__init__()
+        self.ndim, self.output_size = len(shape), sum(sizes)
+        self.register_buffer("codes", torch.cat([torch.arange(n) for n in sizes]) + start, persistent=False)
+        self.register_buffer(
+            "which", torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)), persistent=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        numbers = x.reshape(*x.shape[: x.ndim - self.ndim], -1)
+        return (numbers.index_select(-1, self.which) == self.codes).float()

@@ -1,0 +1,240 @@
+"""Proximal policy optimisation (Schulman et al. 2017) on chunks of sequences: pure tensor mathematics.
+
+Axes: T steps of a rollout, B environments, L steps of a chunk, C chunks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rmc_agents.actor_critic import ActorCritic
+from rmc_agents.rollout import Chunks
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """How to learn."""
+
+    total_steps: int = 1_000_000
+    """Environment steps in all, over all environments."""
+    num_steps: int = 128
+    """Steps of each environment in a rollout."""
+    bptt_length: int = 16
+    """Steps that gradients flow back through; rollouts are cut into chunks of this length, each beginning
+    with the memory it had when it was collected. Must divide num_steps."""
+    minibatch_size: int = 512
+    """Transitions in a minibatch: whole chunks, so a multiple of bptt_length, that fill the rollout evenly.
+    Many small minibatches solve memory tasks, not many samples."""
+    epochs: int = 4
+    """Passes over each rollout."""
+    learning_rate: float = 3e-4
+    """Adam's learning rate at the start."""
+    learning_rate_end: float = 0.0
+    """Adam's learning rate at the end; linear in between."""
+    adam_eps: float = 1e-5
+    """Adam's epsilon."""
+    gamma: float = 0.99
+    """Discount of a step."""
+    gae_lambda: float = 0.95
+    """Decay of generalised advantage estimation."""
+    clip_range: float = 0.2
+    """How far the probability ratio may go from 1 before it earns nothing more."""
+    clip_range_value: float | None = None
+    """How far the value may go from what it was, in the value loss; None does not clip."""
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus at the start."""
+    entropy_coef_end: float = 0.01
+    """Weight of the entropy bonus at the end; linear in between."""
+    value_coef: float = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: float = 0.5
+    """Gradients longer than this are scaled down to it."""
+    normalize_advantage: bool = True
+    """Give the advantages of each minibatch mean 0 and deviation 1."""
+    target_kl: float | None = None
+    """Stop the epochs of an iteration once the policy has moved further than 1.5 times this (in nats)."""
+
+    def __post_init__(self) -> None:
+        for name in ("total_steps", "num_steps", "bptt_length", "minibatch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip_range", "max_grad_norm", "adam_eps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("learning_rate_end", "entropy_coef", "entropy_coef_end", "value_coef"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("target_kl", "clip_range_value"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive or None, got {getattr(self, name)}")
+        if self.num_steps % self.bptt_length:
+            raise ValueError(
+                f"bptt_length must divide num_steps, got bptt_length={self.bptt_length} and "
+                f"num_steps={self.num_steps}"
+            )
+        if self.minibatch_size % self.bptt_length:
+            raise ValueError(
+                f"minibatch_size must be a multiple of bptt_length (a minibatch is whole chunks), got "
+                f"minibatch_size={self.minibatch_size} and bptt_length={self.bptt_length}"
+            )
+
+    def check_num_envs(self, num_envs: int) -> None:
+        """Raise ValueError unless the rollout of `num_envs` environments is whole minibatches."""
+        steps = num_envs * self.num_steps
+        if steps % self.minibatch_size:
+            raise ValueError(
+                f"minibatch_size must divide num_envs * num_steps, got minibatch_size={self.minibatch_size} "
+                f"and {num_envs} * {self.num_steps} = {steps}; "
+                f"minibatch_size={_largest_fit(steps, self)} would fit"
+            )
+
+    def learning_rate_at(self, progress: float) -> float:
+        """The learning rate after `progress` (0 to 1) of the run."""
+        return self.learning_rate + (self.learning_rate_end - self.learning_rate) * min(progress, 1.0)
+
+    def entropy_coef_at(self, progress: float) -> float:
+        """The weight of the entropy bonus after `progress` (0 to 1) of the run."""
+        return self.entropy_coef + (self.entropy_coef_end - self.entropy_coef) * min(progress, 1.0)
+
+
+def _largest_fit(steps: int, config: PPOConfig) -> int:
+    sizes = range(config.bptt_length, min(steps, config.minibatch_size) + 1, config.bptt_length)
+    return max((size for size in sizes if steps % size == 0), default=config.bptt_length)
+
+
+def gae(
+    rewards: Tensor,
+    values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    final_values: Tensor,
+    last_value: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> Tensor:
+    """Generalised advantage estimation (Schulman et al. 2016, eq. 16).
+
+        delta_t = r_t + gamma V_{t+1} - V_t,   A_t = delta_t + gamma lambda (1 - done_t) A_{t+1}
+
+    where V_{t+1} is 0 after a termination and the value of the final observation after a truncation, so
+    that no advantage crosses the end of an episode.
+
+    Args:
+        rewards, values, terminated, truncated: [T, B].
+        final_values: [T, B] value of each step's final observation; read only where truncated.
+        last_value: [B] value of the observation after the last step.
+        gamma, gae_lambda: between 0 and 1.
+
+    Returns:
+        Advantages [T, B].
+    """
+    following = torch.cat([values[1:], last_value.unsqueeze(0)])
+    following = torch.where(truncated, final_values, following)
+    following = torch.where(terminated, 0.0, following)
+    deltas = rewards + gamma * following - values
+    decay = torch.where(terminated | truncated, 0.0, gamma * gae_lambda)
+    advantage = torch.zeros_like(last_value)
+    advantages = []
+    for delta, factor in zip(reversed(deltas.unbind(0)), reversed(decay.unbind(0)), strict=True):
+        advantage = torch.addcmul(delta, factor, advantage)
+        advantages.append(advantage)
+    return torch.stack(advantages[::-1])
+
+
+class Metrics(NamedTuple):
+    """What an update did, each a number on the device."""
+
+    policy_loss: Tensor
+    value_loss: Tensor
+    entropy: Tensor
+    """Mean entropy of the policy, in nats."""
+    approx_kl: Tensor
+    """Mean of (r - 1) - log r, an estimate of KL(old, new) in nats (Schulman 2020)."""
+    clip_fraction: Tensor
+    """Share of the transitions whose ratio was clipped."""
+    grad_norm: Tensor
+    """Length of the gradient before it was scaled down."""
+    loss: Tensor
+
+
+def ppo_loss(
+    agent: ActorCritic, batch: Chunks, config: PPOConfig, entropy_coef: float | Tensor
+) -> tuple[Tensor, Metrics]:
+    """The clipped surrogate, the value loss and the entropy bonus of a minibatch of chunks.
+
+    Filler steps (`valid` false) have no weight. `grad_norm` of the metrics is filled in by `update`.
+    """
+    log_probs, entropy, values = agent.evaluate(
+        batch.obs, batch.actions, batch.rewards, batch.starts, batch.state
+    )
+    weight = batch.valid.to(values.dtype)
+    weight = weight / weight.sum().clamp_min(1)
+
+    def mean(x: Tensor) -> Tensor:
+        return (x * weight).sum()
+
+    advantages = batch.advantages
+    if config.normalize_advantage:
+        centred = advantages - mean(advantages)
+        advantages = centred / (mean(centred.square()).sqrt() + 1e-8)
+
+    log_ratio = log_probs - batch.log_probs
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
+    policy_loss = -mean(torch.minimum(advantages * ratio, advantages * clipped))
+
+    if config.clip_range_value is not None:
+        change = (values - batch.values).clamp(-config.clip_range_value, config.clip_range_value)
+        values = batch.values + change
+    value_loss = mean((values - batch.returns).square())
+
+    mean_entropy = mean(entropy)
+    loss = policy_loss + config.value_coef * value_loss - entropy_coef * mean_entropy
+    with torch.no_grad():
+        approx_kl = mean(ratio - 1 - log_ratio)
+        clip_fraction = mean((clipped != ratio).to(weight.dtype))
+    detached = [x.detach() for x in (policy_loss, value_loss, mean_entropy, approx_kl, clip_fraction)]
+    return loss, Metrics(*detached, grad_norm=torch.zeros_like(approx_kl), loss=loss.detach())
+
+
+def update_epoch(
+    agent: ActorCritic,
+    optimizer: torch.optim.Optimizer,
+    chunks: Chunks,
+    config: PPOConfig,
+    entropy_coef: float | Tensor,
+    generator: torch.Generator | None,
+) -> Metrics:
+    """One pass over all chunks in minibatches drawn without replacement; metrics are means over them."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    num_chunks = chunks.starts.shape[1]
+    order = torch.randperm(num_chunks, generator=generator, device=chunks.starts.device)
+    total: list[Tensor] = []
+    per_batch = config.minibatch_size // config.bptt_length
+    for index in order.split(per_batch):
+        loss, metrics = ppo_loss(agent, chunks.select(index), config, entropy_coef)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        optimizer.step()
+        total.append(torch.stack(metrics._replace(grad_norm=norm.detach())))
+    return Metrics(*torch.stack(total).mean(0).unbind(0))
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
+    """1 - Var(returns - values) / Var(returns): 1 is a perfect critic, 0 no better than a constant."""
+    return 1 - (returns - values).var() / returns.var().clamp_min(1e-12)
+
+
+def make_optimizer(agent: ActorCritic, config: PPOConfig) -> torch.optim.Adam:
+    """Adam over all parameters, fused into one operation."""
+    return torch.optim.Adam(
+        agent.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=agent.device.type != "meta"
+    )

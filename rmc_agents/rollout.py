@@ -1,0 +1,231 @@
+"""Collecting experience: tensors [T, B, ...] on the device, cut into chunks for truncated BPTT.
+
+Axes: T steps of a rollout, B environments, L steps of a chunk, C chunks.
+Nothing here reads a tensor back to the host, so that a GPU never waits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rmc_agents.actor_critic import ActorCritic, AgentState
+from rmc_agents.tree import Tree, map_tree
+
+
+class Transition(Protocol):
+    """What an environment's step returns; see `envs.base.Transition` for the meaning of each field."""
+
+    @property
+    def obs(self) -> Any: ...
+    @property
+    def reward(self) -> Tensor: ...
+    @property
+    def terminated(self) -> Tensor: ...
+    @property
+    def truncated(self) -> Tensor: ...
+    @property
+    def final_obs(self) -> Any: ...
+    @property
+    def success(self) -> Tensor | None: ...
+    @property
+    def valid(self) -> Tensor | None: ...
+
+
+class BatchedEnv(Protocol):
+    """The environments that an agent is trained in; `envs.base.BatchedEnv` is the contract in full."""
+
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+    num_envs: int
+    device: torch.device
+    tasks: tuple[str, ...]
+    task_of: Tensor
+
+    def reset(self, seed: int | None = None) -> Any: ...
+    def step(self, actions: Tensor) -> Transition: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+    def close(self) -> None: ...
+
+
+class Carry(NamedTuple):
+    """Where the last rollout stopped, and the next begins."""
+
+    obs: Tree
+    """[B, ...]."""
+    starts: Tensor
+    """[B] bool: `obs` is the first of an episode."""
+    state: AgentState
+    """The agent's state before it reads `obs`."""
+
+
+@dataclass
+class Rollout:
+    """What happened in T steps of B environments."""
+
+    obs: Tree
+    """[T, B, ...]."""
+    starts: Tensor
+    """[T, B] bool: an episode begins with `obs[t]`."""
+    states: AgentState
+    """[T + 1, B, ...] `states[t]` is the agent's state before it read `obs[t]`, resets not yet applied."""
+    actions: Tensor
+    """[T, B, ...]."""
+    log_probs: Tensor
+    """[T, B] of the actions, when they were drawn."""
+    values: Tensor
+    """[T, B]."""
+    rewards: Tensor
+    """[T, B]."""
+    terminated: Tensor
+    """[T, B] bool."""
+    truncated: Tensor
+    """[T, B] bool."""
+    success: Tensor
+    """[T, B] bool."""
+    valid: Tensor
+    """[T, B] bool: false on filler steps, which no loss may see."""
+    final_obs: Tree
+    """[T, B, ...] the observation that step t led to, in the same episode."""
+    last_value: Tensor
+    """[B] value of the observation after the last step."""
+
+    @classmethod
+    def allocate(cls, agent: ActorCritic, carry: Carry, num_steps: int) -> Rollout:
+        """Room for `num_steps` steps; `collect` fills it again and again."""
+
+        def buffer(example: Tensor, steps: int = num_steps) -> Tensor:
+            return torch.zeros(steps, *example.shape, dtype=example.dtype, device=example.device)
+
+        batch = carry.starts.shape[0]
+        number = torch.zeros(batch, device=agent.device)
+        flag = torch.zeros(batch, dtype=torch.bool, device=agent.device)
+        return cls(
+            obs=map_tree(buffer, carry.obs),
+            starts=buffer(flag),
+            states=map_tree(lambda x: buffer(x, num_steps + 1), carry.state),
+            actions=buffer(carry.state.action),
+            log_probs=buffer(number),
+            values=buffer(number),
+            rewards=buffer(number),
+            terminated=buffer(flag),
+            truncated=buffer(flag),
+            success=buffer(flag),
+            valid=buffer(~flag),
+            final_obs=map_tree(buffer, carry.obs),
+            last_value=number,
+        )
+
+
+def first_carry(agent: ActorCritic, env: BatchedEnv, seed: int | None) -> Carry:
+    """Reset the environments; every row begins an episode."""
+    obs = env.reset(seed)
+    starts = torch.ones(env.num_envs, dtype=torch.bool, device=agent.device)
+    return Carry(obs, starts, agent.initial_state(env.num_envs))
+
+
+@torch.no_grad()
+def collect(
+    agent: ActorCritic, env: BatchedEnv, carry: Carry, rollout: Rollout, generator: torch.Generator | None
+) -> Carry:
+    """Fill `rollout` with T steps of every environment, and return where it stopped."""
+    obs, starts, state = carry
+    for t in range(rollout.rewards.shape[0]):
+        _store(rollout.states, t, state)
+        action, log_prob, value, state = agent.act(obs, starts, state, generator)
+        step = env.step(action)
+        state = state._replace(reward=step.reward)
+        _store(rollout.obs, t, obs)
+        _store(rollout.final_obs, t, step.final_obs)
+        rollout.starts[t] = starts
+        rollout.actions[t] = action
+        rollout.log_probs[t] = log_prob
+        rollout.values[t] = value
+        rollout.rewards[t] = step.reward
+        rollout.terminated[t] = step.terminated
+        rollout.truncated[t] = step.truncated
+        if step.success is not None:
+            rollout.success[t] = step.success
+        if step.valid is not None:
+            rollout.valid[t] = step.valid
+        obs, starts = step.obs, step.terminated | step.truncated
+    _store(rollout.states, rollout.rewards.shape[0], state)
+    rollout.last_value = agent.value(obs, starts, state)
+    return Carry(obs, starts, state)
+
+
+@torch.no_grad()
+def final_values(agent: ActorCritic, rollout: Rollout) -> Tensor:
+    """[T, B] value of `final_obs` under the memory after the step: what a truncated episode would go on with.
+
+    All steps are valued in one batch. That costs about a tenth of one epoch and needs no look at which
+    steps were truncated, which would make the host wait for the device.
+    """
+    steps, batch = rollout.rewards.shape
+    after = map_tree(lambda x: x[1:].flatten(0, 1), rollout.states)
+    obs = map_tree(lambda x: x.flatten(0, 1), rollout.final_obs)
+    no_starts = torch.zeros(steps * batch, dtype=torch.bool, device=rollout.rewards.device)
+    return agent.value(obs, no_starts, after).view(steps, batch)
+
+
+class Chunks(NamedTuple):
+    """A rollout cut into C sequences of L steps, each with the state stored at its first step."""
+
+    obs: Tree
+    """[L, C, ...]."""
+    starts: Tensor
+    """[L, C] bool."""
+    state: AgentState
+    """[C, ...]."""
+    actions: Tensor
+    """[L, C, ...]."""
+    rewards: Tensor
+    """[L, C]."""
+    log_probs: Tensor
+    """[L, C]."""
+    values: Tensor
+    """[L, C]."""
+    advantages: Tensor
+    """[L, C]."""
+    returns: Tensor
+    """[L, C]."""
+    valid: Tensor
+    """[L, C] bool."""
+
+    def select(self, index: Tensor) -> Chunks:
+        """The chunks of a minibatch: index [c] int64."""
+
+        def along(dim: int) -> Any:
+            return lambda x: x.index_select(dim, index)
+
+        picked = [map_tree(along(0 if name == "state" else 1), getattr(self, name)) for name in self._fields]
+        return Chunks(*picked)
+
+
+def cut(rollout: Rollout, advantages: Tensor, returns: Tensor, bptt_length: int) -> Chunks:
+    """Cut a rollout into chunks of L = `bptt_length` steps; T must be a multiple of L."""
+
+    def pieces(x: Tensor) -> Tensor:
+        return x.unflatten(0, (-1, bptt_length)).transpose(0, 1).flatten(1, 2)  # [L, T/L * B, ...]
+
+    return Chunks(
+        obs=map_tree(pieces, rollout.obs),
+        starts=pieces(rollout.starts),
+        state=map_tree(lambda x: x[:-1:bptt_length].flatten(0, 1), rollout.states),
+        actions=pieces(rollout.actions),
+        rewards=pieces(rollout.rewards),
+        log_probs=pieces(rollout.log_probs),
+        values=pieces(rollout.values),
+        advantages=pieces(advantages),
+        returns=pieces(returns),
+        valid=pieces(rollout.valid),
+    )
+
+
+def _store(buffers: Tree, t: int, values: Tree) -> None:
+    map_tree(lambda buffer, value: buffer[t].copy_(value), buffers, values)
