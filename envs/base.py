@@ -97,3 +97,7 @@ class BatchedEnv(ABC):
 
 class StateNotSaved(Exception):
     """This environment cannot give its state; after a resume its episodes start afresh."""
+
+
+class EnvironmentFailed(RuntimeError):
+    """An environment raised, or gave a number that is none; the message says which, when and what."""

@@ -1,0 +1,184 @@
+"""What Gymnasium sees of a native task: a single `Env`, and a `VectorEnv`, with NumPy at their faces.
+
+Both wrap a `BatchedEnv`, so there is one set of dynamics for each task. The mazes are seeded as Farama's are
+unless `seeding` says otherwise: here exactness counts for more than speed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, final
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from envs.base import BatchedEnv, Obs
+
+METADATA = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+
+def _build(task: str, num_envs: int, render_mode: str | None, options: dict[str, Any]) -> BatchedEnv:
+    from envs.registry import make, native  # which registers these faces
+
+    build = native(task)
+    if build is None:
+        raise ValueError(f"{task!r} is no native task; envs.NATIVE lists them")
+    if "seeding" in inspect.signature(build).parameters:
+        options = {"seeding": "farama", **options}
+    batch = make(task, num_envs, "cpu", **options)
+    if render_mode is not None and (render_mode != "rgb_array" or not hasattr(batch, "render")):
+        batch.close()
+        raise ValueError(
+            f"render_mode={render_mode!r} for {task}: the mazes have 'rgb_array', other tasks none"
+        )
+    return batch
+
+
+def _row(space: spaces.Space, obs: Obs, i: int) -> Any:
+    """Environment i's observation, as a member of `space`."""
+    if isinstance(obs, dict):
+        assert isinstance(space, spaces.Dict)
+        return {key: _row(space[key], obs[key], i) for key in space}
+    return np.int64(obs[i].item()) if isinstance(space, spaces.Discrete) else obs[i].numpy().copy()
+
+
+def _batch(space: spaces.Space, obs: Obs) -> Any:
+    """All observations, as a member of the batched space; keys in the space's order."""
+    if isinstance(obs, dict):
+        assert isinstance(space, spaces.Dict)
+        return {key: _batch(space[key], obs[key]) for key in space}
+    return obs.numpy()
+
+
+@final
+class SingleEnv(gymnasium.Env[Any, Any]):
+    """A batch of one as a `gymnasium.Env`. It never resets by itself.
+
+    `info` holds `is_success` at the end of an episode, where the task says so. A reset without seed goes on
+    with the generator.
+    """
+
+    metadata = METADATA
+
+    def __init__(self, task: str, render_mode: str | None = None, **options: Any) -> None:
+        """
+        Args:
+            task: a native task's id.
+            render_mode: "rgb_array" for the mazes, or None.
+            options: the task's own, as in `envs.make`.
+        """
+        self.batch = _build(task, 1, render_mode, options)
+        self.render_mode = render_mode
+        self.observation_space = self.batch.observation_space
+        self.action_space = self.batch.action_space
+        self._over = True
+        self._next: Obs | None = None  # the first observation of the episode after the one that ended
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        # The batch began its next episode when the last one ended: that one is due now, and no other.
+        obs = self._next if seed is None and self._next is not None else self.batch.reset(seed)
+        self._over, self._next = False, None
+        return _row(self.observation_space, obs, 0), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self._over:
+            raise gymnasium.error.ResetNeeded("the episode is over, or has not begun: call reset first")
+        if not self.action_space.contains(action):
+            raise gymnasium.error.InvalidAction(
+                f"action {action!r}: expected a member of {self.action_space}"
+            )
+        step = self.batch.step(torch.as_tensor(np.asarray(action))[None])
+        terminated, truncated = bool(step.terminated), bool(step.truncated)
+        info = {}
+        if terminated or truncated:
+            self._over, self._next = True, step.obs
+            if step.success is not None:
+                info["is_success"] = bool(step.success)
+        return (
+            _row(self.observation_space, step.final_obs, 0),
+            float(step.reward),
+            terminated,
+            truncated,
+            info,
+        )
+
+    def render(self) -> NDArray[np.uint8] | None:
+        if self.render_mode is None:
+            gymnasium.logger.warn(
+                "render without a render_mode: make the environment with render_mode='rgb_array'"
+            )
+            return None
+        # After an end this is the next episode's first picture, the batch having moved on.
+        return self.batch.render(0)  # pyright: ignore[reportAttributeAccessIssue] - `_build` has looked
+
+    def close(self) -> None:
+        self.batch.close()
+
+
+@final
+class BatchedVectorEnv(VectorEnv[Any, Any, NDArray]):
+    """A batch as a `gymnasium.vector.VectorEnv` with SAME_STEP autoreset.
+
+    Infos are those of Gymnasium's own `SyncVectorEnv`: at ends `final_obs` and `final_info`, the latter with
+    `is_success` where the task says so.
+    """
+
+    def __init__(self, task: str, num_envs: int = 1, render_mode: str | None = None, **options: Any) -> None:
+        """
+        Args:
+            task: a native task's id.
+            num_envs: how many.
+            render_mode: "rgb_array" for the mazes, or None.
+            options: the task's own, as in `envs.make`.
+        """
+        self.batch = _build(task, num_envs, render_mode, options)
+        self.num_envs = num_envs
+        self.render_mode = render_mode
+        self.metadata = {**METADATA, "autoreset_mode": AutoresetMode.SAME_STEP}
+        self.single_observation_space = self.batch.observation_space
+        self.single_action_space = self.batch.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        """Start anew everywhere; environment i is seeded `seed + i`.
+
+        Raises:
+            ValueError: a `reset_mask`, which belongs to autoreset mode DISABLED.
+        """
+        if options is not None and "reset_mask" in options:
+            raise ValueError("reset_mask: these environments reset by themselves (autoreset mode SAME_STEP)")
+        super().reset(seed=seed)
+        return _batch(self.single_observation_space, self.batch.reset(seed)), {}
+
+    def step(self, actions: Any) -> tuple[Any, NDArray, NDArray, NDArray, dict[str, Any]]:
+        step = self.batch.step(torch.as_tensor(np.asarray(actions)))
+        infos: dict[str, Any] = {}
+        for i in (step.terminated | step.truncated).nonzero().flatten().tolist():
+            final_info = {} if step.success is None else {"is_success": bool(step.success[i])}
+            final_obs = _row(self.single_observation_space, step.final_obs, i)
+            infos = self._add_info(infos, {"final_obs": final_obs, "final_info": final_info}, i)
+        return (
+            _batch(self.single_observation_space, step.obs),
+            step.reward.numpy().astype(np.float64),
+            step.terminated.numpy(),
+            step.truncated.numpy(),
+            infos,
+        )
+
+    def render(self) -> tuple[Any, ...] | None:
+        if self.render_mode is None:
+            return None
+        return tuple(
+            self.batch.render(i)  # pyright: ignore[reportAttributeAccessIssue] - `_build` has looked
+            for i in range(self.num_envs)
+        )
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self.batch.close()
