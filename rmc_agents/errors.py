@@ -6,4 +6,4 @@ class UsageError(Exception):
 
 
 class TrainingError(Exception):
-    """Training had to stop (numbers that are not finite, say); what was saved before is intact. Exit code 1."""
+    """Training had to stop (a number is not finite, say); what was saved is intact. Exit code 1."""

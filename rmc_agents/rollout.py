@@ -116,7 +116,7 @@ class Rollout:
             terminated=buffer(flag),
             truncated=buffer(flag),
             success=buffer(flag),
-            valid=buffer(~flag),
+            valid=torch.ones_like(buffer(flag)),
             final_obs=map_tree(buffer, carry.obs),
             last_value=number,
         )

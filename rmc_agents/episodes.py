@@ -1,0 +1,78 @@
+"""Statistics of the episodes that ended within a rollout, computed on the device in one go.
+
+Axes: T steps, B environments, K tasks.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rmc_agents.rollout import Rollout
+
+
+class Running(NamedTuple):
+    """The episodes that have not ended yet."""
+
+    returns: Tensor
+    """[B] float64 reward so far."""
+    lengths: Tensor
+    """[B] int64 steps so far."""
+
+
+class EpisodeStats(NamedTuple):
+    """Sums over the episodes that ended, by task."""
+
+    count: Tensor
+    """[K] float64 episodes."""
+    returns: Tensor
+    """[K] float64 their returns."""
+    lengths: Tensor
+    """[K] float64 their lengths, in steps."""
+    successes: Tensor
+    """[K] float64 how many were solved."""
+
+
+def fresh_running(num_envs: int, device: torch.device | str) -> Running:
+    """No step taken yet."""
+    return Running(
+        torch.zeros(num_envs, dtype=torch.float64, device=device),
+        torch.zeros(num_envs, dtype=torch.int64, device=device),
+    )
+
+
+def episode_stats(
+    rollout: Rollout, running: Running, task_of: Tensor, num_tasks: int
+) -> tuple[EpisodeStats, Running]:
+    """What ended in the rollout, and what is still running after it.
+
+    Args:
+        rollout: T steps; filler steps (`valid` false) count for nothing.
+        running: the episodes under way when the rollout began.
+        task_of: [B] int64, the task of each environment.
+        num_tasks: K.
+    """
+    valid = rollout.valid
+    ended = (rollout.terminated | rollout.truncated) & valid
+    returns, returns_left = _segment_sums((rollout.rewards * valid).double(), ended, running.returns)
+    lengths, lengths_left = _segment_sums(valid.long(), ended, running.lengths)
+
+    def by_task(x: Tensor) -> Tensor:
+        sums = torch.where(ended, x.double(), 0.0).sum(0)
+        return torch.zeros(num_tasks, dtype=torch.float64, device=x.device).index_add(0, task_of, sums)
+
+    stats = EpisodeStats(by_task(ended), by_task(returns), by_task(lengths), by_task(rollout.success))
+    return stats, Running(returns_left, lengths_left)
+
+
+def _segment_sums(x: Tensor, ended: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of x [T, B] since the last end before each step, `before` [B] included; and what is left over."""
+    steps = torch.arange(1, x.shape[0] + 1, device=x.device).unsqueeze(1)
+    total = torch.cat([torch.zeros_like(before).unsqueeze(0), x.cumsum(0)])  # [T + 1, B]
+    last_end = torch.where(ended, steps, 0).cummax(0).values  # steps up to and including the last end
+    last_end = torch.cat([torch.zeros_like(last_end[:1]), last_end])  # [T + 1, B]; row t: before step t
+    sums = total - total.gather(0, last_end) + torch.where(last_end == 0, before, 0)
+    upto = total[1:] - total.gather(0, last_end[:-1]) + torch.where(last_end[:-1] == 0, before, 0)
+    return upto, sums[-1]

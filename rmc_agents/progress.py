@@ -1,0 +1,84 @@
+"""What a person sees while training: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+COLUMNS = {
+    "steps": "{:,.0f}",
+    "steps/s": "{:,.0f}",
+    "success": "{:.3f}",
+    "return": "{:.3f}",
+    "length": "{:.1f}",
+    "entropy": "{:.3f}",
+    "kl": "{:.4f}",
+    "time left": "{}",
+}
+"""What is shown, and how."""
+
+
+class Progress:
+    """Shows the latest figures; use it as a context.
+
+    Args:
+        total_steps: environment steps of the whole run.
+        every: seconds between plain lines where the output is not a terminal.
+    """
+
+    def __init__(self, title: str, total_steps: int, every: float = 5.0) -> None:
+        self.console = Console()
+        self.title, self.total_steps, self.every = title, total_steps, every
+        self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        self.last_line = float("-inf")
+        self.rows: list[Mapping[str, float]] = []
+
+    def __enter__(self) -> Progress:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.stop()
+        elif self.rows and self.last_line < float("inf"):
+            self._line(self.rows[-1])
+
+    def show(self, figures: Mapping[str, float]) -> None:
+        """Figures by the names of `COLUMNS`; what is missing is shown as a dash."""
+        self.rows = [*self.rows[-11:], figures]
+        if self.live is not None:
+            self.live.update(self._table(), refresh=True)
+        elif time.monotonic() - self.last_line >= self.every:
+            self._line(figures)
+            self.last_line = time.monotonic()
+
+    def note(self, message: str) -> None:
+        """A line that stays."""
+        self.console.print(message, highlight=False, soft_wrap=True)
+
+    def _cells(self, figures: Mapping[str, float]) -> dict[str, str]:
+        cells = {name: form.format(figures[name]) for name, form in COLUMNS.items() if name in figures}
+        done = figures.get("steps", 0)
+        left = max(self.total_steps - done, 0) / max(figures.get("steps/s", 0), 1e-9)
+        cells["time left"] = f"{int(left // 60)}:{int(left % 60):02d}" if left < 1e7 else "-"
+        return {name: cells.get(name, "-") for name in COLUMNS}
+
+    def _table(self) -> Table:
+        done = 100 * self.rows[-1].get("steps", 0) / self.total_steps
+        table = Table(title=f"{self.title}  {done:.0f} %")
+        for name in COLUMNS:
+            table.add_column(name, justify="right")
+        for row in self.rows:
+            table.add_row(*self._cells(row).values())
+        return table
+
+    def _line(self, figures: Mapping[str, float]) -> None:
+        self.note("  ".join(f"{name} {value}" for name, value in self._cells(figures).items()))
