@@ -7,7 +7,7 @@ unless `seeding` says otherwise: here exactness counts for more than speed.
 from __future__ import annotations
 
 import inspect
-from typing import Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -22,6 +22,15 @@ from envs.base import BatchedEnv, Obs
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 10}
 
 
+@runtime_checkable
+class Drawable(Protocol):
+    """A batch that can draw its environments."""
+
+    def render(self, i: int = 0, final: bool = False) -> NDArray[np.uint8]:
+        """Environment i as a picture; with `final`, the last of the episode that ended at the last step."""
+        ...
+
+
 def _build(task: str, num_envs: int, render_mode: str | None, options: dict[str, Any]) -> BatchedEnv:
     from envs.registry import make, native  # which registers these faces
 
@@ -31,7 +40,7 @@ def _build(task: str, num_envs: int, render_mode: str | None, options: dict[str,
     if "seeding" in inspect.signature(build).parameters:
         options = {"seeding": "farama", **options}
     batch = make(task, num_envs, "cpu", **options)
-    if render_mode is not None and (render_mode != "rgb_array" or not hasattr(batch, "render")):
+    if render_mode is not None and (render_mode != "rgb_array" or not isinstance(batch, Drawable)):
         batch.close()
         raise ValueError(
             f"render_mode={render_mode!r} for {task}: the mazes have 'rgb_array', other tasks none"
@@ -114,8 +123,8 @@ class SingleEnv(gymnasium.Env[Any, Any]):
                 "render without a render_mode: make the environment with render_mode='rgb_array'"
             )
             return None
-        # After an end this is the next episode's first picture, the batch having moved on.
-        return self.batch.render(0)  # pyright: ignore[reportAttributeAccessIssue] - `_build` has looked
+        assert isinstance(self.batch, Drawable)
+        return self.batch.render(0, final=self._over)  # at an end the batch has moved on, we have not
 
     def close(self) -> None:
         self.batch.close()
@@ -175,10 +184,8 @@ class BatchedVectorEnv(VectorEnv[Any, Any, NDArray]):
     def render(self) -> tuple[Any, ...] | None:
         if self.render_mode is None:
             return None
-        return tuple(
-            self.batch.render(i)  # pyright: ignore[reportAttributeAccessIssue] - `_build` has looked
-            for i in range(self.num_envs)
-        )
+        assert isinstance(self.batch, Drawable)
+        return tuple(self.batch.render(i) for i in range(self.num_envs))
 
     def close_extras(self, **kwargs: Any) -> None:
         self.batch.close()

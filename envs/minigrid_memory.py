@@ -53,7 +53,7 @@ class MemoryMazes(BatchedEnv):
 
     ## Mazes
     `MiniGrid-MemoryS{7,9,11,13}-v0` have a hallway of fixed length, `MiniGrid-MemoryS{13,17}Random-v0` draw
-    it for each episode. Every odd size from 5 (7 with random length) works, as do other hallways (`MazeSpec`).
+    it for each episode. Every odd size from 5 (7 with random length) works, and other hallways (`MazeSpec`).
 
     A **clean test of memory** is S11 and S13 at view size 7, and all six at view size 3: elsewhere single
     observations show the cue and a choice together. Guessing at the junction succeeds half the time, so
@@ -133,6 +133,7 @@ class MemoryMazes(BatchedEnv):
 
         self._state: Tensor | None = None  # [B] rows of the tables; None before the first reset
         self._clock = self._clock_start  # [B] rows of the reward table
+        self._arrived: Tensor | None = None  # [B] where the last step led, before any reset; for pictures
         # device seeding
         self._first_hallway, self._num_hallways = self._tensor(tables.hallways[maze_of]).unbind(1)  # [B] each
         self._first_start, self._num_starts = self._tensor(tables.hallway_starts).unbind(1)  # [H] each
@@ -162,6 +163,7 @@ class MemoryMazes(BatchedEnv):
                 self._block = []
             self._state = self._next_starts()
         self._clock = self._clock_start
+        self._arrived = None
         return self._observe(self._state)
 
     def step(self, actions: Tensor) -> Transition:
@@ -173,7 +175,7 @@ class MemoryMazes(BatchedEnv):
                 f"actions of shape {tuple(actions.shape)}: expected ({self.num_envs},), one for each"
             )
         # Indexing with both checks each against its own axis, so no action reaches another state's row.
-        state = self._next_state[state, actions]
+        state = self._arrived = self._next_state[state, actions]
         clock = self._clock + 1
         terminated = state >= self._first_failed
         success = state >= self._first_solved
@@ -248,6 +250,7 @@ class MemoryMazes(BatchedEnv):
             )
         here = self._state = state["state"].to(self.device)
         self._clock = state["clock"].to(self.device)
+        self._arrived = None
         self._block = [] if state["block"] is None else list(state["block"].to(self.device).unbind(0))
         if self._generator is not None:
             self._generator.set_state(state["generator"].cpu())
@@ -258,14 +261,19 @@ class MemoryMazes(BatchedEnv):
             self._numpy.append(rng)
         return self._observe(here)
 
-    def render(self, i: int = 0, tile_size: int = 32) -> NDArray[np.uint8]:
-        """Environment i as MiniGrid draws it, [height, width, 3], the agent's view highlighted."""
+    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
+        """Environment i as MiniGrid draws it, [height, width, 3], the agent's view highlighted.
+
+        With `final`, where the last step led: of an episode that ended there, its last picture
+        (`final_obs`) rather than the next one's first (`obs`).
+        """
         from minigrid.core.world_object import Ball, Key, Wall  # slow to import, and only pictures need it
         from minigrid.envs.memory import MemoryEnv
 
         if self._state is None:
             raise RuntimeError("render before the first reset: call reset(seed) first")
-        state = int(self._state[i])
+        shown = self._arrived if final and self._arrived is not None else self._state
+        state = int(shown[i])
         maze, end, cue, order, x, y = self.tables.place[state].tolist()
         spec = self.specs[maze]
         env = MemoryEnv(size=spec.size, agent_view_size=spec.view_size)
