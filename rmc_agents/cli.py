@@ -1,0 +1,85 @@
+"""What the scripts in train/ share: numbers such as 5e6, one message for a mistake, exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from rmc_agents.errors import TrainingError, UsageError
+
+Config = TypeVar("Config")
+
+
+def parse(config: type[Config], default: Config | None, args: Sequence[str], prog: str) -> Config:
+    """Parse flags into a dataclass; whole numbers may be written 5e6 or 5_000_000.
+
+    Exits with code 2 and the usage on a flag that does not fit.
+    """
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
+        if info.type is not int:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="INT",
+            instance_from_str=lambda words: whole_number(words[0]),
+            is_instance=lambda value: isinstance(value, int),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(config, args=list(args), prog=prog, registry=registry, **options)
+
+
+def whole_number(text: str) -> int:
+    """5000000, 5_000_000 or 5e6 as an int.
+
+    Raises:
+        ValueError: not a whole number.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise ValueError(f"expected a whole number, got {text}") from None
+        return int(number)
+
+
+def flag_value(args: Sequence[str], flag: str) -> str | None:
+    """What follows a flag (`--env X` or `--env=X`), before the flags are parsed in full."""
+    for i, word in enumerate(args):
+        if word == flag and i + 1 < len(args):
+            return args[i + 1]
+        if word.startswith(flag + "="):
+            return word.removeprefix(flag + "=")
+    return None
+
+
+def run_script(script: Callable[[Sequence[str]], None], failures: tuple[type[Exception], ...] = ()) -> None:
+    """Run a script's main function and leave with its exit code.
+
+    0: done. 1: something broke while running (`TrainingError`, `failures`), said in one message.
+    2: the user asked for what cannot be (`UsageError`, `ValueError` of a configuration).
+    130: interrupted.
+    """
+    try:
+        script(sys.argv[1:])
+    except UsageError as error:
+        _leave(str(error), 2)
+    except (TrainingError, *failures) as error:
+        _leave(str(error), 1)
+    except KeyboardInterrupt:
+        _leave("interrupted", 130)
+
+
+def _leave(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

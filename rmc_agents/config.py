@@ -1,0 +1,63 @@
+"""What `python train/ppo.py` can be told: every field is a flag, and its docstring the flag's help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from rmc_agents.actor_critic import CriticMemory
+from rmc_agents.ppo import PPOConfig
+
+Option = int | float | bool | str
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Train an agent that remembers."""
+
+    env: str = "MiniGrid-MemoryS9-v0"
+    """Any Gymnasium id. MiniGrid's Memory mazes run as tables on the device, at any odd size; several ids
+    with commas between make a batch that mixes them. A tuned id brings its preset as the defaults here."""
+    env_options: dict[str, Option] = field(default_factory=dict)
+    """The environment's own options, as `--env-options view_size 3 actions 7`."""
+    num_envs: int = 32
+    """Environments that move together."""
+    vectorization: Literal["auto", "sync", "async"] = "auto"
+    """auto: on the device where the task is native, else sync; sync, async: Gymnasium's own, for any id."""
+
+    core: str = "rmc"
+    """Memory core: rmc, lstm, gru, rnn, feedforward (no memory, the control), or one of your own in CORES."""
+    core_options: dict[str, Option] = field(default_factory=dict)
+    """The core's own options, as `--core-options num_slots 8 head_size 32`."""
+    features: int = 128
+    """Width of the encoder's output."""
+    hidden_size: int = 64
+    """Width of the hidden layer of the policy head and of the value head."""
+    critic_memory: CriticMemory = "shared"
+    """shared: the critic reads the actor's memory; separate: it has its own; none: it sees only the present."""
+    previous_action: bool = False
+    """Feed the last action to the core."""
+    previous_reward: bool = False
+    """Feed the last reward to the core."""
+
+    ppo: Annotated[PPOConfig, tyro.conf.arg(name="")] = field(default_factory=PPOConfig)
+    """How to learn."""
+    stop_at_success: float | None = None
+    """Stop once this share of the latest 1000 episodes was solved; None uses the whole budget."""
+
+    seed: int = 0
+    """Fixes weights, actions, minibatches and episodes."""
+    device: str = "auto"
+    """auto (cuda where there is one), cpu, cuda, cuda:1, ..."""
+    threads: int = 1
+    """CPU threads of torch. One is the fastest at the default sizes; 0 leaves the choice to torch."""
+    run_dir: Path | None = None
+    """Where to save; runs/ENV-CORE-SEED if not given."""
+    resume: Path | None = None
+    """A run folder to go on with, from its newest whole checkpoint; all else is taken from there, but for
+    --total-steps, --device, --threads and --checkpoint-seconds."""
+    checkpoint_seconds: float = 60.0
+    """How often to save; the end is always saved."""
