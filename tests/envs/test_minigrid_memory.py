@@ -1,0 +1,329 @@
+"""The native mazes are Farama's, bit for bit; and what they add (mixtures, device seeding) is right."""
+
+import io
+from collections import Counter
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from minigrid.envs import MemoryEnv
+
+import envs
+from envs import MazeSpec, MemoryMazes
+from envs.minigrid_tables import build, visible
+
+CLOSE_TO_RANDOM = [0.15, 0.15, 0.6, 0.025, 0.025, 0.025, 0.025]  # walks far enough to reach the choices
+
+
+def farama(spec: MazeSpec) -> MemoryEnv:
+    return MemoryEnv(size=spec.size, random_length=spec.random_length, agent_view_size=spec.view_size)
+
+
+def assert_same_obs(theirs: dict, ours: dict[str, torch.Tensor], i: int) -> None:
+    np.testing.assert_array_equal(theirs["image"], ours["image"][i].numpy())
+    assert theirs["direction"] == int(ours["direction"][i])
+
+
+def follow(spec: MazeSpec, seed: int, steps: int, num_envs: int = 2) -> tuple[int, int, int]:
+    """Step ours and Farama's side by side; return how many were solved, failed and truncated."""
+    singles = [farama(spec) for _ in range(num_envs)]
+    ours = MemoryMazes(spec, num_envs, seeding="farama")
+    obs = ours.reset(seed)
+    for i, single in enumerate(singles):
+        assert_same_obs(single.reset(seed=seed + i)[0], obs, i)
+    all_actions = np.random.default_rng(seed).choice(7, (steps, num_envs), p=CLOSE_TO_RANDOM)
+    solved = failed = truncations = 0
+    for actions in all_actions:
+        step = ours.step(torch.from_numpy(actions))
+        assert step.reward.dtype == torch.float32
+        for i, single in enumerate(singles):
+            theirs, reward, terminated, truncated, _ = single.step(actions[i])
+            assert_same_obs(theirs, step.final_obs, i)
+            assert np.float32(reward) == step.reward[i].numpy()
+            assert (terminated, truncated) == (bool(step.terminated[i]), bool(step.truncated[i]))
+            assert bool(step.success[i]) == (reward > 0)
+            if terminated or truncated:
+                theirs, _ = single.reset()
+            assert_same_obs(theirs, step.obs, i)
+            solved += reward > 0
+            failed += terminated and reward == 0
+            truncations += truncated
+    return solved, failed, truncations
+
+
+@pytest.mark.parametrize("view_size", [3, 5, 7])
+@pytest.mark.parametrize("env_id", envs.MEMORY_MAZES)
+def test_equals_farama(env_id: str, view_size: int) -> None:
+    spec = MazeSpec.from_id(env_id, view_size)
+    assert spec is not None
+    ends = np.array([follow(spec, seed, steps) for seed, steps in ((0, 900), (1234, 300))]).sum(0)
+    assert ends[0] > 0  # rewards were compared
+    assert ends.sum() > 3  # and autoresets
+
+
+def test_equals_farama_in_thousands_of_steps_with_every_kind_of_end() -> None:
+    assert all(count > 0 for count in follow(MazeSpec(7), seed=7, steps=4000, num_envs=1))
+
+
+@pytest.mark.parametrize("spec", [MazeSpec(5), MazeSpec(17), MazeSpec(25), MazeSpec(21, random_length=True)])
+def test_sizes_that_farama_does_not_register(spec: MazeSpec) -> None:
+    follow(spec, seed=3, steps=500)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    size=st.integers(3, 10).map(lambda n: 2 * n + 1),
+    random_length=st.booleans(),
+    view_size=st.sampled_from([3, 5, 7, 9]),
+    seed=st.integers(0, 2**31),
+)
+def test_any_maze_equals_farama(size: int, random_length: bool, view_size: int, seed: int) -> None:
+    follow(MazeSpec(size, random_length, view_size=view_size), seed, steps=60)
+
+
+@settings(max_examples=40, deadline=None)
+@given(opaque=st.lists(st.booleans(), min_size=49, max_size=49))
+def test_visibility_is_minigrids_behind_any_walls(opaque: list[bool]) -> None:
+    from minigrid.core.grid import Grid
+    from minigrid.core.world_object import Wall
+
+    walls = np.array(opaque).reshape(7, 7)
+    grid = Grid(7, 7)
+    for i, j in np.argwhere(walls).tolist():
+        grid.set(i, j, Wall())
+    np.testing.assert_array_equal(visible(walls[None])[0], grid.process_vis((3, 6)))
+
+
+def test_success_at_the_last_step_allowed_is_truncated_too() -> None:
+    mazes = MemoryMazes(MazeSpec(5), 64)
+    mazes.reset(0)
+    turn_left, forward, done = (torch.full((64,), action) for action in (0, 2, 6))
+    for _ in range(120):  # 30 times around
+        assert not mazes.step(turn_left).truncated.any()
+    for actions in (forward, forward, turn_left, done):  # to the junction from either start, and look up
+        step = mazes.step(actions)
+        assert not (step.terminated | step.truncated).any()
+    step = mazes.step(forward)
+    assert step.truncated.all()
+    assert step.terminated.all()
+    assert 16 < int(step.success.sum()) < 48  # up is right in half of the layouts
+    assert step.reward.tolist() == [float(np.float32(1 - 0.9)) if right else 0.0 for right in step.success]
+
+
+def test_best_possible_is_the_known_figure() -> None:
+    known = {
+        "S7": ("6.0", "0.978"),
+        "S9": ("7.2", "0.984"),
+        "S11": ("9.5", "0.986"),
+        "S13": ("11.7", "0.988"),
+        "S13Random": ("8.6", "0.991"),
+        "S17Random": ("10.9", "0.993"),
+    }
+    for name, figures in known.items():
+        spec = MazeSpec.from_id(f"MiniGrid-Memory{name}-v0")
+        assert spec is not None
+        steps, reward = envs.best_possible(spec)
+        assert (f"{steps:.1f}", f"{reward:.3f}") == figures
+
+
+def test_best_possible_takes_longer_with_a_smaller_view() -> None:
+    for env_id in envs.MEMORY_MAZES:
+        wide, narrow = (MazeSpec.from_id(env_id, view_size) for view_size in (7, 3))
+        assert wide is not None
+        assert narrow is not None
+        assert envs.best_possible(narrow)[0] > envs.best_possible(wide)[0]
+
+
+def test_mixture_is_its_parts() -> None:
+    specs = [MazeSpec(7), MazeSpec(13, random_length=True), MazeSpec(9), MazeSpec(9, hallway=4)]
+    mixed = MemoryMazes(specs, 10, seeding="farama")
+    assert mixed.tasks == tuple(spec.env_id for spec in specs)
+    assert mixed.task_of.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
+    # Environment i alone, seeded like environment i of the batch, is a batch of one.
+    parts = [MemoryMazes(specs[i % 4], 1, seeding="farama") for i in range(10)]
+    obs = mixed.reset(5)
+    for i, part in enumerate(parts):
+        assert torch.equal(part.reset(5 + i)["image"][0], obs["image"][i])
+    generator = torch.Generator().manual_seed(0)
+    ends = torch.zeros(10)
+    weights = torch.tensor(CLOSE_TO_RANDOM)
+    for _ in range(700):
+        actions = torch.multinomial(weights, 10, replacement=True, generator=generator)
+        step = mixed.step(actions)
+        for i, part in enumerate(parts):
+            alone = part.step(actions[i : i + 1])
+            for whole, own in zip(step[1:4], alone[1:4], strict=True):
+                assert whole[i] == own[0]
+            for key in ("image", "direction"):
+                assert torch.equal(step.obs[key][i], alone.obs[key][0])
+                assert torch.equal(step.final_obs[key][i], alone.final_obs[key][0])
+        ends += step.terminated | step.truncated
+    assert ends.min() > 0
+
+
+def test_a_repeated_maze_has_more_environments() -> None:
+    mazes = MemoryMazes([MazeSpec(9), MazeSpec(7), MazeSpec(9)], 6)
+    assert mazes.tasks == ("MiniGrid-MemoryS9-v0", "MiniGrid-MemoryS7-v0")
+    assert mazes.task_of.tolist() == [0, 1, 0, 0, 1, 0]
+
+
+def test_device_seeding_draws_starts_as_often_as_farama() -> None:
+    """Every start's count is within chance of Farama's probability: chi-square, with a fixed seed."""
+    spec = MazeSpec(13, random_length=True)
+    mazes = MemoryMazes([spec, MazeSpec(7)], 4000)
+    counts: Counter[int] = Counter()
+    for seed in range(8):
+        mazes.reset(seed)
+        states = mazes.state_dict()["state"][0::2].tolist()  # the first maze's environments
+        counts.update(states)
+    draws = sum(counts.values())
+    places = {state: mazes.tables.place[state].tolist() for state in counts}
+    assert len(counts) == sum(4 * end for end in range(4, 11))  # every hallway, start, cue and order
+    chi_square = 0.0
+    for state, (maze, end, _, _, x, y) in places.items():
+        assert (maze, y) == (0, 6)
+        assert 1 <= x <= end
+        expected = draws / 7 / (4 * end)
+        chi_square += (counts[state] - expected) ** 2 / expected
+    freedom = len(counts) - 1
+    assert abs(chi_square - freedom) < 4 * (2 * freedom) ** 0.5
+
+
+def test_device_seeding_redraws_at_autoreset_with_the_same_odds() -> None:
+    mazes = MemoryMazes(MazeSpec(7), 512)
+    mazes.reset(0)
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.tensor(CLOSE_TO_RANDOM)
+    starts: Counter[int] = Counter()
+    for _ in range(300):
+        step = mazes.step(torch.multinomial(weights, 512, replacement=True, generator=generator))
+        starts.update(mazes.state_dict()["state"][step.terminated | step.truncated].tolist())
+    assert len(starts) == 16
+    expected = sum(starts.values()) / 16
+    assert expected > 100
+    assert sum((n - expected) ** 2 / expected for n in starts.values()) < 15 + 4 * 30**0.5
+
+
+def test_device_and_farama_seeding_differ_in_starts_only() -> None:
+    """From the same state, both modes make the same step."""
+    device, exact = (MemoryMazes(MazeSpec(9), 8, seeding=seeding) for seeding in ("device", "farama"))
+    device.reset(0)
+    exact.reset(0)
+    saved = exact.state_dict()
+    start = device.state_dict()
+    exact.load_state_dict({**saved, "state": start["state"], "clock": start["clock"]})
+    going = torch.ones(8, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        actions = torch.randint(7, (8,), generator=generator)
+        a, b = device.step(actions), exact.step(actions)
+        assert torch.equal(a.final_obs["image"][going], b.final_obs["image"][going])
+        assert torch.equal(a.reward[going], b.reward[going])
+        going &= ~(a.terminated | a.truncated)
+
+
+def test_observations_are_never_written_again() -> None:
+    mazes = MemoryMazes(MazeSpec(7), 8)
+    kept = [mazes.reset(0)["image"]]
+    copies = [kept[0].clone()]
+    for _ in range(300):
+        step = mazes.step(torch.randint(7, (8,), generator=torch.Generator().manual_seed(len(kept))))
+        for tensor in (
+            step.obs["image"],
+            step.final_obs["image"],
+            step.reward,
+            step.terminated,
+            step.success,
+        ):
+            kept.append(tensor)
+            copies.append(tensor.clone())
+    assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
+
+
+def test_state_survives_a_safe_load_in_mid_stream_of_numpy() -> None:
+    """numpy's generators hold 128-bit numbers and half-used words; both come back."""
+    mazes = MemoryMazes(MazeSpec(7, random_length=True), 3, seeding="farama")
+    mazes.reset(2**40)
+    buffer = io.BytesIO()
+    torch.save(mazes.state_dict(), buffer)
+    buffer.seek(0)
+    saved = torch.load(buffer, weights_only=True)["numpy"]
+    assert saved == [rng.bit_generator.state for rng in mazes._numpy]
+
+
+def test_three_actions_are_the_first_three_of_seven() -> None:
+    three, seven = (MemoryMazes(MazeSpec(11), 4, actions=n, seeding="farama") for n in (3, 7))
+    assert three.action_space == gymnasium.spaces.Discrete(3)
+    assert seven.action_space == gymnasium.spaces.Discrete(7)
+    three.reset(0)
+    seven.reset(0)
+    for t in range(200):
+        actions = torch.randint(3, (4,), generator=torch.Generator().manual_seed(t))
+        assert torch.equal(three.step(actions).obs["image"], seven.step(actions).obs["image"])
+
+
+@pytest.mark.parametrize("actions", [3, 7])
+def test_an_action_outside_the_space_is_an_error(actions: int) -> None:
+    mazes = MemoryMazes(MazeSpec(7), 2, actions=actions)
+    mazes.reset(0)
+    with pytest.raises(IndexError):
+        mazes.step(torch.tensor([0, actions]))
+    with pytest.raises(ValueError, match="shape"):
+        mazes.step(torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    ("build_it", "message"),
+    [
+        (lambda: MazeSpec(8), "size 8.*odd.*choose 9"),
+        (lambda: MazeSpec(3), "size 3.*choose 5"),
+        (lambda: MazeSpec(5, random_length=True), "size 5.*choose 7"),
+        (lambda: MazeSpec(9, view_size=4), "view_size 4"),
+        (lambda: MazeSpec(9, hallway=3), "hallway 3.*from 4 to 6"),
+        (lambda: MazeSpec(9, random_length=True, hallway=4), "one of them"),
+        (lambda: MemoryMazes([MazeSpec(9), MazeSpec(9, view_size=3)], 2), r"view sizes \[3, 7\]"),
+        (lambda: MemoryMazes([MazeSpec(9), MazeSpec(7)], 1), "num_envs=1 for 2 mazes"),
+        (lambda: MemoryMazes(MazeSpec(9), 1, actions=4), "actions=4"),
+        (lambda: MemoryMazes(MazeSpec(9), 1, seeding="numpy"), "seeding='numpy'"),
+        (lambda: MemoryMazes([], 1), "no mazes"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(build_it, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_it()
+
+
+def test_where_the_cue_and_a_choice_are_in_one_view() -> None:
+    """The docstring's clean tests: no single observation shows both."""
+    clean = set()
+    for env_id in envs.MEMORY_MAZES:
+        for view_size in (3, 7):
+            spec = MazeSpec.from_id(env_id, view_size)
+            assert spec is not None
+            tables = build((spec,), 3)
+            objects = (tables.image[..., 0] >= 5).sum(axis=(1, 2))
+            if not (tables.cue_seen & (objects > 1)).any():
+                clean.add((env_id.split("Memory")[1][:-3], view_size))
+    assert clean == {(n, 3) for n in ("S7", "S9", "S11", "S13", "S13Random", "S17Random")} | {
+        ("S11", 7),
+        ("S13", 7),
+    }
+
+
+def test_picture_is_minigrids_to_the_last() -> None:
+    single, ours = farama(MazeSpec(9)), MemoryMazes(MazeSpec(9), 1, seeding="farama")
+    single.reset(seed=4)
+    ours.reset(4)
+    for action in (1, 2, 2, 0, 2, 2, 2, 2, 2, 2, 0, 2):
+        np.testing.assert_array_equal(single.get_full_render(True, 32), ours.render(0))
+        _, _, terminated, _, _ = single.step(action)
+        ours.step(torch.tensor([action]))
+        np.testing.assert_array_equal(single.get_full_render(True, 32), ours.render(0, final=True))
+        if terminated:
+            break
+    assert terminated
+    single.reset()
+    np.testing.assert_array_equal(single.get_full_render(True, 32), ours.render(0))
