@@ -62,7 +62,7 @@ class Recall(BatchedEnv):
         self.num_symbols = num_symbols
         self.delay = delay
         # What is shown: rows 0 to S - 1 the symbols, row S the question, row S + 1 nothing.
-        self._views = torch.eye(num_symbols + 2, num_symbols + 1, device=self.device)
+        self._views = torch.eye(num_symbols + 2, num_symbols + 1).to(self.device)
         self._symbol: Tensor | None = None  # [B] int64; None before the first reset
         self._time = torch.zeros_like(self.task_of)  # [B] steps taken in the episode
         self._generator = None

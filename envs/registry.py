@@ -164,6 +164,8 @@ def farama(env_id: str, render_mode: str | None = None, **options: Any) -> Calla
 def _minigrid(
     env_id: str, render_mode: str | None, view_size: int = 7, actions: Literal[3, 7] = 7, **options: Any
 ) -> Callable[[], gymnasium.Env]:
+    if "seeding" in options:
+        raise ValueError(f"{env_id}: MiniGrid's environments have generators of their own; leave seeding out")
     spec = MazeSpec.from_id(env_id, view_size)
     if spec is not None and spec.hallway is not None:
         raise ValueError(f"{env_id}: Farama's MemoryEnv cannot set the hallway; use vectorization='auto'")

@@ -193,17 +193,17 @@ def test_device_seeding_draws_starts_as_often_as_farama() -> None:
 
 
 def test_device_seeding_redraws_at_autoreset_with_the_same_odds() -> None:
-    mazes = MemoryMazes(MazeSpec(7), 512)
+    mazes = MemoryMazes(MazeSpec(7), 256)
     mazes.reset(0)
     generator = torch.Generator().manual_seed(1)
     weights = torch.tensor(CLOSE_TO_RANDOM)
     starts: Counter[int] = Counter()
-    for _ in range(300):
-        step = mazes.step(torch.multinomial(weights, 512, replacement=True, generator=generator))
+    for _ in range(200):
+        step = mazes.step(torch.multinomial(weights, 256, replacement=True, generator=generator))
         starts.update(mazes.state_dict()["state"][step.terminated | step.truncated].tolist())
     assert len(starts) == 16
     expected = sum(starts.values()) / 16
-    assert expected > 100
+    assert expected > 30
     assert sum((n - expected) ** 2 / expected for n in starts.values()) < 15 + 4 * 30**0.5
 
 

@@ -43,7 +43,7 @@ def assert_follows_contract(batch: BatchedEnv, obs: Obs, step: Transition | None
             tensor = parts(value)[key]
             assert tensor.device == batch.device
             assert tensor.shape == (batch.num_envs, *member.shape)
-            for row in tensor[:2]:
+            for row in tensor[:1]:
                 assert member.contains(row.numpy()), (key, row)
     if step is not None:
         done = step.terminated | step.truncated
@@ -69,11 +69,13 @@ def test_contract_and_seeds(env_id: str) -> None:
     assert all(torch.equal(parts(obs)[key], parts(repeated)[key]) for key in parts(obs))
     other.reset(seed=4)
     ends, differ = 0, False
-    for actions in random_actions(one, 700):
+    for t, actions in enumerate(random_actions(one, 700)):
         step, again, different = one.step(actions), same.step(actions), other.step(actions)
-        assert_follows_contract(one, step.obs, step)
+        done = step.terminated | step.truncated
+        if t % 20 == 0 or bool(done.any()):
+            assert_follows_contract(one, step.obs, step)
         assert_same(step, again)
-        ends += int((step.terminated | step.truncated).sum())
+        ends += int(done.sum())
         differ |= any(not torch.equal(parts(step.obs)[k], parts(different.obs)[k]) for k in parts(step.obs))
     assert ends > 0
     assert differ
@@ -102,7 +104,7 @@ def cases_of_seeding() -> list[tuple[str, dict]]:
 def test_resumed_equals_uninterrupted(env_id: str, options: dict) -> None:
     batch = envs.make(env_id, num_envs=5, **options)
     batch.reset(seed=11)
-    actions = random_actions(batch, 600)
+    actions = random_actions(batch, 400)
     for action in actions[:123]:
         obs = batch.step(action).obs
     buffer = io.BytesIO()
@@ -128,7 +130,7 @@ def test_no_step_before_reset_and_no_foreign_state(env_id: str) -> None:
         batch.state_dict()
     batch.reset(seed=0)
     other = envs.make(env_id, num_envs=5)
-    with pytest.raises(ValueError, match="4 environments.*expected 5"):
+    with pytest.raises(ValueError, match=r"4 environments.*expected 5"):
         other.load_state_dict(batch.state_dict())
 
 
