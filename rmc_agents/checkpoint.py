@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -74,6 +75,10 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if not path.is_file():
         raise UsageError(f"no checkpoint at {path}")
     try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()  # torch.save writes a checksum of every record, but load ignores it
+        if broken is not None:
+            raise zipfile.BadZipFile(f"{broken} does not match its checksum")
         payload = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged file
         raise UsageError(

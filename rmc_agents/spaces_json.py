@@ -52,7 +52,8 @@ def space_from_json(description: dict[str, Any]) -> spaces.Space[Any]:
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(description["nvec"])
     if kind == "MultiBinary":
-        return spaces.MultiBinary(description["shape"])
+        shape = description["shape"]
+        return spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)  # the two are not equal
     if kind == "Dict":
         return spaces.Dict({key: space_from_json(part) for key, part in description["spaces"].items()})
     raise ValueError(f"unknown type of space {kind!r}")

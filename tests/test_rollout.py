@@ -1,0 +1,127 @@
+"""Rollouts: alignment of observations, memory and ends; no hidden host access; compilation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import envs
+from rmc_agents.cores import RMC
+from rmc_agents.ppo import PPOConfig, gae, make_optimizer, ppo_loss, update_epoch
+from rmc_agents.rollout import Rollout, collect, cut, final_values, first_carry
+from rmc_agents.tree import leaves, map_tree
+from tests.support import MAZE, chunks_of, collected, small_agent, small_env
+
+
+def test_final_values_are_the_next_values_where_the_episode_goes_on(any_core: str) -> None:
+    """The same observation under the same memory: so truncation bootstraps with the post-step memory."""
+    agent = small_agent(any_core, previous_action=True, previous_reward=True)
+    _, rollout = collected(agent, steps=24)
+    final = final_values(agent, rollout)
+    goes_on = ~(rollout.terminated | rollout.truncated)
+    assert goes_on[:-1].any()
+    assert (~goes_on[:-1]).any()
+    torch.testing.assert_close(final[:-1][goes_on[:-1]], rollout.values[1:][goes_on[:-1]], atol=1e-5, rtol=0)
+    torch.testing.assert_close(final[-1][goes_on[-1]], rollout.last_value[goes_on[-1]], atol=1e-5, rtol=0)
+
+
+def test_starts_follow_ends() -> None:
+    _, rollout = collected(small_agent("lstm"), steps=24)
+    ended = rollout.terminated | rollout.truncated
+    assert torch.equal(rollout.starts[1:], ended[:-1])
+
+
+def test_the_memory_of_a_started_row_is_fresh() -> None:
+    """After the first step of an episode the memory is what one step from the identity gives."""
+    agent = small_agent("rmc")
+    assert isinstance(agent.core, RMC)
+    _, rollout = collected(agent, steps=24)
+    t, env = rollout.starts[1:].nonzero()[0].tolist()
+    t += 1
+    obs = map_tree(lambda x: x[t, env : env + 1], rollout.obs)
+    _, fresh = agent.core.step(agent.encoder(obs), agent.core.initial_state(1))
+    torch.testing.assert_close(rollout.states.memory.memory[t + 1, env], fresh.memory[0])
+
+
+def test_chunks_hold_the_rollout_in_order() -> None:
+    agent = small_agent("gru")
+    _, rollout = collected(agent, steps=12)
+    chunks = cut(rollout, rollout.values, rollout.values, 4)
+    pieces, batch = 3, rollout.rewards.shape[1]
+    assert chunks.starts.shape == (4, pieces * batch)
+    for c in range(pieces * batch):
+        piece, env = divmod(c, batch)
+        steps = slice(4 * piece, 4 * piece + 4)
+        assert torch.equal(chunks.values[:, c], rollout.values[steps, env])
+        assert torch.equal(chunks.obs[:, c], rollout.obs[steps, env])
+        assert torch.equal(chunks.state.memory.h[c], rollout.states.memory.h[4 * piece, env])
+
+
+def test_a_rollout_is_one_long_sequence() -> None:
+    """Evaluated in one piece from its first stored state it gives the same as in chunks."""
+    agent = small_agent("rmc")
+    _, rollout = collected(agent, steps=24)
+    whole, parts = chunks_of(agent, rollout, 24), chunks_of(agent, rollout, 4)
+    one = agent.evaluate(whole.obs, whole.actions, whole.rewards, whole.starts, whole.state)[2]
+    many = agent.evaluate(parts.obs, parts.actions, parts.rewards, parts.starts, parts.state)[2]
+    many = many.unflatten(1, (6, -1)).transpose(0, 1).flatten(0, 1)
+    torch.testing.assert_close(one, many, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("task", [MAZE, "rmc/Recall-v0"])
+def test_collect_and_update_run_on_the_meta_device(any_core: str, task: str) -> None:
+    """A meta tensor has no data: a hidden read-back or stray CPU tensor fails here."""
+    env = envs.make(task, 4, "meta")
+    agent = small_agent(any_core, env).to("meta")
+    carry = first_carry(agent, env, None)
+    rollout = Rollout.allocate(agent, carry, 8)
+    carry = collect(agent, env, carry, rollout, None)
+    assert all(x.is_meta for x in leaves(carry))
+    advantages = gae(
+        rollout.rewards,
+        rollout.values,
+        rollout.terminated,
+        rollout.truncated,
+        final_values(agent, rollout),
+        rollout.last_value,
+        0.99,
+        0.95,
+    )
+    config = PPOConfig(num_steps=8, bptt_length=4, minibatch_size=16)
+    chunks = cut(rollout, advantages, advantages + rollout.values, 4)
+    metrics = update_epoch(agent, make_optimizer(agent, config), chunks, config, 0.01, None)
+    assert all(m.is_meta for m in metrics)
+
+
+def test_acting_and_the_loss_compile_without_a_break(any_core: str) -> None:
+    """`fullgraph=True` fails at the first python branch on a tensor."""
+    env = small_env()
+    agent = small_agent(any_core, env)
+    _, rollout = collected(agent, steps=8, env=env)
+    chunks = chunks_of(agent, rollout, 4)
+    config = PPOConfig(num_steps=8, bptt_length=4)
+
+    def loss(batch):  # type: ignore[no-untyped-def]
+        return ppo_loss(agent, batch, config, 0.01)[0]
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(chunks), loss(chunks))
+
+    def act(obs, starts, state):  # type: ignore[no-untyped-def]
+        return agent.act(obs, starts, state, deterministic=True)[2]
+
+    state = map_tree(lambda x: x[3], rollout.states)
+    arguments = map_tree(lambda x: x[3], rollout.obs), rollout.starts[3], state
+    with torch.no_grad():
+        torch.testing.assert_close(
+            torch.compile(act, fullgraph=True, backend="eager")(*arguments), act(*arguments)
+        )
+
+
+def test_gradients_flow_to_every_parameter(any_core: str) -> None:
+    agent = small_agent(any_core, critic_memory="separate", previous_action=True, previous_reward=True)
+    _, rollout = collected(agent, steps=16)
+    ppo_loss(agent, chunks_of(agent, rollout, 8), PPOConfig(), 0.01)[0].backward()
+    silent = [name for name, p in agent.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not silent
