@@ -84,6 +84,7 @@ class _Grid(nn.Module):
     """MiniGrid's cells as embeddings: the codes are names, so they are not divided by 255."""
 
     codes: Tensor
+    which: Tensor
 
     def __init__(self, shape: tuple[int, ...], width: int = 16) -> None:
         super().__init__()
@@ -92,12 +93,12 @@ class _Grid(nn.Module):
         nn.init.normal_(self.embedding.weight, std=3**-0.5)
         self.register_buffer("codes", torch.cat([torch.arange(n) for n in GRID_CODES]).to(torch.uint8), False)
         self.register_buffer(
-            "channel", torch.repeat_interleave(torch.arange(3), torch.tensor(GRID_CODES)), persistent=False
+            "which", torch.repeat_interleave(torch.arange(3), torch.tensor(GRID_CODES)), persistent=False
         )
 
     def forward(self, image: Tensor) -> Tensor:
         # A product with the one-hot codes: its backward is a product too, not a scatter.
-        one_hot = image.index_select(-1, self.channel) == self.codes  # [..., V, V, 21]
+        one_hot = image.index_select(-1, self.which) == self.codes  # [..., V, V, 21]
         return self.embedding(one_hot.to(self.embedding.weight.dtype)).flatten(-3)
 
 
@@ -122,7 +123,7 @@ class _Picture(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         pixels = image.reshape(-1, *image.shape[-3:])
         pixels = pixels.permute(0, 3, 1, 2) if self.channels_last else pixels
-        vectors = self.convolutions(pixels.to(self.convolutions[0].weight.dtype) / 255)
+        vectors = self.convolutions(pixels.to(next(self.parameters()).dtype) / 255)
         return vectors.reshape(*image.shape[:-3], -1)
 
 
@@ -142,6 +143,7 @@ class _OneHot(nn.Module):
     """Whole numbers below `sizes` as one-hot vectors, joined."""
 
     codes: Tensor
+    which: Tensor
 
     def __init__(self, sizes: list[int], shape: tuple[int, ...], start: int) -> None:
         super().__init__()

@@ -25,8 +25,8 @@ class Running(NamedTuple):
 class EpisodeStats(NamedTuple):
     """Sums over the episodes that ended, by task."""
 
-    count: Tensor
-    """[K] float64 episodes."""
+    episodes: Tensor
+    """[K] float64 how many."""
     returns: Tensor
     """[K] float64 their returns."""
     lengths: Tensor

@@ -58,6 +58,7 @@ class CategoricalHead(ActionHead):
     """`Discrete` and `MultiDiscrete`: one softmax for each number of the action, all independent."""
 
     codes: Tensor
+    which: Tensor
 
     def __init__(self, input_size: int, space: spaces.Discrete | spaces.MultiDiscrete) -> None:
         sizes = [int(space.n)] if isinstance(space, spaces.Discrete) else [int(n) for n in space.nvec.flat]
