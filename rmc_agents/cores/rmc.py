@@ -13,8 +13,10 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from rmc_agents.cores.base import HoistedCore, require_positive
+from rmc_agents.cores.rmc_sequence import Weights, rmc_sequence
 
 GateStyle = Literal["unit", "memory", "none"]
 
@@ -97,7 +99,6 @@ class RMC(HoistedCore):
         )
         self.slot_size = slot_size = num_heads * head_size
         self.gate_style: GateStyle = gate_style
-        self.input_bias, self.forget_bias = input_bias, forget_bias
 
         qkv_size = num_heads * (2 * key_size + head_size)
         self.input_proj = nn.Linear(input_size, slot_size)
@@ -111,6 +112,8 @@ class RMC(HoistedCore):
             gates = 2 * (slot_size if gate_style == "unit" else 1)  # in the order input, forget
             self.input_gates = nn.Linear(slot_size, gates)
             self.memory_gates = nn.Linear(slot_size, gates)
+            bias = torch.tensor([input_bias, forget_bias]).repeat_interleave(gates // 2)
+            self.register_buffer("_gate_bias", bias, persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 _initialise(module)
@@ -127,12 +130,24 @@ class RMC(HoistedCore):
     def project(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The input's row, its queries, keys and values in the first block, and its part of the gates."""
         x = self.input_proj(inputs)
-        qkv = self.qkv_norm[0](self.qkv[0](x))
-        return (x, qkv) if self.gate_style == "none" else (x, qkv, self.input_gates(x))
+        if self.gate_style == "none":
+            return x, self.qkv[0](x)
+        return x, self.qkv[0](x), self.input_gates(x) + (self.memory_gates.bias + self._gate_bias)
 
     def recur(self, projected: tuple[Tensor, ...], state: RMCState) -> tuple[Tensor, RMCState]:
         state, _ = self._advance(projected, state.memory)
         return state.memory.flatten(1), state
+
+    def step(self, inputs: Tensor, state: RMCState) -> tuple[Tensor, RMCState]:
+        if not self._has_fused_sequence(inputs):
+            return super().step(inputs, state)
+        outputs, state = self._fused_sequence(inputs.unsqueeze(0), state, None)
+        return outputs[0], state
+
+    def unroll(self, inputs: Tensor, state: RMCState, starts: Tensor) -> tuple[Tensor, RMCState]:
+        if not self._has_fused_sequence(inputs):
+            return super().unroll(inputs, state, starts)
+        return self._fused_sequence(inputs, state, starts)
 
     def trace(self, inputs: Tensor, state: RMCState) -> tuple[Tensor, RMCState, RMCTrace]:
         """As `step`, and what happened inside; for pictures, not for training."""
@@ -147,8 +162,8 @@ class RMC(HoistedCore):
         weights = []
         for block, qkv in enumerate(self.qkv):
             if block > 0:
-                x_qkv = self.qkv_norm[block](qkv(x))
-            qkv_rows = torch.cat([self.qkv_norm[block](qkv(rows)), x_qkv], dim=1)  # [B, R, A*(2K+V)]
+                x_qkv = qkv(x)
+            qkv_rows = self.qkv_norm[block](torch.cat([qkv(rows), x_qkv], dim=1))  # [B, R, A*(2K+V)]
             last = block == len(self.qkv) - 1
             if not last:  # after the last block nobody needs the input's row
                 rows = torch.cat([rows, x], dim=1)
@@ -162,9 +177,8 @@ class RMC(HoistedCore):
         if self.gate_style == "none":
             i, f = torch.ones_like(rows[..., :1]), torch.zeros_like(rows[..., :1])
             return RMCState(rows), (weights, i, f)
-        gates = projected[2].unsqueeze(1) + self.memory_gates(torch.tanh(memory))  # [B, N, 2D or 2]
-        i, f = gates.chunk(2, dim=-1)
-        i, f = torch.sigmoid(i + self.input_bias), torch.sigmoid(f + self.forget_bias)
+        gates = projected[2].unsqueeze(1) + linear(torch.tanh(memory), self.memory_gates.weight)
+        i, f = torch.sigmoid(gates).chunk(2, dim=-1)  # [B, N, D or 1]
         return RMCState(i * torch.tanh(rows) + f * memory), (weights, i, f)
 
     def _attend(self, qkv: Tensor, num_queries: int) -> tuple[Tensor, Tensor]:
@@ -175,9 +189,40 @@ class RMC(HoistedCore):
         return (weights @ v).transpose(1, 2).flatten(2), weights
 
     def _mlp(self, rows: Tensor) -> Tensor:
-        for depth, linear in enumerate(self.mlp):
-            rows = linear(torch.relu(rows) if depth > 0 else rows)
+        for depth, layer in enumerate(self.mlp):
+            rows = layer(torch.relu(rows) if depth > 0 else rows)
         return rows
+
+    def _has_fused_sequence(self, inputs: Tensor) -> bool:
+        """Whether `rmc_sequence` can stand in for the loop over `recur`: it knows one block and one dtype."""
+        device = inputs.device.type
+        return (
+            len(self.qkv) == 1
+            and not torch.compiler.is_compiling()
+            and not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
+        )
+
+    def _fused_sequence(
+        self, inputs: Tensor, state: RMCState, starts: Tensor | None
+    ) -> tuple[Tensor, RMCState]:
+        _, x_qkv, *x_gates = self.project(inputs)
+        weights = Weights(
+            qkv=self.qkv[0].weight,
+            qkv_bias=self.qkv[0].bias,
+            qkv_norm=self.qkv_norm[0].weight,
+            qkv_norm_bias=self.qkv_norm[0].bias,
+            attention_norm=self.attention_norm[0].weight,
+            attention_norm_bias=self.attention_norm[0].bias,
+            mlp_norm=self.mlp_norm[0].weight,
+            mlp_norm_bias=self.mlp_norm[0].bias,
+            gates=None if self.gate_style == "none" else self.memory_gates.weight,
+            mlp=tuple(p for layer in self.mlp for p in (layer.weight, layer.bias)),
+        )
+        fresh = self.initial_state(1).memory[0]
+        memories, last = rmc_sequence(
+            x_qkv, x_gates[0] if x_gates else None, state.memory, fresh, starts, weights, self.num_heads
+        )
+        return memories.flatten(2), RMCState(last)
 
 
 def _initialise(linear: nn.Linear) -> None:

@@ -1,0 +1,115 @@
+"""The two parts of an RMC step that `rmc_sequence` differentiates by hand: attention and gates.
+
+Each object is made for one pass over one sequence and owns scratch memory, so that a step allocates little.
+
+Axes: N slots, R rows (the slots, then the input: N + 1), B batch, P = N * B slot rows, A heads, H = B * A,
+K key size, V head size, D = A * V slot size, F = A * (2K + V), G gates of a kind (D or 1).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
+
+
+class Attention:
+    """softmax(q k^T / sqrt(K)) v of the slots over all rows.
+
+    Elementwise products and sums: batched matrix products of a few rows, and a softmax over a last axis of
+    five, take several times as long on a CPU. Every head is a row of its own, so that what is summed over
+    or repeated is always a whole axis.
+    """
+
+    def __init__(self, like: Tensor, N: int, B: int, A: int, D: int, F: int) -> None:
+        H, V = B * A, D // A
+        K = (F // A - V) // 2
+        self.slot_size, self.qkv_size = D, F
+        # Shape, strides and offset of queries, keys and values in [R * B, F]. Slicing would do, slower.
+        row, head = B * F, F // A
+        self.q = (N, 1, H, K), (row, row, head, 1), 0
+        self.k = (N + 1, H, K), (row, head, 1), K
+        self.v = (N + 1, H, V), (row, head, 1), 2 * K
+        self.read = N, 1, H, V
+
+        self.products, self.values = like.new_empty(N, N + 1, H, K), like.new_empty(N, N + 1, H, V)
+        self.product_rows, self.value_rows = self.products.view(-1, K), self.values.view(-1, V)
+        self.logits = like.new_empty(N, N + 1, H)
+        self.flat_logits = self.logits.view(-1)
+        # A sum over a short last axis is fastest as a product with a vector, which can hold a scale too.
+        self.scale = K**-0.5
+        self.scales, self.ones = like.new_full((K,), self.scale), like.new_ones(V)
+        self.d_q = like.new_zeros(N + 1, H, K)  # the input's row asks nothing: its gradient stays zero
+        self.d_q_slots = self.d_q[:N]
+
+    def forward(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
+        """qkv [R * B, F] -> what the slots read [P, D] and the weights [N, R, H]."""
+        q, k, v = qkv.as_strided(*self.q), qkv.as_strided(*self.k), qkv.as_strided(*self.v)
+        torch.mul(q, k, out=self.products)
+        torch.mv(self.product_rows, self.scales, out=self.flat_logits)
+        weights = torch.softmax(self.logits, 1)
+        torch.mul(weights.unsqueeze(-1), v, out=self.values)
+        return self.values.sum(1).view(-1, self.slot_size), weights
+
+    def backward(self, d_read: Tensor, qkv: Tensor, weights: Tensor) -> Tensor:
+        """d_read [P, D] -> d_qkv [R * B, F]."""
+        q, k, v = qkv.as_strided(*self.q), qkv.as_strided(*self.k), qkv.as_strided(*self.v)
+        d_read = d_read.view(self.read)
+        torch.mul(d_read, v, out=self.values)
+        torch.mv(self.value_rows, self.ones, out=self.flat_logits)
+        d_logits = torch._softmax_backward_data(self.logits, weights, 1, weights.dtype)
+        d_v = torch.mul(weights.unsqueeze(-1), d_read, out=self.values).sum(0)
+        d_logits = d_logits.mul_(self.scale).unsqueeze(-1)
+        torch.sum(torch.mul(d_logits, k, out=self.products), 1, out=self.d_q_slots)
+        d_k = torch.mul(d_logits, q, out=self.products).sum(0)
+        return torch.cat((self.d_q, d_k, d_v), -1).view(-1, self.qkv_size)
+
+
+class Gates:
+    """M' = i tanh(M~) + f M, where i, f = sigmoid(x_gates + W tanh(M)).
+
+    tanh(x) is 2 sigmoid(2x) - 1 here, which a CPU computes several times as fast. `forward` takes 2 M~, not
+    M~, because the norm that makes M~ can make its double for nothing.
+    """
+
+    def __init__(self, weight: Tensor, N: int, B: int) -> None:
+        self.weight, self.N = weight, N
+        self.weight_t = weight.t()
+        self.G = weight.shape[0] // 2
+        self.minus_one = weight.new_full((), -1.0)
+        self.d_weight = torch.zeros_like(weight)
+        self.d_gates = weight.new_empty(N * B, 2 * self.G)
+        self.d_i, self.d_f = self.d_gates.chunk(2, 1)
+        self.d_gates_by_slot = self.d_gates.view(N, B, 2 * self.G)
+
+    def forward(self, x_gates: Tensor, m: Tensor, doubled: Tensor, out: Tensor) -> tuple[Tensor, ...]:
+        """x_gates [B, 2G], M [P, D], 2 M~ [P, D], overwritten; M' to `out`. Returns what `backward` needs."""
+        content = torch.add(self.minus_one, doubled.sigmoid_(), alpha=2, out=doubled)
+        tanh_m = torch.add(m, m).sigmoid_()
+        torch.add(self.minus_one, tanh_m, alpha=2, out=tanh_m)
+        gates = torch.cat((x_gates,) * self.N).addmm_(tanh_m, self.weight_t).sigmoid_()  # [P, 2G]
+        i, f = gates.chunk(2, 1)
+        torch.mul(f, m, out=out).addcmul_(i, content)
+        return content, tanh_m, gates
+
+    def backward(
+        self, dm: Tensor, m: Tensor, content: Tensor, tanh_m: Tensor, gates: Tensor, d_x_gates: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """dM' [P, D] -> dM~ and dM [P, D]; x_gates' gradient to `d_x_gates`, the weight's is added up."""
+        i, f = gates.chunk(2, 1)
+        if self.G == 1:
+            torch.sum(dm * content, 1, keepdim=True, out=self.d_i)
+            torch.sum(dm * m, 1, keepdim=True, out=self.d_f)
+        else:
+            torch.mul(dm, content, out=self.d_i)
+            torch.mul(dm, m, out=self.d_f)
+        _sigmoid_backward(self.d_gates, gates, grad_input=self.d_gates)
+        torch.sum(self.d_gates_by_slot, 0, out=d_x_gates)
+        self.d_weight.addmm_(self.d_gates.t(), tanh_m)
+        d_content = torch.mul(dm, i)
+        _tanh_backward(d_content, content, grad_input=d_content)
+        d_m = torch.mm(self.d_gates, self.weight)
+        _tanh_backward(d_m, tanh_m, grad_input=d_m)
+        return d_content, d_m.addcmul_(dm, f)
