@@ -195,7 +195,7 @@ def _wave(
         step = env.step(actions)
 
         valid = torch.ones_like(rows, dtype=torch.bool) if step.valid is None else step.valid[rows]
-        reward = step.reward[rows] * valid
+        reward = torch.where(valid, step.reward[rows], 0.0)
         ended = (step.terminated | step.truncated)[rows] & valid
         returns[rows] += reward.double()
         lengths[rows] += valid

@@ -78,17 +78,21 @@ def main(args: Sequence[str]) -> None:
     torch.set_num_threads(1)  # the fastest at these sizes
     torch.set_flush_denormal(True)
     command = shlex.join(["python", "train/evaluate.py", *args])
+    device = choose_device(config.device)
+    runs = [load(path, device) for path in config.runs]
+    tasks = [(run, env_id) for run in runs for env_id in names(config.env or run.env["id"])]
+    for run, env_id in tasks:  # a mistake in the last is told before the first takes its time
+        check(run, env_id, config)
     found: list[results.Result] = []
-    for run in [load(path, choose_device(config.device)) for path in config.runs]:
-        for env_id in [name.strip() for name in (config.env or run.env["id"]).split(",")]:
-            entry = judge(run, env_id, config)
-            entry |= {"command": command, "versions": versions(), "checkpoint": str(run.path), "date": now()}
-            found.append(results.Result(run.folder.name, run.agent.core_name, env_id, entry))
-            saved = results.save_entry(run.folder, env_id, entry)
-            results.show(found[-1:])
-            print(f"figures: {saved}", flush=True)
-            if config.gif:
-                print(f"pictures: {draw(run, env_id, config)}", flush=True)
+    for run, env_id in tasks:
+        entry = judge(run, env_id, config)
+        entry |= {"command": command, "versions": versions(), "checkpoint": str(run.path), "date": now()}
+        found.append(results.Result(run.folder.name, run.agent.core_name, env_id, entry))
+        saved = results.save_entry(run.folder, env_id, entry)
+        results.show(found[-1:])
+        print(f"figures: {saved}", flush=True)
+        if config.gif:
+            print(f"pictures: {draw(run, env_id, config)}", flush=True)
     if len(config.runs) > 1:
         results.show_by_core(found)
 
@@ -102,13 +106,35 @@ def load(path: Path, device: torch.device) -> Run:
     return Run(folder, saved, checkpoint.load(saved, device), checkpoint.read_config(folder)["env"])
 
 
+def names(env_ids: str) -> list[str]:
+    return [name.strip() for name in env_ids.split(",")]
+
+
+def check(run: Run, env_id: str, config: EvaluateConfig) -> None:
+    """Raise UsageError unless the environment can be built, and the agent can see and act in it."""
+    try:
+        kind = choose_implementation(env_id, config.implementation)
+        env = build(env_id, kind, 1, run.agent.device, options_for(run, env_id))
+        best_possible(env_id, options_for(run, env_id))
+    except (ValueError, TypeError, ImportError, gymnasium.error.Error) as error:
+        raise UsageError(str(error)) from error
+    env.close()
+    for name in ("observation_space", "action_space"):
+        had, has = getattr(run.agent, name), getattr(env, name)
+        if had != has:
+            raise UsageError(
+                f"{run.folder} was trained in {run.env['id']} with {name} {had}; {env_id} has {has}. "
+                "Choose an --env with the same"
+            )
+    results.read_evaluation(run.folder)  # raises where new figures could not be added
+
+
 def judge(run: Run, env_id: str, config: EvaluateConfig) -> dict[str, Any]:
     """The figures of one agent in one environment, beside a random policy and the best possible one."""
     kind = choose_implementation(env_id, config.implementation)
     options = options_for(run, env_id)
     env = build(env_id, kind, config.episodes, run.agent.device, options)
     try:
-        require_fit(run, env_id, env)
         episodes = evaluate(run.agent, env, config.episodes, config.seed, not config.stochastic)
         # A random walk takes long and asks nothing of the implementation: the mazes' tables are exact.
         twin = "batched" if kind == "farama" and envs.native(env_id) is not None else kind
@@ -149,11 +175,12 @@ def choose_implementation(env_id: str, asked: Literal["auto", "farama", "batched
 
 
 def options_for(run: Run, env_id: str) -> dict[str, Any]:
-    """The environment's options: as in training, or such that the agent fits another MiniGrid environment."""
-    if env_id in [name.strip() for name in run.env["id"].split(",")]:
+    """The environment's options: as in training, or such that the agent fits another grid."""
+    if env_id in names(run.env["id"]):
         return {name: value for name, value in run.env["options"].items() if name != "seeding"}
     space, actions = run.agent.observation_space, run.agent.action_space
-    if env_id.startswith(GRIDS) and isinstance(space, spaces.Dict) and "image" in space.spaces:
+    grid = env_id.startswith((*GRIDS, "rmc/Memory"))
+    if grid and isinstance(space, spaces.Dict) and "image" in space.spaces:
         three = isinstance(actions, spaces.Discrete) and actions.n == 3
         return {"view_size": (space["image"].shape or (7,))[0], **({"actions": 3} if three else {})}
     return {}
@@ -162,36 +189,18 @@ def options_for(run: Run, env_id: str) -> dict[str, Any]:
 def build(
     env_id: str, kind: Implementation, episodes: int, device: torch.device, options: dict[str, Any]
 ) -> envs.BatchedEnv:
-    """Environments for waves of equal size, environment i of a batch having a generator of its own.
-
-    Raises:
-        UsageError: an unknown id or option.
-    """
+    """Environments for waves of equal size, environment i of a batch having a generator of its own."""
     num_envs = math.ceil(episodes / math.ceil(episodes / LARGEST_WAVE[kind]))
-    try:
-        native = envs.native(env_id)
-        if kind == "batched" and native is not None:
-            if "seeding" in inspect.signature(native).parameters:
-                options = {**options, "seeding": "farama"}
-            return envs.make(env_id, num_envs, device, **options)
-        build_one = envs.farama(env_id, **options)
-        vector = SyncVectorEnv(
-            [lambda: FirstEpisodeOnly(build_one())] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP
-        )
-        return envs.GymnasiumEnvs(vector, device, name=env_id, reward_is_success=env_id.startswith(GRIDS))
-    except (ValueError, TypeError, ImportError, gymnasium.error.Error) as error:
-        raise UsageError(str(error)) from error
-
-
-def require_fit(run: Run, env_id: str, env: envs.BatchedEnv) -> None:
-    """Raise UsageError unless the agent can see and act in the environment."""
-    for name in ("observation_space", "action_space"):
-        had, has = getattr(run.agent, name), getattr(env, name)
-        if had != has:
-            raise UsageError(
-                f"{run.folder} was trained in {run.env['id']} with {name} {had}; {env_id} has {has}. "
-                "Choose an --env with the same"
-            )
+    native = envs.native(env_id)
+    if kind == "batched" and native is not None:
+        if "seeding" in inspect.signature(native).parameters:
+            options = {**options, "seeding": "farama"}
+        return envs.make(env_id, num_envs, device, **options)
+    build_one = envs.farama(env_id, **options)
+    vector = SyncVectorEnv(
+        [lambda: FirstEpisodeOnly(build_one())] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    return envs.GymnasiumEnvs(vector, device, name=env_id, reward_is_success=env_id.startswith(GRIDS))
 
 
 def best_possible(env_id: str, options: dict[str, Any]) -> dict[str, Any] | None:

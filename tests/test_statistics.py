@@ -1,0 +1,106 @@
+"""Intervals against closed forms and SciPy, aggregates against sums done by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from rmc_agents.statistics import (
+    aggregate,
+    improvement_interval,
+    interquartile_mean,
+    iqm_interval,
+    mean_interval,
+    probability_of_improvement,
+    wilson,
+)
+
+RUNS = st.lists(st.integers(0, 4).map(float), min_size=1, max_size=6)
+counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@given(counts)
+def test_wilson_is_scipys(count: tuple[int, int]) -> None:
+    successes, trials = count
+    expected = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    assert wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@given(counts)
+def test_wilson_holds_the_rate_and_stays_a_probability(count: tuple[int, int]) -> None:
+    successes, trials = count
+    low, high = wilson(successes, trials)
+    assert 0 <= low <= successes / trials <= high <= 1
+    assert low < high
+
+
+def test_wilson_by_hand() -> None:
+    # All of n: the lower end is n / (n + z^2).
+    assert wilson(96, 96) == pytest.approx((96 / (96 + 1.959964**2), 1.0), abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [(0, 0), (-1, 5), (6, 5)])
+def test_wilson_refuses_what_is_no_rate(count: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="trials"):
+        wilson(*count)
+
+
+def test_the_interval_of_a_mean_is_as_wide_as_theory_has_it() -> None:
+    x = np.random.default_rng(1).exponential(size=400)
+    interval = mean_interval(x)
+    assert interval is not None
+    low, high = interval
+    theory = 1.96 * x.std() / np.sqrt(x.size)
+    assert low < x.mean() < high
+    assert (high - low) / 2 == pytest.approx(theory, rel=0.1)
+    assert mean_interval(x) == (low, high)
+
+
+def test_the_interval_of_a_mean_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(2)
+    intervals = [mean_interval(rng.random(60) < 0.7, resamples=200) for _ in range(100)]
+    assert np.mean([i is not None and i[0] <= 0.7 <= i[1] for i in intervals]) > 0.87
+
+
+def test_nothing_is_known_of_a_mean_from_one_value() -> None:
+    assert mean_interval([3.0]) is None
+    assert iqm_interval([[1.0, 2.0], [3.0]]) is None
+    assert aggregate([[1.0]]).interval is None
+
+
+def test_interquartile_mean_by_hand() -> None:
+    assert interquartile_mean([[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 700.0]]) == 3.5
+    assert aggregate([[0.0, 1.0, 2.0, 3.0]]).runs == 4
+
+
+def test_resampling_keeps_tasks_apart() -> None:
+    # Runs that agree on each task leave no doubt, however much the tasks differ.
+    assert iqm_interval([[0.0, 0.0], [1.0, 1.0]]) == (0.5, 0.5)
+    low, high = iqm_interval([[0.0, 0.2, 0.4, 0.9], [1.0, 0.7, 0.9, 0.2]]) or (0, 0)
+    assert low < high
+
+
+def test_probability_of_improvement_by_hand() -> None:
+    assert probability_of_improvement([[1.0, 3.0]], [[2.0, 2.0]]) == 0.5
+    assert probability_of_improvement([[3.0, 3.0], [0.0]], [[2.0], [0.0]]) == 0.75  # a win and a tie
+    x, y = [[0.9, 0.8, 0.95]], [[0.5, 0.6, 0.85]]
+    u = stats.mannwhitneyu(x[0], y[0]).statistic
+    assert probability_of_improvement(x, y) == pytest.approx(u / 9)
+    low, high = improvement_interval(x, y) or (0, 0)
+    assert 0 <= low <= u / 9 <= high <= 1
+
+
+@given(st.lists(st.tuples(RUNS, RUNS), min_size=1, max_size=3))
+def test_one_of_two_is_better(pairs: list[tuple[list[float], list[float]]]) -> None:
+    x, y = zip(*pairs, strict=True)
+    assert probability_of_improvement(x, y) + probability_of_improvement(y, x) == pytest.approx(1)
+
+
+def test_scores_must_be_of_the_same_tasks() -> None:
+    with pytest.raises(ValueError, match="1 tasks and Y 2"):
+        probability_of_improvement([[1.0]], [[1.0], [2.0]])
+    with pytest.raises(ValueError, match="scores of shapes"):
+        interquartile_mean([[]])
