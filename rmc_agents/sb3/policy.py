@@ -8,6 +8,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
@@ -162,6 +163,15 @@ class RMCPolicy(RecurrentActorCriticPolicy):
         starts = episode_starts.reshape(batch, -1).swapaxes(0, 1) > 0
         outputs, states = lstm(inputs, lstm_states, starts)
         return outputs.swapaxes(0, 1).flatten(0, 1), states
+
+    def evaluate_actions(
+        self, obs: PyTorchObs, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Values, log-probabilities and entropies of a recorded sequence."""
+        if isinstance(self.action_space, spaces.MultiBinary):
+            # sb3-contrib's buffer keeps them as int8, which the distribution refuses (as of 2.9).
+            actions = actions.float()
+        return super().evaluate_actions(obs, actions, lstm_states, episode_starts)  # type: ignore[arg-type]
 
     def obs_to_tensor(self, observation: NDArray[Any] | dict[str, NDArray[Any]]) -> tuple[PyTorchObs, bool]:
         """As in SB3; a dictionary may hold more, MiniGrid's mission say, than the policy reads."""
