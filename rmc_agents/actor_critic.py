@@ -49,6 +49,7 @@ class ActorCritic(nn.Module):
             its own, "none" lets it see the present observation only.
         previous_action: feed the last action to the core.
         previous_reward: feed the last reward to the core.
+        skip: let the heads read the present observation's features beside the memory.
 
     Raises:
         ValueError: an unknown core, option or space; the message says what to do.
@@ -66,6 +67,7 @@ class ActorCritic(nn.Module):
         critic_memory: CriticMemory = "shared",
         previous_action: bool = False,
         previous_reward: bool = False,
+        skip: bool = False,
     ) -> None:
         super().__init__()
         if critic_memory not in get_args(CriticMemory):
@@ -75,14 +77,16 @@ class ActorCritic(nn.Module):
         self.features, self.hidden_size = features, hidden_size
         self.critic_memory: CriticMemory = critic_memory
         self.previous_action, self.previous_reward = previous_action, previous_reward
+        self.skip = skip
 
         self.encoder = Encoder(observation_space, features)
         probe = make_action_head(1, action_space)
         core_input = features + previous_action * probe.encoding_size + int(previous_reward)
         self.core: MemoryCore = make_core(core, core_input, core_options)
         self.critic_core = make_core(core, core_input, core_options) if critic_memory == "separate" else None
-        critic_input = core_input if critic_memory == "none" else self.core.output_size
-        self.policy_hidden = _hidden(self.core.output_size, hidden_size)
+        policy_input = self.core.output_size + skip * core_input
+        critic_input = core_input if critic_memory == "none" else policy_input
+        self.policy_hidden = _hidden(policy_input, hidden_size)
         self.policy = make_action_head(hidden_size, action_space)
         self.value_hidden = _hidden(critic_input, hidden_size)
         self.value_head = nn.Linear(hidden_size, 1)
@@ -190,6 +194,7 @@ class ActorCritic(nn.Module):
             "critic_memory": self.critic_memory,
             "previous_action": self.previous_action,
             "previous_reward": self.previous_reward,
+            "skip": self.skip,
         }
 
     @classmethod
@@ -214,7 +219,9 @@ class ActorCritic(nn.Module):
         critic, critic_memory = outputs, state.critic_memory
         if self.critic_core is not None:
             critic, critic_memory = self.critic_core.unroll(x, state.critic_memory, starts)
-        elif self.critic_memory == "none":
+        if self.skip:
+            outputs, critic = torch.cat([outputs, x], dim=-1), torch.cat([critic, x], dim=-1)
+        if self.critic_memory == "none":
             critic = x
         parameters = self.policy(self.policy_hidden(outputs))
         values = self.value_head(self.value_hidden(critic)).squeeze(-1)

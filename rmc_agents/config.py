@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +12,37 @@ import tyro
 from rmc_agents.actor_critic import CriticMemory
 from rmc_agents.ppo import PPOConfig
 
-Option = int | float | bool | str
+Option = int | float | bool | str | None
+
+
+def parse_options(words: list[str]) -> dict[str, Option]:
+    """`["num_slots=8", "gate_style=unit"]` as a dictionary; numbers and booleans are recognised.
+
+    Raises:
+        ValueError: a word without an equals sign.
+    """
+    options: dict[str, Option] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"expected KEY=VALUE, got {word!r}")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key] = value
+    return options
+
+
+Options = Annotated[
+    dict[str, Option],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="KEY=VALUE",
+        instance_from_str=parse_options,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [f"{key}={option}" for key, option in value.items()],
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -21,8 +52,8 @@ class RunConfig:
     env: str = "MiniGrid-MemoryS9-v0"
     """Any Gymnasium id. MiniGrid's Memory mazes run as tables on the device, at any odd size; several ids
     with commas between make a batch that mixes them. A tuned id brings its preset as the defaults here."""
-    env_options: dict[str, Option] = field(default_factory=dict)
-    """The environment's own options, as `--env-options view_size 3 actions 7`."""
+    env_options: Options = field(default_factory=dict)
+    """The environment's own options, as `--env-options view_size=3 actions=7`, over the preset's."""
     num_envs: int = 32
     """Environments that move together."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
@@ -30,8 +61,8 @@ class RunConfig:
 
     core: str = "rmc"
     """Memory core: rmc, lstm, gru, rnn, feedforward (no memory, the control), or one of your own in CORES."""
-    core_options: dict[str, Option] = field(default_factory=dict)
-    """The core's own options, as `--core-options num_slots 8 head_size 32`."""
+    core_options: Options = field(default_factory=dict)
+    """The core's own options, as `--core-options num_slots=8 head_size=32`, over the preset's for this core."""
     features: int = 128
     """Width of the encoder's output."""
     hidden_size: int = 64
@@ -42,6 +73,8 @@ class RunConfig:
     """Feed the last action to the core."""
     previous_reward: bool = False
     """Feed the last reward to the core."""
+    skip: bool = False
+    """Let the heads read the present observation's features beside the memory."""
 
     ppo: Annotated[PPOConfig, tyro.conf.arg(name="")] = field(default_factory=PPOConfig)
     """How to learn."""

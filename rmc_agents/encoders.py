@@ -86,7 +86,7 @@ class _Grid(nn.Module):
     codes: Tensor
     which: Tensor
 
-    def __init__(self, shape: tuple[int, ...], width: int = 16) -> None:
+    def __init__(self, shape: tuple[int, ...], width: int = 8) -> None:
         super().__init__()
         self.output_size = shape[0] * shape[1] * width
         self.embedding = nn.Linear(sum(GRID_CODES), width, bias=False)

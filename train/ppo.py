@@ -24,6 +24,7 @@ def main(args: Sequence[str]) -> None:
     default = resumed(Path(resume)) if resume else preset(flag_value(args, "--env") or RunConfig.env)
     try:
         config = parse(RunConfig, default, args, prog="train/ppo.py")
+        config = over_preset(default, config)
         if resume:
             require_same(default, config)
         trainer, run_dir = build(config)
@@ -65,6 +66,7 @@ def build(config: RunConfig) -> tuple[Trainer, Path]:
         critic_memory=config.critic_memory,
         previous_action=config.previous_action,
         previous_reward=config.previous_reward,
+        skip=config.skip,
     ).to(device)
     description = {
         "env": {
@@ -86,6 +88,16 @@ def build(config: RunConfig) -> tuple[Trainer, Path]:
         stop_at_success=config.stop_at_success,
     )
     return trainer, run_dir
+
+
+def over_preset(default: RunConfig, config: RunConfig) -> RunConfig:
+    """Options that were given go over those of the preset, key by key; another core starts without them."""
+    same_core = default.core == config.core
+    return dataclasses.replace(
+        config,
+        env_options={**default.env_options, **config.env_options},
+        core_options={**default.core_options, **config.core_options} if same_core else config.core_options,
+    )
 
 
 def choose_device(name: str) -> torch.device:
@@ -129,6 +141,7 @@ def resumed(run_dir: Path) -> RunConfig:
         critic_memory=agent["critic_memory"],
         previous_action=agent["previous_action"],
         previous_reward=agent["previous_reward"],
+        skip=agent["skip"],
         ppo=PPOConfig(**saved["ppo"]),
         stop_at_success=saved["stop_at_success"],
         seed=saved["seed"],

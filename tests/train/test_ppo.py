@@ -1,0 +1,199 @@
+"""`python train/ppo.py`, as a user types it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import envs
+from rmc_agents.checkpoint import checkpoints
+from rmc_agents.cli import flag_value, run_script, whole_number
+from rmc_agents.config import parse_options
+from rmc_agents.presets import PRESETS, preset
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "--num-envs",
+    "8",
+    "--num-steps",
+    "16",
+    "--bptt-length",
+    "8",
+    "--minibatch-size",
+    "64",
+    "--epochs",
+    "1",
+]
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def ppo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """The script, in this process (importing torch anew takes seconds) and an empty folder.
+
+    Returns exit code, output and errors.
+    """
+    spec = importlib.util.spec_from_file_location("train_ppo", ROOT / "train" / "ppo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["train/ppo.py", *words])
+        code = 0
+        try:
+            run_script(script.main, failures=(envs.EnvironmentFailed,))
+        except SystemExit as left:
+            code = int(left.code or 0)
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_the_command_itself(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for words, code, text in [
+        (["--help"], 0, "Steps that gradients flow back through"),
+        ([*TINY, "--total-steps", "2.56e2", "--run-dir", "run"], 0, "trained for 256 steps"),
+        (["--core", "lstn"], 2, "error: unknown core 'lstn'"),
+    ]:
+        began = time.monotonic()
+        command = [sys.executable, str(ROOT / "train" / "ppo.py"), *words]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert result.returncode == code, result.stderr
+        assert text in result.stdout + result.stderr
+        assert "Traceback" not in result.stderr
+        assert time.monotonic() - began < 30  # 2 to 4 seconds where nothing else runs
+
+
+def test_train_then_resume(ppo: Command, tmp_path: Path) -> None:
+    code, output, _ = ppo(*TINY, "--run-dir", "run", "--env", "MiniGrid-MemoryS7-v0", "--total-steps", "256")
+    assert code == 0
+    assert "success" in output
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["env"]["id"] == "MiniGrid-MemoryS7-v0"
+    assert config["ppo"]["total_steps"] == 256
+    code, _, errors = ppo("--resume", "run", "--total-steps", "512")
+    assert code == 0, errors
+    assert checkpoints(tmp_path / "run")[0].name == "step_000000000512.pt"
+
+
+@pytest.mark.parametrize(
+    ("env", "more"),
+    [
+        ("CartPole-v1", ["--core", "gru"]),
+        ("Pendulum-v1", ["--core", "lstm", "--previous-action"]),
+        ("MiniGrid-MemoryS7-v0", ["--vectorization", "sync", "--env-options", "view_size=3"]),
+        ("MiniGrid-DoorKey-5x5-v0", ["--critic-memory", "separate"]),
+        ("rmc/Recall-v0", ["--core-options", "num_slots=2", "gate_style=memory"]),
+        ("MiniGrid-MemoryS7-v0,MiniGrid-MemoryS9-v0", ["--previous-reward"]),
+    ],
+)
+def test_any_environment_trains(env: str, more: list[str], ppo: Command) -> None:
+    code, output, errors = ppo(*TINY, "--run-dir", "run", "--env", env, "--total-steps", "256", *more)
+    assert code == 0, errors
+    assert "trained for 256 steps" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--env", "MiniGrid-MemoryS8-v0"], "choose 9"),
+        (["--env", "Cartpole-v1"], "Did you mean CartPole-v1"),
+        (["--core", "lstn"], "Did you mean 'lstm'"),
+        (["--core-options", "slots=3"], "no option 'slots'"),
+        (["--env-options", "view=3"], "no option view"),
+        (["--device", "warp"], "try --device cpu"),
+        (["--num-envs", "5"], "minibatch_size must divide"),
+        (["--bptt-length", "48"], "bptt_length must divide"),
+        (["--learning-rate", "-1"], "learning_rate must be positive"),
+        (["--resume", "runs/none"], "not a run folder"),
+        (["--total-steps", "1.5"], "whole number"),
+        (["--no-such-flag"], "no-such-flag"),
+    ],
+)
+def test_a_mistake_is_one_message_and_code_2_and_leaves_nothing(
+    words: list[str], message: str, ppo: Command, tmp_path: Path
+) -> None:
+    code, _, errors = ppo(*words)
+    assert code == 2, errors
+    assert message in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_resumed_run_stays_the_run_it_was(ppo: Command, tmp_path: Path) -> None:
+    ppo(*TINY, "--run-dir", "run", "--env", "rmc/Recall-v0", "--total-steps", "128")
+    before = sorted(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    for words, message in [
+        (["--resume", "run", "--num-envs", "16"], "--num-envs was 8, asked for 16"),
+        (["--resume", "run", "--gamma", "0.5"], "--gamma was 0.99, asked for 0.5"),
+        (["--run-dir", "run"], "already holds a run"),
+    ]:
+        code, _, errors = ppo(*words)
+        assert code == 2
+        assert message in errors
+    assert sorted(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()) == before
+
+
+def test_an_environment_that_raises_is_named(
+    ppo: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_env.py").write_text(
+        "import gymnasium as gym, numpy as np\n"
+        "class Broken(gym.Env):\n"
+        "    observation_space = gym.spaces.Box(-1, 1, (2,))\n"
+        "    action_space = gym.spaces.Discrete(2)\n"
+        "    steps = 0\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        super().reset(seed=seed)\n"
+        "        return np.zeros(2, np.float32), {}\n"
+        "    def step(self, action):\n"
+        "        self.steps += 1\n"
+        "        if self.steps > 40:\n"
+        "            raise RuntimeError('the robot fell over')\n"
+        "        return np.zeros(2, np.float32), 0.0, False, False, {}\n"
+        "gym.register('Broken-v0', Broken)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["--env", "broken_env:Broken-v0", "--run-dir", "run", "--checkpoint-seconds", "0"]
+    code, _, errors = ppo(*TINY, *words)
+    assert code == 1
+    assert "the robot fell over" in errors
+    assert "environment 0" in errors
+    assert len(checkpoints(tmp_path / "run")) == 2, "what was saved before is still there"
+
+
+def test_presets_are_whole_minibatches_and_named_by_their_environment() -> None:
+    for env_id, config in PRESETS.items():
+        assert config.env == env_id
+        config.ppo.check_num_envs(config.num_envs)
+    assert preset("CartPole-v1").env == "CartPole-v1"
+
+
+def test_whole_numbers() -> None:
+    assert [whole_number(text) for text in ("12", "5e6", "5_000")] == [12, 5_000_000, 5_000]
+    with pytest.raises(ValueError, match="whole number"):
+        whole_number("2.5")
+
+
+def test_flag_value() -> None:
+    assert flag_value(["--env", "a", "--core=b"], "--core") == "b"
+    assert flag_value(["--env", "a"], "--env") == "a"
+    assert flag_value(["--env"], "--env") is None
+
+
+def test_options() -> None:
+    words = ["a=3", "b=0.5", "c=True", "d=unit", "e=None"]
+    assert parse_options(words) == {"a": 3, "b": 0.5, "c": True, "d": "unit", "e": None}
+    with pytest.raises(ValueError, match="KEY=VALUE"):
+        parse_options(["a", "3"])
