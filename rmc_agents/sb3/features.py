@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,13 @@ def channels_first(space: spaces.Space[Any]) -> bool:
 def unturned(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """The space of the environment itself, its symbolic images channels last again."""
     if isinstance(space, spaces.Dict):
-        return spaces.Dict({key: unturned(part) for key, part in space.spaces.items()})
+        return map_parts(unturned, space)
     return _channels_last(space) if is_grid(space) and channels_first(space) else space
+
+
+def map_parts(function: Callable[[spaces.Space[Any]], spaces.Space[Any]], space: spaces.Dict) -> spaces.Dict:
+    """`function` of each part; in the order of the keys, which gymnasium sorts unless it gets a list."""
+    return spaces.Dict([(key, function(part)) for key, part in space.spaces.items()])
 
 
 def _channels_last(space: spaces.Space[Any]) -> spaces.Space[Any]:
@@ -89,7 +95,7 @@ def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
 def _prepared_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """The space of what `_prepare` gives: SB3 has made vectors of whole numbers already."""
     if isinstance(space, spaces.Dict):
-        return spaces.Dict({key: _prepared_space(part) for key, part in space.spaces.items()})
+        return map_parts(_prepared_space, space)
     if isinstance(space, spaces.Box):
         return unturned(space)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):

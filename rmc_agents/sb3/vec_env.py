@@ -16,11 +16,12 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from torch import Tensor
 
 from rmc_agents.rollout import BatchedEnv
+from rmc_agents.sb3.features import map_parts
 
 _ACTION_DTYPES = {spaces.Discrete: torch.int64, spaces.MultiDiscrete: torch.int64}
 
@@ -41,7 +42,7 @@ class BatchedVecEnv(VecEnv):
     def __init__(self, env: BatchedEnv, seed: int | None = None) -> None:
         self.env = env
         self._turned = {key for key, space in _parts(env.observation_space).items() if _to_be_turned(space)}
-        super().__init__(env.num_envs, self._turn_space(env.observation_space), env.action_space)
+        super().__init__(env.num_envs, _turn(env.observation_space), env.action_space)
         self._action_dtype = _ACTION_DTYPES.get(type(env.action_space), torch.float32)  # type: ignore[arg-type]
         self._actions: Tensor | None = None
         self._returns = np.zeros(env.num_envs)
@@ -151,14 +152,12 @@ class BatchedVecEnv(VecEnv):
         value = value if rows is None else value[rows]
         return _numpy(value.permute(0, 3, 1, 2) if key in self._turned else value)
 
-    def _turn_space(self, space: spaces.Space[Any], key: str = "") -> spaces.Space[Any]:
-        if isinstance(space, spaces.Dict):
-            return spaces.Dict({k: self._turn_space(part, k) for k, part in space.spaces.items()})
-        if key not in self._turned:
-            return space
-        assert isinstance(space, spaces.Box)
-        height, width, channels = space.shape
-        return spaces.Box(0, 255, (channels, height, width), np.uint8)
+
+def _turn(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """The space with its images channels first."""
+    if isinstance(space, spaces.Dict):
+        return map_parts(_turn, space)
+    return VecTransposeImage.transpose_space(space) if _to_be_turned(space) else space  # type: ignore[arg-type]
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:
