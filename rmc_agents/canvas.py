@@ -38,6 +38,8 @@ def draw(episode: Playthrough, title: str) -> list[Frame]:
     """The frames of an episode; the last one says how it ended."""
     moments = episode.moments
     chosen = np.unique(np.linspace(0, len(moments) - 1, min(len(moments), LONGEST)).round().astype(int))
+    if len(chosen) < len(moments):
+        title += "   (fast forward)"
     frames = []
     for i in chosen.tolist():
         moment, end = moments[i], i == len(moments) - 1
@@ -173,7 +175,9 @@ def _memory(trace: MemoryTrace) -> Image.Image:
         if column % step == 0:
             x = label + (column + 0.5) * cell
             paint.text((x, top - 6), str(column + 1), INK, _font(14), anchor="ms")
-    paint.text((label + (rows - 0.5) * cell, top - 6), "input", INK, _font(14, bold=True), anchor="ms")
+    narrow = cell < 38  # the word would touch the number before it
+    x = label + (rows - 1 if narrow else rows - 0.5) * cell
+    paint.text((x, top - 6), "input", INK, _font(14, bold=True), anchor="ls" if narrow else "ms")
     for i, name in enumerate(("written", "kept")):
         paint.text((gates + i * GATE_WIDTH, top - 6), name, INK, _font(14), anchor="ls")
 
@@ -199,7 +203,8 @@ def _scale(paint: ImageDraw.ImageDraw, x: int, y: int, width: int, name: str) ->
     for i in range(width):
         paint.line((x + i, y, x + i, y + 12), _viridis(i / max(width - 1, 1)))
     paint.text((x, y + 16), "0", INK, _font(13))
-    paint.text((x + width / 2, y + 16), name, FAINT, _font(13), anchor="ma")
+    below = 16 if width > 180 else 34
+    paint.text((x + width / 2, y + below), name, FAINT, _font(13), anchor="ma")
     paint.text((x + width, y + 16), "1", INK, _font(13), anchor="ra")
 
 
