@@ -132,7 +132,8 @@ class RMC(HoistedCore):
         x = self.input_proj(inputs)
         if self.gate_style == "none":
             return x, self.qkv[0](x)
-        return x, self.qkv[0](x), self.input_gates(x) + (self.memory_gates.bias + self._gate_bias)
+        bias = self.input_gates.bias + self.memory_gates.bias + self._gate_bias
+        return x, self.qkv[0](x), linear(x, self.input_gates.weight, bias)
 
     def recur(self, projected: tuple[Tensor, ...], state: RMCState) -> tuple[Tensor, RMCState]:
         state, _ = self._advance(projected, state.memory)
@@ -141,13 +142,14 @@ class RMC(HoistedCore):
     def step(self, inputs: Tensor, state: RMCState) -> tuple[Tensor, RMCState]:
         if not self._has_fused_sequence(inputs):
             return super().step(inputs, state)
-        outputs, state = self._fused_sequence(inputs.unsqueeze(0), state, None)
+        projected = tuple(p.unsqueeze(0) for p in self.project(inputs))
+        outputs, state = self._fused_sequence(projected, state, None)
         return outputs[0], state
 
     def unroll(self, inputs: Tensor, state: RMCState, starts: Tensor) -> tuple[Tensor, RMCState]:
         if not self._has_fused_sequence(inputs):
             return super().unroll(inputs, state, starts)
-        return self._fused_sequence(inputs, state, starts)
+        return self._fused_sequence(self.project(inputs), state, starts)
 
     def trace(self, inputs: Tensor, state: RMCState) -> tuple[Tensor, RMCState, RMCTrace]:
         """As `step`, and what happened inside; for pictures, not for training."""
@@ -203,9 +205,9 @@ class RMC(HoistedCore):
         )
 
     def _fused_sequence(
-        self, inputs: Tensor, state: RMCState, starts: Tensor | None
+        self, projected: tuple[Tensor, ...], state: RMCState, starts: Tensor | None
     ) -> tuple[Tensor, RMCState]:
-        _, x_qkv, *x_gates = self.project(inputs)
+        _, x_qkv, *x_gates = projected  # the input's row itself is not used beyond the only block
         weights = Weights(
             qkv=self.qkv[0].weight,
             qkv_bias=self.qkv[0].bias,

@@ -1,6 +1,7 @@
 """The two parts of an RMC step that `rmc_sequence` differentiates by hand: attention and gates.
 
-Each object is made for one pass over one sequence and owns scratch memory, so that a step allocates little.
+Each object is made for one pass over one sequence, forward or backward, and owns scratch memory for it, so that
+a step allocates little.
 
 Axes: N slots, R rows (the slots, then the input: N + 1), B batch, P = N * B slot rows, A heads, H = B * A,
 K key size, V head size, D = A * V slot size, F = A * (2K + V), G gates of a kind (D or 1).
@@ -11,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_softmax_backward = torch.ops.aten._softmax_backward_data.default
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
@@ -23,7 +25,7 @@ class Attention:
     or repeated is always a whole axis.
     """
 
-    def __init__(self, like: Tensor, N: int, B: int, A: int, D: int, F: int) -> None:
+    def __init__(self, like: Tensor, N: int, B: int, A: int, D: int, F: int, backward: bool = False) -> None:
         H, V = B * A, D // A
         K = (F // A - V) // 2
         self.slot_size, self.qkv_size = D, F
@@ -40,9 +42,12 @@ class Attention:
         self.flat_logits = self.logits.view(-1)
         # A sum over a short last axis is fastest as a product with a vector, which can hold a scale too.
         self.scale = K**-0.5
-        self.scales, self.ones = like.new_full((K,), self.scale), like.new_ones(V)
-        self.d_q = like.new_zeros(N + 1, H, K)  # the input's row asks nothing: its gradient stays zero
-        self.d_q_slots = self.d_q[:N]
+        if backward:
+            self.ones = like.new_ones(V)
+            self.d_q = like.new_zeros(N + 1, H, K)  # the input's row asks nothing: its gradient stays zero
+            self.d_q_slots = self.d_q[:N]
+        else:
+            self.scales = like.new_full((K,), self.scale)
 
     def forward(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
         """qkv [R * B, F] -> what the slots read [P, D] and the weights [N, R, H]."""
@@ -59,7 +64,7 @@ class Attention:
         d_read = d_read.view(self.read)
         torch.mul(d_read, v, out=self.values)
         torch.mv(self.value_rows, self.ones, out=self.flat_logits)
-        d_logits = torch._softmax_backward_data(self.logits, weights, 1, weights.dtype)
+        d_logits = _softmax_backward(self.logits, weights, 1, weights.dtype)
         d_v = torch.mul(weights.unsqueeze(-1), d_read, out=self.values).sum(0)
         d_logits = d_logits.mul_(self.scale).unsqueeze(-1)
         torch.sum(torch.mul(d_logits, k, out=self.products), 1, out=self.d_q_slots)
@@ -74,15 +79,17 @@ class Gates:
     M~, because the norm that makes M~ can make its double for nothing.
     """
 
-    def __init__(self, weight: Tensor, N: int, B: int) -> None:
+    def __init__(self, weight: Tensor, N: int, B: int, backward: bool = False) -> None:
         self.weight, self.N = weight, N
-        self.weight_t = weight.t()
         self.G = weight.shape[0] // 2
-        self.minus_one = weight.new_full((), -1.0)
-        self.d_weight = torch.zeros_like(weight)
-        self.d_gates = weight.new_empty(N * B, 2 * self.G)
-        self.d_i, self.d_f = self.d_gates.chunk(2, 1)
-        self.d_gates_by_slot = self.d_gates.view(N, B, 2 * self.G)
+        if backward:
+            self.d_weight = torch.zeros_like(weight)
+            self.d_gates = weight.new_empty(N * B, 2 * self.G)
+            self.d_i, self.d_f = self.d_gates.chunk(2, 1)
+            self.d_gates_by_slot = self.d_gates.view(N, B, 2 * self.G)
+        else:
+            self.weight_t = weight.t()
+            self.minus_one = weight.new_full((), -1.0)
 
     def forward(self, x_gates: Tensor, m: Tensor, doubled: Tensor, out: Tensor) -> tuple[Tensor, ...]:
         """x_gates [B, 2G], M [P, D], 2 M~ [P, D], overwritten; M' to `out`. Returns what `backward` needs."""

@@ -128,9 +128,10 @@ def _forward(
     memories = x_qkv.new_empty(T, N, B, D)
     new = memories.view(T, P, D).unbind(0)
     x_gates_steps = [] if x_gates is None else x_gates.unbind(0)
-    fresh = fresh.unsqueeze(1).expand(N, B, D).reshape(P, D).contiguous()
-    # The mask is written out in full because `where` is slow on a mask that it has to repeat.
-    resets = [] if starts is None else starts.view(T, 1, B, 1).expand(T, N, B, D).reshape(T, P, D).unbind(0)
+    resets = []
+    if starts is not None:  # written out in full, because `where` is slow on a mask that it has to repeat
+        fresh = fresh.unsqueeze(1).expand(N, B, D).reshape(P, D).contiguous()
+        resets = starts.view(T, 1, B, 1).expand(T, N, B, D).reshape(T, P, D).unbind(0)
 
     m = memory.transpose(0, 1).reshape(P, D)
     for t in range(T):
@@ -166,8 +167,8 @@ def _backward(
     """Gradients of memory, x_qkv, x_gates and every weight."""
     (T, B, N, D), F = d_memories.shape, w.qkv.shape[0]
     P = N * B
-    attention = Attention(d_memories, N, B, num_heads, D, F)
-    gates = None if w.gates is None else Gates(w.gates, N, B)
+    attention = Attention(d_memories, N, B, num_heads, D, F, backward=True)
+    gates = None if w.gates is None else Gates(w.gates, N, B, backward=True)
     d_w = Weights(
         *(torch.zeros_like(p) for p in w[:8]),
         gates=None if gates is None else gates.d_weight,
