@@ -27,6 +27,7 @@ def policy_kwargs_for(agent: ActorCritic) -> dict[str, Any]:
         "net_arch": {"pi": [agent.hidden_size], "vf": [agent.hidden_size]},
         "shared_lstm": agent.critic_memory == "shared",
         "enable_critic_lstm": agent.critic_memory == "separate",
+        "skip": agent.skip,
         "core": agent.core_name,
         **agent.core_options,
     }
@@ -43,6 +44,7 @@ def to_agent(policy: RMCPolicy, observation_space: spaces.Space[Any] | None) -> 
         features=policy.features_dim,
         hidden_size=policy.mlp_extractor.latent_dim_pi,
         critic_memory=_critic_memory(policy),
+        skip=policy.skip,
     )
     agent.to(policy.device)
     _copy([(theirs, ours) for ours, theirs in _pairs(agent, policy)])
@@ -55,11 +57,12 @@ def load_agent(policy: RMCPolicy, agent: ActorCritic) -> None:
     """See `RMCPolicy.load_agent`."""
     _refuse_previous(agent)
     _refuse_foreign(policy)
-    ours, theirs = (agent.core_name, agent.critic_memory), (policy.core_name, _critic_memory(policy))
+    ours = agent.core_name, agent.critic_memory, agent.skip
+    theirs = policy.core_name, _critic_memory(policy), policy.skip
     if ours != theirs:
         raise ValueError(
-            f"the agent's core and critic memory are {ours}, the policy's {theirs}; make the policy with "
-            "policy_kwargs=policy_kwargs_for(agent)"
+            f"core, critic memory and skip are {ours} in the agent, {theirs} in the policy; make the policy "
+            "with policy_kwargs=policy_kwargs_for(agent)"
         )
     _copy(_pairs(agent, policy))
     if "log_std" in dict(policy.named_parameters()):

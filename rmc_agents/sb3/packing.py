@@ -24,14 +24,16 @@ class PackedCore(nn.Module):
 
     Args:
         core: the memory.
+        skip: add the inputs to the outputs, so that what follows reads them beside the memory.
     """
 
     num_layers = 1
 
-    def __init__(self, core: MemoryCore) -> None:
+    def __init__(self, core: MemoryCore, skip: bool = False) -> None:
         super().__init__()
-        self.core = core
+        self.core, self.skip = core, skip
         self.input_size = core.input_size
+        self.output_size = core.output_size + skip * core.input_size
         numbers = sum(leaf.numel() for leaf in leaves(core.initial_state(1)))
         self.hidden_size = max(1, (numbers + 1) // 2)
 
@@ -57,7 +59,7 @@ class PackedCore(nn.Module):
     def forward(self, inputs: Tensor, packed: PackedState, starts: Tensor) -> tuple[Tensor, PackedState]:
         """inputs [T, B, D], packed state, starts [T, B] bool -> outputs [T, B, H], packed state."""
         outputs, state = self.core.unroll(inputs, self.unpack(packed), starts)
-        return outputs, self.pack(state)
+        return torch.cat([outputs, inputs], dim=-1) if self.skip else outputs, self.pack(state)
 
 
 def _rows(state: State) -> Tensor:

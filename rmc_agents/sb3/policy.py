@@ -38,6 +38,7 @@ class RMCPolicy(RecurrentActorCriticPolicy):
             `enable_critic_lstm` must be False).
         enable_critic_lstm: the critic has a memory of its own. If both are False it has none, and
             sees the present observation only.
+        skip: let the heads read the present observation's features beside the memory.
         core_options: the core's own, by keyword; what is left out keeps its default.
 
     The other arguments are those of `MlpLstmPolicy`.
@@ -72,11 +73,12 @@ class RMCPolicy(RecurrentActorCriticPolicy):
         core: str = "rmc",
         shared_lstm: bool = False,
         enable_critic_lstm: bool = True,
+        skip: bool = False,
         **core_options: Any,
     ) -> None:
         _check(core, core_options, shared_lstm, enable_critic_lstm, share_features_extractor)
         self.core_name, self.core_options = core, core_options
-        self.shared_lstm, self.enable_critic_lstm = shared_lstm, enable_critic_lstm
+        self.shared_lstm, self.enable_critic_lstm, self.skip = shared_lstm, enable_critic_lstm, skip
         features_extractor_kwargs = dict(features_extractor_kwargs or {})
         if issubclass(features_extractor_class, EncoderExtractor):
             features_extractor_kwargs["normalize_images"] = normalize_images
@@ -126,12 +128,13 @@ class RMCPolicy(RecurrentActorCriticPolicy):
         """Build the memories, then what SB3 builds, whose optimizer so holds everything."""
 
         def memory() -> PackedCore:
-            return PackedCore(cores.make_core(self.core_name, self.features_dim, self.core_options))
+            core = cores.make_core(self.core_name, self.features_dim, self.core_options)
+            return PackedCore(core, self.skip)
 
         self.lstm_actor = memory()
         self.lstm_critic = memory() if self.enable_critic_lstm else None
         self.critic = None if self.enable_critic_lstm or self.shared_lstm else nn.Identity()
-        self.lstm_output_dim = self.lstm_actor.core.output_size
+        self.lstm_output_dim = self.lstm_actor.output_size
         encoders = [
             x
             for x in (self.pi_features_extractor, self.vf_features_extractor)
@@ -186,6 +189,7 @@ class RMCPolicy(RecurrentActorCriticPolicy):
             "core": self.core_name,
             "shared_lstm": self.shared_lstm,
             "enable_critic_lstm": self.enable_critic_lstm,
+            "skip": self.skip,
             **self.core_options,
         }
 

@@ -37,8 +37,9 @@ def randomised(agent: ActorCritic) -> ActorCritic:
 
 @pytest.mark.parametrize("action_space", ACTIONS, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("critic_memory", ["separate", "shared", "none"])
+@pytest.mark.parametrize("skip", [False, True], ids=["", "skip"])
 def test_an_agent_of_ours_goes_there_and_back(
-    any_core: str, critic_memory: Any, action_space: spaces.Space
+    any_core: str, critic_memory: Any, skip: bool, action_space: spaces.Space
 ) -> None:
     agent = ActorCritic(
         spaces.Box(-1, 1, (5,)),
@@ -48,6 +49,7 @@ def test_an_agent_of_ours_goes_there_and_back(
         features=12,
         hidden_size=10,
         critic_memory=critic_memory,
+        skip=skip,
     )
     randomised(agent)
     policy = policy_for(agent)
@@ -135,6 +137,6 @@ def test_other_shapes_are_named_and_nothing_is_copied() -> None:
     wider = ActorCritic(spaces.Box(-1, 1, (5,)), spaces.Discrete(4), "gru")
     with pytest.raises(ValueError, match=r"weight \(4, 64\) where \(3, 64\) is expected"):
         policy.load_agent(randomised(wider))
-    with pytest.raises(ValueError, match=r"the agent's core and critic memory are \('gru', 'none'\)"):
+    with pytest.raises(ValueError, match=r"\('gru', 'none', False\) in the agent, \('gru', 'shared'"):
         policy.load_agent(small_agent(critic_memory="none"))
     assert all(torch.equal(before[name], value) for name, value in policy.state_dict().items())
