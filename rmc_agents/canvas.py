@@ -22,10 +22,10 @@ Frame = tuple[Image.Image, float]
 """A picture, and the seconds that it is shown."""
 
 # Okabe and Ito's palette, told apart with any colour vision.
-BLUE, VERMILLION, YELLOW, SKY, ORANGE = "#0072B2", "#D55E00", "#F0E442", "#56B4E9", "#E69F00"
+BLUE, VERMILLION, YELLOW, ORANGE, GREEN = "#0072B2", "#D55E00", "#F0E442", "#E69F00", "#009E73"
 INK, FAINT, PAPER, TRACK = "#1a1a1a", "#666666", "#ffffff", "#e6e6e6"
 
-MARGIN, BAR_HEIGHT, GATE_WIDTH, NARROWEST = 16, 44, 80, 440
+MARGIN, BAR_HEIGHT, GATE_WIDTH, NARROWEST = 16, 44, 76, 440
 FIRST, EACH, LAST = 1.0, 0.3, 2.5
 """Seconds that an episode's first frame, each later one and its last are shown."""
 LONGEST = 80
@@ -157,19 +157,19 @@ def _scene(picture: NDArray[np.uint8], cue: Cue | None) -> Image.Image:
 
 
 def _memory(trace: MemoryTrace) -> Image.Image:
-    """For each slot a row: what it attends to, how far it is written, how far its old content is kept."""
+    """For each slot a row: what it attends to, how far it is written and kept, how much it changed."""
     slots, rows = trace.attention.shape
     cell = int(np.clip(240 / rows, 14, 40))
     label = 62
     heat = rows * cell
     gates = max(label + heat + 30, 260)
     top = 76  # titles above the rows
-    image = Image.new("RGB", (gates + 2 * GATE_WIDTH, top + slots * cell + 74), PAPER)
+    image = Image.new("RGB", (gates + 3 * GATE_WIDTH, top + slots * cell + 74), PAPER)
     paint = ImageDraw.Draw(image)
     paint.text((0, 4), "what each slot attends to", INK, _font(16, bold=True))
-    paint.text((gates, 4), "gates, 0 to 1", INK, _font(16, bold=True))
+    paint.text((gates, 4), "each slot, from 0 to 1", INK, _font(16, bold=True))
     paint.text((0, 26), "(mean of heads)", FAINT, _font(13))
-    paint.text((gates, 26), "(mean of units)", FAINT, _font(13))
+    paint.text((gates, 26), "(gates: mean of units)", FAINT, _font(13))
     step = 1 if cell >= 18 else -(-18 // cell)  # leave out numbers that would touch
     for column in range(rows - 1):
         if column % step == 0:
@@ -178,7 +178,7 @@ def _memory(trace: MemoryTrace) -> Image.Image:
     narrow = cell < 38  # the word would touch the number before it
     x = label + (rows - 1 if narrow else rows - 0.5) * cell
     paint.text((x, top - 6), "input", INK, _font(14, bold=True), anchor="ls" if narrow else "ms")
-    for i, name in enumerate(("written", "kept")):
+    for i, name in enumerate(("written", "kept", "changed")):
         paint.text((gates + i * GATE_WIDTH, top - 6), name, INK, _font(14), anchor="ls")
 
     for slot in range(slots):
@@ -189,11 +189,13 @@ def _memory(trace: MemoryTrace) -> Image.Image:
             x = label + column * cell
             box = (x, y, x + cell - 2, y + cell - 2)
             paint.rectangle(box, _viridis(float(trace.attention[slot, column])))
-        for i, (share, colour) in enumerate(((trace.written[slot], BLUE), (trace.kept[slot], ORANGE))):
+        for i, (share, colour) in enumerate(
+            zip((trace.written, trace.kept, trace.changed), (BLUE, ORANGE, GREEN), strict=True)
+        ):
             x, length = gates + i * GATE_WIDTH, GATE_WIDTH - 12
             high, low = y + cell * 0.2, y + cell * 0.8 - 2
             paint.rectangle((x, high, x + length, low), TRACK)
-            paint.rectangle((x, high, x + length * float(share), low), colour)
+            paint.rectangle((x, high, x + length * float(share[slot]), low), colour)
     _scale(paint, label, top + slots * cell + 14, heat - 2, "share of attention")
     return image
 

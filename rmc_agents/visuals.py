@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ class MemoryTrace:
     """[N] how open the gate to new content was, 0 to 1: mean over a slot's units."""
     kept: NDArray[np.float32]
     """[N] how open the gate to the old content was."""
+    changed: NDArray[np.float32]
+    """[N] |M' - M| / (|M'| + |M|) of a slot's content M before and M' after: 0 the same, 1 the opposite."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,22 @@ class Playthrough:
     """Whether it came to an end before its time limit."""
 
 
+class Step(NamedTuple):
+    """One step of a core, from the inside."""
+
+    trace: Any
+    before: Any
+    """State that the input was read with."""
+    after: Any
+
+
 @contextmanager
-def traces(core: MemoryCore) -> Iterator[list[Any]]:
-    """While open, every step of the core leaves its trace in the list; when closed this costs nothing.
+def traces(core: MemoryCore) -> Iterator[list[Step]]:
+    """While open, every step of the core is added to the list; when closed this costs nothing.
 
     The list stays empty for a core without a method `trace(inputs, state) -> output, state, trace`.
     """
-    found: list[Any] = []
+    found: list[Step] = []
     trace = getattr(core, "trace", None)
     if trace is None:
         yield found
@@ -88,9 +99,10 @@ def traces(core: MemoryCore) -> Iterator[list[Any]]:
         fresh = core.initial_state(inputs.shape[1])
         outputs = []
         for x, start in zip(inputs.unbind(0), starts.unbind(0), strict=True):
-            output, state, happened = trace(x, reset_rows(state, fresh, start))
+            before = reset_rows(state, fresh, start)
+            output, state, happened = trace(x, before)
             outputs.append(output)
-            found.append(happened)
+            found.append(Step(happened, before, state))
         return torch.stack(outputs), state
 
     core.unroll = unroll  # type: ignore[method-assign]
@@ -170,10 +182,14 @@ def _cue(env: Env[Any, Any]) -> Cue | None:
     return Cue(cell, maze.height, bool(maze.agent_sees(*cell)))
 
 
-def _memory_trace(trace: Any) -> MemoryTrace:
-    """The first row of a core's trace, averaged for the eye over blocks, heads and units."""
-    return MemoryTrace(
-        trace.attention[0].mean((0, 1)).cpu().numpy(),
-        trace.input_gate[0].mean(-1).cpu().numpy(),
-        trace.forget_gate[0].mean(-1).cpu().numpy(),
+def _memory_trace(step: Step) -> MemoryTrace:
+    """The first row of a core of slots, averaged for the eye over blocks, heads and units."""
+    trace, before, after = step.trace, step.before.memory[0], step.after.memory[0]
+    change = (after - before).norm(dim=-1) / (after.norm(dim=-1) + before.norm(dim=-1)).clamp(min=1e-8)
+    rows = (
+        trace.attention[0].mean((0, 1)),
+        trace.input_gate[0].mean(-1),
+        trace.forget_gate[0].mean(-1),
+        change,
     )
+    return MemoryTrace(*(row.cpu().numpy() for row in rows))

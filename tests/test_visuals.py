@@ -61,7 +61,9 @@ def test_play_sees_what_the_tables_know() -> None:
         assert moment.trace is not None
         np.testing.assert_allclose(moment.trace.attention.sum(1), 1, rtol=1e-5)
         assert moment.trace.attention.shape == (4, 5)
-        assert moment.trace.written.shape == moment.trace.kept.shape == (4,)
+        for shares in (moment.trace.written, moment.trace.kept, moment.trace.changed):
+            assert shares.shape == (4,)
+            assert ((shares >= 0) & (shares <= 1)).all()
     # The same walk through the tables, which know from breadth-first search where the cue is in view.
     twin = envs.make(env_id, 1, actions=3, seeding="farama")
     assert isinstance(twin, envs.MemoryMazes)
@@ -143,12 +145,11 @@ def test_the_caption_knows_what_only_memory_has() -> None:
 def test_attention_and_gates_are_drawn_to_scale(slots: int) -> None:
     rng = np.random.default_rng(slots)
     attention = rng.dirichlet(np.ones(slots + 1), slots).astype(np.float32)
-    gates = rng.random((2, slots)).astype(np.float32)
-    image = np.asarray(canvas._memory(MemoryTrace(attention, gates[0], gates[1]))).astype(int)
-    rows, _ = np.nonzero(_near(image, canvas.BLUE))
-    assert len(rows)
-    widths = [_near(image[row], canvas.BLUE).sum() for row in np.unique(rows)]
-    assert max(widths) == pytest.approx((canvas.GATE_WIDTH - 12) * gates[0].max(), abs=2)
+    gates = rng.random((3, slots)).astype(np.float32)
+    image = np.asarray(canvas._memory(MemoryTrace(attention, *gates))).astype(int)
+    for shares, colour in zip(gates, (canvas.BLUE, canvas.ORANGE, canvas.GREEN), strict=True):
+        widths = _near(image, colour).sum(1)
+        assert widths.max() == pytest.approx((canvas.GATE_WIDTH - 12) * shares.max(), abs=2)
     for share in (attention.max(), attention.min()):
         assert (image == canvas._viridis(float(share))).all(axis=-1).any()
 

@@ -64,8 +64,10 @@ class Run:
     folder: Path
     path: Path
     agent: ActorCritic
-    env: dict[str, Any]
-    """What it was trained in, as config.json says: id, options, ..."""
+    env_ids: str
+    """What it was trained in, with commas between; empty where config.json does not say."""
+    env_options: dict[str, Any] | None
+    """The options of these environments; None where config.json does not say."""
 
 
 def main(args: Sequence[str]) -> None:
@@ -80,7 +82,7 @@ def main(args: Sequence[str]) -> None:
     command = shlex.join(["python", "train/evaluate.py", *args])
     device = choose_device(config.device)
     runs = [load(path, device) for path in config.runs]
-    tasks = [(run, env_id) for run in runs for env_id in names(config.env or run.env["id"])]
+    tasks = [(run, env_id) for run in runs for env_id in names(config.env or run.env_ids)]
     for run, env_id in tasks:  # a mistake in the last is told before the first takes its time
         check(run, env_id, config)
     found: list[results.Result] = []
@@ -103,7 +105,8 @@ def load(path: Path, device: torch.device) -> Run:
         folder, saved = path.parent.parent, path
     else:
         folder, saved = path, checkpoint.read_newest(path)[0]
-    return Run(folder, saved, checkpoint.load(saved, device), checkpoint.read_config(folder)["env"])
+    env = checkpoint.read_config(folder).get("env", {})  # a `Trainer` from Python need not say
+    return Run(folder, saved, checkpoint.load(saved, device), env.get("id", ""), env.get("options"))
 
 
 def names(env_ids: str) -> list[str]:
@@ -112,6 +115,8 @@ def names(env_ids: str) -> list[str]:
 
 def check(run: Run, env_id: str, config: EvaluateConfig) -> None:
     """Raise UsageError unless the environment can be built, and the agent can see and act in it."""
+    if not env_id:
+        raise UsageError(f"{run.folder}/config.json does not say what it was trained in; choose an --env")
     try:
         kind = choose_implementation(env_id, config.implementation)
         env = build(env_id, kind, 1, run.agent.device, options_for(run, env_id))
@@ -123,8 +128,8 @@ def check(run: Run, env_id: str, config: EvaluateConfig) -> None:
         had, has = getattr(run.agent, name), getattr(env, name)
         if had != has:
             raise UsageError(
-                f"{run.folder} was trained in {run.env['id']} with {name} {had}; {env_id} has {has}. "
-                "Choose an --env with the same"
+                f"{run.folder} was trained with {name} {had}; {env_id} has {has}. Choose an --env with the "
+                f"same{f', such as {run.env_ids}' if run.env_ids else ''}"
             )
     results.read_evaluation(run.folder)  # raises where new figures could not be added
 
@@ -176,8 +181,8 @@ def choose_implementation(env_id: str, asked: Literal["auto", "farama", "batched
 
 def options_for(run: Run, env_id: str) -> dict[str, Any]:
     """The environment's options: as in training, or such that the agent fits another grid."""
-    if env_id in names(run.env["id"]):
-        return {name: value for name, value in run.env["options"].items() if name != "seeding"}
+    if env_id in names(run.env_ids) and run.env_options is not None:
+        return {name: value for name, value in run.env_options.items() if name != "seeding"}
     space, actions = run.agent.observation_space, run.agent.action_space
     grid = env_id.startswith((*GRIDS, "rmc/Memory"))
     if grid and isinstance(space, spaces.Dict) and "image" in space.spaces:

@@ -97,6 +97,17 @@ def test_any_gymnasium_environment(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (pole / "media" / "CartPole-v1.gif").is_file()
 
 
+def test_a_run_that_does_not_say_its_environment(tmp_path: Path) -> None:
+    folder = saved_run(tmp_path / "python", actions=3)
+    config = json.loads((folder / "config.json").read_text())
+    del config["env"]  # as a Trainer used from Python leaves it
+    write_json(folder / "config.json", config)
+    with pytest.raises(UsageError, match="choose an --env"):
+        evaluate.main([str(folder)])
+    evaluate.main([str(folder), "--env", MAZE, "--episodes", "1", "--no-gif", "--implementation", "batched"])
+    assert MAZE in entries(folder)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
