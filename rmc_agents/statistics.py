@@ -1,7 +1,8 @@
 """Figures that survive review: intervals for rates and means, and comparisons of algorithms over seeds.
 
 Sources: Wilson 1927; Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical
-precipice" (arXiv 2108.13264), whose conventions (`rliable`) the aggregates follow.
+precipice" (arXiv 2108.13264), whose conventions (`rliable`) the aggregates follow by way of SciPy: rliable
+itself needs an `arch` that does not import beside pandas 3.
 
 Axes: S seeds (runs), K tasks.
 """
