@@ -1,7 +1,6 @@
 """The two parts of an RMC step that `rmc_sequence` differentiates by hand: attention and gates.
 
-Each object is made for one pass over one sequence, forward or backward, and owns scratch memory for it, so that
-a step allocates little.
+Each object is made for one pass over one sequence, forward or backward, and owns scratch memory for it.
 
 Axes: N slots, R rows (the slots, then the input: N + 1), B batch, P = N * B slot rows, A heads, H = B * A,
 K key size, V head size, D = A * V slot size, F = A * (2K + V), G gates of a kind (D or 1).
@@ -40,14 +39,11 @@ class Attention:
         self.product_rows, self.value_rows = self.products.view(-1, K), self.values.view(-1, V)
         self.logits = like.new_empty(N, N + 1, H)
         self.flat_logits = self.logits.view(-1)
-        # A sum over a short last axis is fastest as a product with a vector, which can hold a scale too.
-        self.scale = K**-0.5
+        # A sum over a short last axis is fastest as a product with a vector, which scales it on the way.
+        self.scales = like.new_full((V if backward else K,), K**-0.5)
         if backward:
-            self.ones = like.new_ones(V)
             self.d_q = like.new_zeros(N + 1, H, K)  # the input's row asks nothing: its gradient stays zero
             self.d_q_slots = self.d_q[:N]
-        else:
-            self.scales = like.new_full((K,), self.scale)
 
     def forward(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
         """qkv [R * B, F] -> what the slots read [P, D] and the weights [N, R, H]."""
@@ -63,10 +59,9 @@ class Attention:
         q, k, v = qkv.as_strided(*self.q), qkv.as_strided(*self.k), qkv.as_strided(*self.v)
         d_read = d_read.view(self.read)
         torch.mul(d_read, v, out=self.values)
-        torch.mv(self.value_rows, self.ones, out=self.flat_logits)
-        d_logits = _softmax_backward(self.logits, weights, 1, weights.dtype)
+        torch.mv(self.value_rows, self.scales, out=self.flat_logits)
+        d_logits = _softmax_backward(self.logits, weights, 1, weights.dtype).unsqueeze(-1)
         d_v = torch.mul(weights.unsqueeze(-1), d_read, out=self.values).sum(0)
-        d_logits = d_logits.mul_(self.scale).unsqueeze(-1)
         torch.sum(torch.mul(d_logits, k, out=self.products), 1, out=self.d_q_slots)
         d_k = torch.mul(d_logits, q, out=self.products).sum(0)
         return torch.cat((self.d_q, d_k, d_v), -1).view(-1, self.qkv_size)

@@ -179,11 +179,12 @@ def _backward(
     d_x_qkv_steps = d_x_qkv.unbind(0)
     d_x_gates = None if gates is None else d_memories.new_empty(T, B, 2 * gates.G)
     d_x_gates_steps = [] if d_x_gates is None else d_x_gates.unbind(0)
-    d_outputs = d_memories.transpose(1, 2).reshape(T, P, D).unbind(0)
-    carried = None if starts is None else ~starts.view(T, 1, B, 1).expand(T, N, B, 1)
-    carried = [] if carried is None else carried.reshape(T, P, 1).to(d_memories.dtype).unbind(0)
+    # d_outputs[-1] is the gradient of the memory before the first input, which is no output.
+    d_outputs = (*d_memories.transpose(1, 2).reshape(T, P, D).unbind(0), d_memories.new_zeros(()))
+    carried = d_memories.new_ones(T, B) if starts is None else (~starts).to(d_memories.dtype)
+    carried = carried.view(T, 1, B, 1).expand(T, N, B, 1).reshape(T, P, 1).unbind(0)
 
-    dm = d_last.transpose(0, 1).reshape(P, D) + d_outputs[-1]
+    dm = d_last.transpose(0, 1).reshape(P, D) + d_outputs[T - 1]
     per_step = len(steps) // T
     for t in reversed(range(T)):
         step = steps[t * per_step : (t + 1) * per_step]
@@ -220,13 +221,10 @@ def _backward(
         d = d[:P]
         d_w.qkv.addmm_(d.t(), m)
         d_w.qkv_bias.addmv_(d.t(), ones)
-        dm = d_read.addmm_(d, w.qkv)
+        d = d_read.addmm_(d, w.qkv)
         if d_m is not None:
-            dm.add_(d_m)
-        if carried:
-            dm.mul_(carried[t])
-        if t > 0:
-            dm.add_(d_outputs[t - 1])
+            d.add_(d_m)
+        dm = torch.addcmul(d_outputs[t - 1], d, carried[t])
     return [dm.view(N, B, D).transpose(0, 1), d_x_qkv, d_x_gates, *d_w[:9], *d_w.mlp]
 
 
