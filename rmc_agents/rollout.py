@@ -163,8 +163,8 @@ def collect(
 def final_values(agent: ActorCritic, rollout: Rollout) -> Tensor:
     """[T, B] value of `final_obs` under the memory after the step: what a truncated episode would go on with.
 
-    All steps are valued in one batch. That costs about a tenth of one epoch and needs no look at which
-    steps were truncated, which would make the host wait for the device.
+    All steps are valued in one batch: a look at which of them were truncated would make the host wait for
+    the device. It costs about as much as collecting them.
     """
     steps, batch = rollout.rewards.shape
     after = map_tree(lambda x: x[1:].flatten(0, 1), rollout.states)

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
 from rmc_agents import checkpoint, episodes
 from rmc_agents.actor_critic import ActorCritic
@@ -129,13 +130,17 @@ class Trainer:
 
         self.carry = collect(agent, self.env, self.carry, rollout, self.generator)
         collected = time.monotonic()
-        self._require_finite()
+        finite, truncated = self._look()
+        if not finite:
+            self._explain_not_finite()
+        # Without a truncation nobody asks what the final observations were worth.
+        final = final_values(agent, rollout) if truncated else rollout.values
         advantages = gae(
             rollout.rewards,
             rollout.values,
             rollout.terminated,
             rollout.truncated,
-            final_values(agent, rollout),
+            final,
             rollout.last_value,
             config.gamma,
             config.gae_lambda,
@@ -254,12 +259,18 @@ class Trainer:
         }
         checkpoint.write_json(self.run_dir / "config.json", described)
 
-    def _require_finite(self) -> None:
+    def _look(self) -> tuple[bool, bool]:
+        """Whether the rollout is finite, and whether an episode in it was truncated."""
+        return tuple(torch.stack([self._finite().all(), self.rollout.truncated.any()]).tolist())
+
+    def _finite(self) -> Tensor:
+        """[T, B] bool. A NaN in an observation reaches the value and the action's probability."""
         rollout = self.rollout
-        finite = rollout.rewards.isfinite() & rollout.values.isfinite() & rollout.log_probs.isfinite()
-        if finite.all().item():
-            return
-        t, env = (~finite).nonzero()[0].tolist()
+        return rollout.rewards.isfinite() & rollout.values.isfinite() & rollout.log_probs.isfinite()
+
+    def _explain_not_finite(self) -> NoReturn:
+        rollout = self.rollout
+        t, env = (~self._finite()).nonzero()[0].tolist()
         figures = {
             "observation": any(not leaf[t, env].isfinite().all() for leaf in leaves(rollout.obs)),
             "reward": not rollout.rewards[t, env].isfinite().item(),
