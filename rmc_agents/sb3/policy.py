@@ -38,7 +38,8 @@ class RMCPolicy(RecurrentActorCriticPolicy):
             `enable_critic_lstm` must be False).
         enable_critic_lstm: the critic has a memory of its own. If both are False it has none, and
             sees the present observation only.
-        skip: let the heads read the present observation's features beside the memory.
+        skip: let the heads read the present features beside the memory, as our own agents do, so that
+            reactions need not go through it.
         core_options: the core's own, by keyword; what is left out keeps its default.
 
     The other arguments are those of `MlpLstmPolicy`.
@@ -73,7 +74,7 @@ class RMCPolicy(RecurrentActorCriticPolicy):
         core: str = "rmc",
         shared_lstm: bool = False,
         enable_critic_lstm: bool = True,
-        skip: bool = False,
+        skip: bool = True,
         **core_options: Any,
     ) -> None:
         _check(core, core_options, shared_lstm, enable_critic_lstm, share_features_extractor)

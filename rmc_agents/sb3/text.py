@@ -35,9 +35,9 @@ def without_text(env: gymnasium.Env) -> gymnasium.Env:
 
 def let_sb3_leave_text_out() -> None:
     """Have SB3's `DummyVecEnv` take every environment `without_text`; a second call changes nothing."""
-    patch_env = dummy_vec_env._patch_env  # type: ignore[attr-defined]
-    if hasattr(patch_env, "__wrapped__"):
-        return
+    patch_env = getattr(dummy_vec_env, "_patch_env", None)
+    if patch_env is None or hasattr(patch_env, "__wrapped__"):
+        return  # an SB3 that has none stops at texts as it always did
 
     @functools.wraps(patch_env)
     def patch_env_without_text(env: Any) -> gymnasium.Env:

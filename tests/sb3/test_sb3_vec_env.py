@@ -6,12 +6,14 @@ import warnings
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
@@ -142,6 +144,13 @@ def test_evaluate_policy_needs_no_monitor() -> None:
         warnings.simplefilter("error")
         mean, _ = evaluate_policy(model, recall(4), 8)
     assert 0 <= mean <= 1
+
+
+@pytest.mark.parametrize("env_id", sorted(envs.NATIVE))
+# The mazes' images are small because they are symbolic.
+@pytest.mark.filterwarnings("ignore:The minimal resolution for an image is 36x36:UserWarning")
+def test_single_environments_pass_the_checker_of_sb3(env_id: str) -> None:
+    check_env(gymnasium.make(env_id).unwrapped, skip_render_check=False)
 
 
 class _Actions:
