@@ -49,7 +49,8 @@ class ActorCritic(nn.Module):
             its own, "none" lets it see the present observation only.
         previous_action: feed the last action to the core.
         previous_reward: feed the last reward to the core.
-        skip: let the heads read the present observation's features beside the memory.
+        skip: let the heads read the core's present input beside its output, so that reactions need not go
+            through the memory. RMC learns memory tasks several times faster with it.
 
     Raises:
         ValueError: an unknown core, option or space; the message says what to do.
@@ -67,7 +68,7 @@ class ActorCritic(nn.Module):
         critic_memory: CriticMemory = "shared",
         previous_action: bool = False,
         previous_reward: bool = False,
-        skip: bool = False,
+        skip: bool = True,
     ) -> None:
         super().__init__()
         if critic_memory not in get_args(CriticMemory):

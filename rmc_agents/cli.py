@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import torch
 import tyro
 
 from rmc_agents.errors import TrainingError, UsageError
@@ -51,6 +52,23 @@ def whole_number(text: str) -> int:
         if not number.is_integer():
             raise ValueError(f"expected a whole number, got {text}") from None
         return int(number)
+
+
+def choose_device(name: str) -> torch.device:
+    """A device by its name; "auto" is cuda where there is one.
+
+    Raises:
+        UsageError: torch does not know it, or this machine does not have it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {name!r} cannot be used here ({reason}); try --device cpu") from error
+    return device
 
 
 def flag_value(args: Sequence[str], flag: str) -> str | None:

@@ -60,21 +60,21 @@ class RunConfig:
     """auto: on the device where the task is native, else sync; sync, async: Gymnasium's own, for any id."""
 
     core: str = "rmc"
-    """Memory core: rmc, lstm, gru, rnn, feedforward (no memory, the control), or one of your own in CORES."""
+    """Memory core: rmc, lstm, gru, rnn, feedforward (no memory: the control), or your own in CORES."""
     core_options: Options = field(default_factory=dict)
-    """The core's own options, as `--core-options num_slots=8 head_size=32`, over the preset's for this core."""
+    """The core's own options, as `--core-options num_slots=8 head_size=32`, over the preset's."""
     features: int = 128
     """Width of the encoder's output."""
     hidden_size: int = 64
     """Width of the hidden layer of the policy head and of the value head."""
     critic_memory: CriticMemory = "shared"
-    """shared: the critic reads the actor's memory; separate: it has its own; none: it sees only the present."""
+    """shared: the critic reads the actor's memory; separate: it has one of its own; none: the present only."""
     previous_action: bool = False
     """Feed the last action to the core."""
     previous_reward: bool = False
     """Feed the last reward to the core."""
-    skip: bool = False
-    """Let the heads read the present observation's features beside the memory."""
+    skip: bool = True
+    """Let the heads read the core's present input beside its output: reactions go past the memory."""
 
     ppo: Annotated[PPOConfig, tyro.conf.arg(name="")] = field(default_factory=PPOConfig)
     """How to learn."""

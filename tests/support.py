@@ -20,18 +20,15 @@ def small_env(num_envs: int = 4, **options: Any) -> envs.BatchedEnv:
     return envs.make("rmc/Recall-v0", num_envs, **{"num_symbols": 3, "delay": 2, **options})
 
 
+def fresh_agent(core: str, env: envs.BatchedEnv, **options: Any) -> ActorCritic:
+    """A small agent as a user would get it, its policy nearly uniform."""
+    sizes = {"features": 16, "hidden_size": 16}
+    return ActorCritic(env.observation_space, env.action_space, core, small_options(core), **sizes, **options)
+
+
 def small_agent(core: str, env: envs.BatchedEnv | None = None, **options: Any) -> ActorCritic:
-    """An agent with a policy far from uniform, so that an error shows in its probabilities."""
-    env = env or small_env()
-    agent = ActorCritic(
-        env.observation_space,
-        env.action_space,
-        core,
-        small_options(core),
-        features=16,
-        hidden_size=16,
-        **options,
-    )
+    """A small agent with a policy far from uniform, so that an error shows in its probabilities."""
+    agent = fresh_agent(core, env or small_env(), **options)
     torch.nn.init.normal_(agent.policy.linear.weight)
     return agent
 

@@ -15,7 +15,7 @@ from rmc_agents import PPOConfig, Trainer, TrainingError, UsageError
 from rmc_agents.checkpoint import checkpoints
 from rmc_agents.tree import leaves
 from tests.conftest import CORES_WITH_MEMORY
-from tests.support import MAZE, small_agent, small_env
+from tests.support import MAZE, fresh_agent, small_agent, small_env
 
 QUICK = PPOConfig(total_steps=8 * 16 * 4, num_steps=16, bptt_length=8, minibatch_size=64, epochs=2)
 TASKS = [f"{MAZE},MiniGrid-MemoryS9-v0", *envs.NATIVE]
@@ -160,7 +160,7 @@ def test_recall_is_learned_with_memory(core: str, tmp_path: Path) -> None:
     """Three symbols, four blank steps. Without memory nobody does better than 1/3."""
     env = small_env(32, num_symbols=3, delay=4)
     torch.manual_seed(0)
-    run = Trainer(small_agent(core, env), env, RECALL, tmp_path, stop_at_success=0.95)
+    run = Trainer(fresh_agent(core, env), env, RECALL, tmp_path, stop_at_success=0.95)
     run.run()
     assert run._reached_mark(), f"{core} solved {run.recent[-1]} of the last episodes"
 
@@ -169,7 +169,7 @@ def test_recall_is_not_learned_without_memory(tmp_path: Path) -> None:
     """The control, with the whole budget: it stays at the memoryless ceiling of 1/3."""
     env = small_env(32, num_symbols=3, delay=4)
     torch.manual_seed(0)
-    run = Trainer(small_agent("feedforward", env), env, RECALL, tmp_path, stop_at_success=0.95)
+    run = Trainer(fresh_agent("feedforward", env), env, RECALL, tmp_path, stop_at_success=0.95)
     run.run()
     count, solved = (sum(x) for x in zip(*run.recent, strict=True))
     assert run.steps >= RECALL.total_steps

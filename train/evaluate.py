@@ -20,7 +20,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import envs
 from rmc_agents import checkpoint, results
 from rmc_agents.actor_critic import ActorCritic
-from rmc_agents.cli import parse, run_script
+from rmc_agents.cli import choose_device, parse, run_script
 from rmc_agents.errors import UsageError
 from rmc_agents.evaluation import Episodes, FirstEpisodeOnly, RandomPolicy, evaluate
 from rmc_agents.versions import versions
@@ -233,19 +233,6 @@ def draw(run: Run, env_id: str, config: EvaluateConfig) -> str:
     finally:
         env.close()
     return str(path)
-
-
-def choose_device(name: str) -> torch.device:
-    """A device by its name; "auto" is cuda where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {name!r} cannot be used here ({reason}); try --device cpu") from error
-    return device
 
 
 def now() -> str:

@@ -11,7 +11,7 @@ import torch
 import envs
 from rmc_agents import ActorCritic, Trainer
 from rmc_agents.checkpoint import checkpoints, read_config
-from rmc_agents.cli import flag_value, parse, run_script
+from rmc_agents.cli import choose_device, flag_value, parse, run_script
 from rmc_agents.config import RunConfig
 from rmc_agents.errors import UsageError
 from rmc_agents.ppo import PPOConfig
@@ -98,23 +98,6 @@ def over_preset(default: RunConfig, config: RunConfig) -> RunConfig:
         env_options={**default.env_options, **config.env_options},
         core_options={**default.core_options, **config.core_options} if same_core else config.core_options,
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """A device by its name; "auto" is cuda where there is one.
-
-    Raises:
-        ValueError: torch does not know it, or this machine does not have it.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used here ({reason}); try --device cpu") from error
-    return device
 
 
 def free_run_dir(config: RunConfig) -> Path:
