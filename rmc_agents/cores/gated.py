@@ -136,7 +136,9 @@ class GRU(HoistedCore):
         h_r, h_z, h_n = self.hidden_proj(state.h).chunk(3, dim=-1)
         r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
         n = torch.tanh(x_n + r * h_n)
-        h = torch.lerp(n, state.h, z)
+        h = torch.addcmul(
+            n, z, state.h - n
+        )  # (1 - z) n + z h; `lerp` would not mix precisions under autocast
         return h, GRUState(h)
 
 

@@ -1,0 +1,82 @@
+"""RNN, LSTM, GRU and the memoryless core against NumPy, against PyTorch's own, and their first weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from rmc_agents.cores import make_core
+from tests.cores.core_support import sequence, tiny_core
+from tests.oracles import classical
+
+ORACLES: dict[str, Callable[..., tuple[classical.Array, classical.States]]] = {
+    "rnn": classical.rnn_step,
+    "lstm": classical.lstm_step,
+    "gru": classical.gru_step,
+    "feedforward": classical.feedforward_step,
+}
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_against_numpy(name: str) -> None:
+    core = tiny_core(name, dtype=torch.float32)
+    inputs, state, starts = sequence(core)
+    outputs, last = core.unroll(inputs, state, starts)
+    parameters = {n: p.detach().double().numpy() for n, p in core.state_dict().items()}
+    for row in range(inputs.shape[1]):
+        h = tuple(s[row].detach().double().numpy() for s in state)
+        for t in range(inputs.shape[0]):
+            if starts[t, row]:
+                h = tuple(np.zeros_like(s) for s in h)
+            output, h = ORACLES[name](parameters, inputs[t, row].detach().double().numpy(), h)
+            np.testing.assert_allclose(outputs[t, row].detach().numpy(), output, atol=1e-5)
+        for actual, expected in zip(last, h, strict=True):
+            np.testing.assert_allclose(actual[row].detach().numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("rnn", torch.nn.RNN), ("lstm", torch.nn.LSTM), ("gru", torch.nn.GRU)]
+)
+def test_the_same_as_pytorchs_own(name: str, module: type[torch.nn.RNNBase]) -> None:
+    core = tiny_core(name)
+    own = module(core.input_size, core.output_size).double()
+    projections = {n.replace("_proj", ""): p for n, p in core.named_parameters()}
+    with torch.no_grad():
+        own.weight_ih_l0.copy_(projections["input.weight"])  # type: ignore[operator]
+        own.bias_ih_l0.copy_(projections["input.bias"])  # type: ignore[operator]
+        own.weight_hh_l0.copy_(projections["hidden.weight"])  # type: ignore[operator]
+        own.bias_hh_l0.copy_(projections.get("hidden.bias", torch.tensor(0.0)))  # type: ignore[operator]
+    inputs, state, starts = sequence(core)
+    starts[:] = False
+    outputs, last = core.unroll(inputs, state, starts)
+    first = tuple(s.unsqueeze(0) for s in state)
+    expected, expected_last = own(inputs, first if name == "lstm" else first[0])
+    torch.testing.assert_close(outputs, expected)
+    for actual, leaf in zip(last, expected_last if name == "lstm" else (expected_last,), strict=True):
+        torch.testing.assert_close(actual, leaf[0])
+
+
+def test_the_forget_gate_is_open_at_first() -> None:
+    core = make_core("lstm", 3, {"hidden_size": 4, "forget_bias": 2.5})
+    assert core.input_proj.bias.tolist() == [0.0] * 4 + [2.5] * 4 + [0.0] * 8  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("name", "gates"), [("rnn", 1), ("lstm", 4), ("gru", 3)])
+def test_recurrent_matrices_are_orthogonal_at_first(name: str, gates: int) -> None:
+    core = make_core(name, 3, {"hidden_size": 6})
+    for gate in dict(core.named_parameters())["hidden_proj.weight"].chunk(gates):
+        torch.testing.assert_close(gate @ gate.T, torch.eye(6), atol=1e-5, rtol=0)
+
+
+def test_the_memoryless_core_has_no_memory() -> None:
+    core = tiny_core("feedforward")
+    inputs, state, starts = sequence(core)
+    changed = inputs.detach().clone()
+    changed[0] += 1
+    torch.testing.assert_close(
+        core.unroll(inputs, state, starts)[0][1:], core.unroll(changed, state, starts)[0][1:]
+    )
+    assert [s.numel() for s in state] == [0]
