@@ -68,7 +68,7 @@ class RunConfig:
     hidden_size: int = 64
     """Width of the hidden layer of the policy head and of the value head."""
     critic_memory: CriticMemory = "shared"
-    """shared: the critic reads the actor's memory; separate: it has one of its own; none: the present only."""
+    """shared: the critic reads the actor's memory; separate: one of its own; none: the present only."""
     previous_action: bool = False
     """Feed the last action to the core."""
     previous_reward: bool = False
