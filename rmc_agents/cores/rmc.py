@@ -65,6 +65,8 @@ class RMC(HoistedCore):
         forget_bias: added to the forget gate before the sigmoid; 1 keeps the memory at first.
     """
 
+    _gate_bias: Tensor
+
     def __init__(
         self,
         input_size: int,
@@ -91,12 +93,8 @@ class RMC(HoistedCore):
         )
         if gate_style not in get_args(GateStyle):
             raise ValueError(f"gate_style must be one of {get_args(GateStyle)}, got {gate_style!r}")
-        self.num_slots, self.num_heads, self.head_size, self.key_size = (
-            num_slots,
-            num_heads,
-            head_size,
-            key_size,
-        )
+        self.num_slots, self.num_heads = num_slots, num_heads
+        self.head_size, self.key_size = head_size, key_size
         self.slot_size = slot_size = num_heads * head_size
         self.gate_style: GateStyle = gate_style
 
@@ -112,7 +110,7 @@ class RMC(HoistedCore):
             gates = 2 * (slot_size if gate_style == "unit" else 1)  # in the order input, forget
             self.input_gates = nn.Linear(slot_size, gates)
             self.memory_gates = nn.Linear(slot_size, gates)
-            bias = torch.tensor([input_bias, forget_bias]).repeat_interleave(gates // 2)
+            bias = torch.tensor([float(input_bias), float(forget_bias)]).repeat_interleave(gates // 2)
             self.register_buffer("_gate_bias", bias, persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -136,6 +134,7 @@ class RMC(HoistedCore):
         return x, self.qkv[0](x), linear(x, self.input_gates.weight, bias)
 
     def recur(self, projected: tuple[Tensor, ...], state: RMCState) -> tuple[Tensor, RMCState]:
+        """The core as one reads it. With one block, `step` and `unroll` compute the same in `rmc_sequence`."""
         state, _ = self._advance(projected, state.memory)
         return state.memory.flatten(1), state
 
@@ -209,22 +208,23 @@ class RMC(HoistedCore):
     ) -> tuple[Tensor, RMCState]:
         _, x_qkv, *x_gates = projected  # the input's row itself is not used beyond the only block
         weights = Weights(
-            qkv=self.qkv[0].weight,
-            qkv_bias=self.qkv[0].bias,
-            qkv_norm=self.qkv_norm[0].weight,
-            qkv_norm_bias=self.qkv_norm[0].bias,
-            attention_norm=self.attention_norm[0].weight,
-            attention_norm_bias=self.attention_norm[0].bias,
-            mlp_norm=self.mlp_norm[0].weight,
-            mlp_norm_bias=self.mlp_norm[0].bias,
+            *_affine(self.qkv[0]),
+            *_affine(self.qkv_norm[0]),
+            *_affine(self.attention_norm[0]),
+            *_affine(self.mlp_norm[0]),
             gates=None if self.gate_style == "none" else self.memory_gates.weight,
-            mlp=tuple(p for layer in self.mlp for p in (layer.weight, layer.bias)),
+            mlp=tuple(parameter for layer in self.mlp for parameter in _affine(layer)),
         )
         fresh = self.initial_state(1).memory[0]
         memories, last = rmc_sequence(
             x_qkv, x_gates[0] if x_gates else None, state.memory, fresh, starts, weights, self.num_heads
         )
         return memories.flatten(2), RMCState(last)
+
+
+def _affine(module: nn.Module) -> tuple[Tensor, Tensor]:
+    assert isinstance(module, nn.Linear | nn.LayerNorm)
+    return module.weight, module.bias
 
 
 def _initialise(linear: nn.Linear) -> None:

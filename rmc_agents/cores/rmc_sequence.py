@@ -95,7 +95,9 @@ class _Sequence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_memories: Tensor, d_last: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides the names
+        ctx: Any, d_memories: Tensor, d_last: Tensor
+    ) -> tuple[Tensor | None, ...]:
         starts, *saved = ctx.saved_tensors
         weights, steps = saved[: ctx.num_weights], saved[ctx.num_weights :]
         w = Weights(*weights[:9], mlp=tuple(weights[9:]))
