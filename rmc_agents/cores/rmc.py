@@ -134,7 +134,7 @@ class RMC(HoistedCore):
         return x, self.qkv[0](x), linear(x, self.input_gates.weight, bias)
 
     def recur(self, projected: tuple[Tensor, ...], state: RMCState) -> tuple[Tensor, RMCState]:
-        """The core as one reads it. With one block, `step` and `unroll` compute the same in `rmc_sequence`."""
+        """The core to read; with one block, `step` and `unroll` compute the same in `rmc_sequence`."""
         state, _ = self._advance(projected, state.memory)
         return state.memory.flatten(1), state
 
