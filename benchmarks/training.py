@@ -1,0 +1,272 @@
+"""Whole training, in environment steps per second, against sb3-contrib's RecurrentPPO.
+
+    python benchmarks/training.py            # some five minutes; writes results/training.{json,md,png}
+    python benchmarks/training.py --quick    # does it run? seconds
+
+Both sides: MiniGrid-MemoryS13-v0, 32 environments, rollouts of 128 steps, minibatches of 512 transitions, 4
+epochs. Iterations (a rollout and the update with it) take turns.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from common import COLOURS, Report, Row, num_threads, parse, prepare, target
+from matplotlib.figure import Figure
+from minigrid.wrappers import ImgObsWrapper
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+import envs
+from rmc_agents import ActorCritic, PPOConfig, Trainer
+
+MAZE = "MiniGrid-MemoryS13-v0"
+HIDDEN_SIZE = 128
+RMC_4X64 = {"num_slots": 4, "num_heads": 4, "head_size": 16}
+SHARED, SEPARATE = "sb3-contrib LSTM(128), one shared", "sb3-contrib LSTM(128), its default"
+SHARED_OPTIONS = {"shared_lstm": True, "enable_critic_lstm": False, "net_arch": {"pi": [64], "vf": [64]}}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    num_envs: int = 32
+    num_steps: int = 128
+    minibatch_size: int = 512
+    epochs: int = 4
+    rounds: int = 5
+
+
+QUICK = Sizes(num_envs=2, num_steps=32, minibatch_size=32, epochs=1, rounds=1)
+
+
+class Seconds(NamedTuple):
+    """Where the time of one iteration went."""
+
+    environment: float
+    """Inside the environments' `step`."""
+    policy: float
+    """The rest of the rollout."""
+    update: float
+    """From the end of the rollout to the next."""
+
+
+class Stopwatch:
+    """Adds up the time that calls take."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def time(self, function: Callable[..., Any], *args: Any) -> Any:
+        began = time.perf_counter()
+        result = function(*args)
+        self.seconds += time.perf_counter() - began
+        return result
+
+    def read(self) -> float:
+        """The seconds since the last reading."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
+
+class TimedEnv:
+    """Our environments, with a stopwatch on `step`."""
+
+    def __init__(self, env: envs.BatchedEnv) -> None:
+        self.env, self.watch = env, Stopwatch()
+
+    def step(self, actions: torch.Tensor) -> envs.Transition:
+        return self.watch.time(self.env.step, actions)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+
+class TimedVecEnv(VecEnvWrapper):
+    """SB3's environments, with a stopwatch on `step`."""
+
+    watch = Stopwatch()
+
+    def reset(self) -> VecEnvObs:
+        return self.venv.reset()
+
+    def step_async(self, actions: Any) -> None:
+        self.watch.time(self.venv.step_async, actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        return self.watch.time(self.venv.step_wait)
+
+
+class Ours:
+    """Our trainer; an iteration is `Trainer.iterate`, as in `python train/ppo.py`."""
+
+    def __init__(self, core: str, options: dict[str, int], sizes: Sizes, bptt_length: int) -> None:
+        env: Any = TimedEnv(envs.make(MAZE, sizes.num_envs))
+        agent = ActorCritic(env.observation_space, env.action_space, core, options)
+        config = PPOConfig(
+            total_steps=10**9,
+            num_steps=sizes.num_steps,
+            bptt_length=bptt_length,
+            minibatch_size=sizes.minibatch_size,
+            epochs=sizes.epochs,
+        )
+        self.watch, self.parameters = env.watch, sum(p.numel() for p in agent.parameters())
+        self.trainer = Trainer(agent, env, config, "unused")  # nothing is written before `run` or `save`
+
+    def iterate(self) -> Seconds:
+        began = time.perf_counter()
+        figures = self.trainer.iterate()
+        total = time.perf_counter() - began
+        environment, collected = self.watch.read(), figures["time/collect_seconds"]
+        return Seconds(environment, collected - environment, total - collected)
+
+
+class Sb3:
+    """RecurrentPPO as its users set it up, at our sizes."""
+
+    def __init__(self, sizes: Sizes, shared: bool) -> None:
+        env = TimedVecEnv(make_vec_env(MAZE, sizes.num_envs, seed=0, wrapper_class=ImgObsWrapper))
+        env.watch = self.watch = Stopwatch()
+        self.sizes = sizes
+        self.model = RecurrentPPO(
+            "MlpLstmPolicy",
+            env,
+            n_steps=sizes.num_steps,
+            batch_size=sizes.minibatch_size,
+            n_epochs=sizes.epochs,
+            ent_coef=0.01,
+            policy_kwargs={"lstm_hidden_size": HIDDEN_SIZE, **(SHARED_OPTIONS if shared else {})},
+            seed=0,
+            device="cpu",
+        )
+        self.parameters = sum(p.numel() for p in self.model.policy.parameters())
+        _, self.callback = self.model._setup_learn(10**9)
+        self.watch.read()
+
+    def iterate(self) -> Seconds:
+        model = self.model
+        began = time.perf_counter()
+        assert model.env is not None
+        model.collect_rollouts(model.env, self.callback, model.rollout_buffer, self.sizes.num_steps)
+        collected = time.perf_counter()
+        environment = self.watch.read()
+        model.train()
+        return Seconds(environment, collected - began - environment, time.perf_counter() - collected)
+
+
+def candidates(sizes: Sizes) -> dict[str, Ours | Sb3]:
+    """Everything that is measured, by name: ours at our default BPTT length and over the whole rollout."""
+    short, whole = min(PPOConfig.bptt_length, sizes.num_steps), sizes.num_steps
+    lstm = {"hidden_size": HIDDEN_SIZE}
+    return {
+        SEPARATE: Sb3(sizes, shared=False),
+        SHARED: Sb3(sizes, shared=True),
+        "RMC 4x64": Ours("rmc", RMC_4X64, sizes, short),
+        "LSTM(128)": Ours("lstm", lstm, sizes, short),
+        f"RMC 4x64, BPTT {whole}": Ours("rmc", RMC_4X64, sizes, whole),
+        f"LSTM(128), BPTT {whole}": Ours("lstm", lstm, sizes, whole),
+    }
+
+
+def measure(sizes: Sizes, threads: int) -> list[Row]:
+    """Iterations in turns; a row for each candidate."""
+    with num_threads(threads):
+        runs = candidates(sizes)
+        times: dict[str, list[Seconds]] = {name: [] for name in runs}
+        for number in range(sizes.rounds + 1):
+            for name, run in runs.items():
+                seconds = run.iterate()
+                if number > 0:  # the first warms up
+                    times[name].append(seconds)
+    steps = sizes.num_envs * sizes.num_steps
+    rows = []
+    for name, run in runs.items():
+        row: Row = {"agent": name, "threads": threads, "parameters": run.parameters}
+        row["steps/s"] = steps / statistics.median(sum(seconds) for seconds in times[name])
+        for part in Seconds._fields:
+            row[f"{part} s"] = statistics.median(getattr(seconds, part) for seconds in times[name])
+        for base, label in ((SEPARATE, "default"), (SHARED, "shared")):
+            pairs = zip(times[base], times[name], strict=True)
+            row[f"times sb3 {label}"] = statistics.median(sum(theirs) / sum(own) for theirs, own in pairs)
+        rows.append(row)
+    return rows
+
+
+def targets(rows: Sequence[Row], quick: bool) -> list[Row]:
+    found = {} if quick else {(row["agent"], row["threads"]): row for row in rows}
+    return [
+        target(
+            f"{agent} against sb3-contrib's LSTM(128) ({label}), threads={n}: times as many steps/s",
+            found.get((agent, n), {}).get(f"times sb3 {label}"),
+            at_least=wanted,
+        )
+        for agent, wanted in (("RMC 4x64", 10.0), ("LSTM(128)", 20.0))
+        for label in ("default", "shared")
+        for n in (1, 2)
+    ]
+
+
+def plot(rows: Sequence[Row]) -> Figure:
+    """Microseconds of an environment step, stacked by where they go; a panel for each number of threads."""
+    threads = sorted({row["threads"] for row in rows})
+    figure = Figure(figsize=(7.5 * len(threads), 4), layout="constrained")
+    panels = figure.subplots(1, len(threads), sharex=True, squeeze=False)[0]
+    for axes, n in zip(panels, threads, strict=True):
+        own = [row for row in rows if row["threads"] == n][::-1]
+        left = [0.0] * len(own)
+        for part, colour in zip(Seconds._fields, COLOURS, strict=False):
+            # Shares of the median iteration, so that the bar is as long as its steps/s say.
+            shares = [row[f"{part} s"] / sum(row[f"{p} s"] for p in Seconds._fields) for row in own]
+            widths = [1e6 / row["steps/s"] * share for row, share in zip(own, shares, strict=True)]
+            axes.barh([row["agent"] for row in own], widths, left=left, color=colour, label=part)
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+        for y, row in enumerate(own):
+            axes.annotate(f" {row['steps/s']:,.0f} steps/s", (left[y], y), va="center", fontsize=8)
+        axes.set_xlim(0, 1.25 * max(1e6 / row["steps/s"] for row in rows))
+        axes.set_xlabel("time of an environment step [microseconds]")
+        axes.set_title(f"{MAZE}, {n} thread{'s' * (n > 1)}", loc="left")
+    panels[0].legend(loc="lower right")
+    return figure
+
+
+def main() -> None:
+    args = parse(__doc__).parse_args()
+    machine = prepare(args)
+    # Their advice to use another policy for pictures; MiniGrid's grid of codes is none.
+    warnings.filterwarnings("ignore", module="stable_baselines3")
+    sizes = QUICK if args.quick else Sizes()
+    threads = args.threads[:1] if args.quick else args.threads
+    rows = [row for n in threads for row in measure(sizes, n)]
+    report = Report("training", machine, {"Targets": targets(rows, args.quick), "Training": rows})
+    report.notes = [
+        f"{MAZE}, {sizes.num_envs} environments, {sizes.num_steps} steps, minibatches of "
+        f"{sizes.minibatch_size} transitions, {sizes.epochs} epochs: "
+        f"{sizes.epochs * sizes.num_envs * sizes.num_steps // sizes.minibatch_size} gradient steps an "
+        f"iteration on both sides. Medians over {sizes.rounds} interleaved iterations after one of warm-up.",
+        "sb3-contrib: RecurrentPPO('MlpLstmPolicy'), LSTM of 128, on `make_vec_env` (DummyVecEnv) with "
+        "MiniGrid's ImgObsWrapper, the cheapest observation its users take; denormals are flushed for it "
+        "too. `default` has an LSTM each for actor and critic and heads of two hidden layers; `shared` is "
+        "cheaper, and as ours: one LSTM that the critic reads too, heads of one hidden layer of 64.",
+        "It flattens 7x7x3 numbers into the LSTM; we embed them as categories and add a layer of 128 before "
+        "the memory. Both act among MiniGrid's 7 actions.",
+        f"Ours cuts rollouts into chunks of {PPOConfig.bptt_length} steps; sb3-contrib propagates gradients "
+        f"through up to {sizes.num_steps}, so the rows with BPTT {sizes.num_steps} do the same there.",
+        "environment: inside step(). policy: the rest of the rollout. update: from there to the next one "
+        "(sb3-contrib computes advantages within `policy`, we within `update`).",
+        "`times sb3` is the median over rounds of the ratio of whole iterations within a round.",
+    ]
+    report.print()
+    report.write(args.out, plot(rows))
+
+
+if __name__ == "__main__":
+    main()
