@@ -2,15 +2,21 @@
 
 runs/NAME/config.json                      what was run: enough to build the agent again
 runs/NAME/checkpoints/step_000001048576.pt agent, optimizer, generators, environments, memory
+runs/NAME/checkpoints/best.json            which of them scored best while it trained, and how much
+
+A checkpoint is not trusted: `safe_file` checks its form before torch reads it, and torch runs none of it.
+What config.json names is built as it says: an environment is code found on your own import path.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
-import zipfile
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,9 +24,21 @@ import torch
 
 from rmc_agents.actor_critic import ActorCritic
 from rmc_agents.errors import UsageError
+from rmc_agents.safe_file import Unsafe, check
 
-FORMAT = 1
+FORMAT = 2
 """Version of the checkpoint's layout; raised when an older reader could not read it."""
+
+
+def _from_1(payload: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 knew of recent episodes how many there were and how many were solved, not their returns."""
+    if "recent" not in payload:
+        return payload
+    return {**payload, "recent": [[count, solved, 0.0] for count, solved in payload["recent"]]}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+"""What makes a checkpoint of one format one of the next."""
 
 _NAME = re.compile(r"step_(\d+)\.pt")
 
@@ -51,12 +69,32 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def save_checkpoint(run_dir: Path, step: int, payload: dict[str, Any], keep: int = 3) -> Path:
-    """Save tensors, numbers, strings and containers of them; the oldest beyond `keep` are deleted."""
-    path = run_dir / "checkpoints" / f"step_{step:012d}.pt"
-    write_atomically(path, lambda file: torch.save({"format": FORMAT, **payload}, file))
+def save_checkpoint(
+    run_dir: Path, step: int, payload: dict[str, Any], keep: int = 3, score: Sequence[float] | None = None
+) -> Path:
+    """Save tensors, numbers, strings and containers of them; the oldest beyond `keep` are deleted.
+
+    The best one by `score` (compared as tuples are) stays, and those that evaluation.json judged.
+
+    Raises:
+        OSError: the disk is full, say. All that was saved before is as it was.
+    """
+    folder = run_dir / "checkpoints"
+    path = folder / f"step_{step:012d}.pt"
+    # In memory first: torch ends the process where a disk fills up underneath it.
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **payload}, buffer)
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+    best = best_checkpoint(run_dir)
+    if score is not None and (best is None or not best[0].is_file() or list(score) >= best[1]):
+        write_json(folder / "best.json", {"checkpoint": path.name, "score": list(score)})
+        best = path, list(score)
+    kept = {best[0].name if best else "", *_judged(run_dir)}
     for old in checkpoints(run_dir)[keep:]:
-        old.unlink(missing_ok=True)
+        if old.name not in kept:
+            old.unlink(missing_ok=True)
+    for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
     return path
 
 
@@ -66,29 +104,77 @@ def checkpoints(run_dir: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(_NAME.fullmatch(p.name).group(1)), reverse=True)  # type: ignore[union-attr]
 
 
+def best_checkpoint(run_dir: Path) -> tuple[Path, list[float]] | None:
+    """The checkpoint with the best score while training, and its score: success rate, mean return."""
+    try:
+        best = json.loads((run_dir / "checkpoints" / "best.json").read_text())
+        if not _NAME.fullmatch(best["checkpoint"]):
+            return None
+        return run_dir / "checkpoints" / best["checkpoint"], [float(x) for x in best["score"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # nothing hangs on it
+        return None
+
+
+def _judged(run_dir: Path) -> set[str]:
+    """Names of the checkpoints whose figures are in evaluation.json."""
+    try:
+        entries = json.loads((run_dir / "evaluation.json").read_text()).values()
+        return {Path(entry["checkpoint"]).name for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return set()
+
+
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read one checkpoint. Nothing in the file is executed (`weights_only=True`).
+    """Read one checkpoint, of this format or an older one.
+
+    Nothing in the file is executed (`weights_only=True`), and no more memory is taken than the file is long.
 
     Raises:
         UsageError: missing, truncated, not a checkpoint, or of another format.
     """
-    if not path.is_file():
-        raise UsageError(f"no checkpoint at {path}")
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()  # torch.save writes a checksum of every record, but load ignores it
-        if broken is not None:
-            raise zipfile.BadZipFile(f"{broken} does not match its checksum")
-        payload = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a damaged file
+        with _opened(path) as file:
+            check(file)
+            file.seek(0)
+            payload = torch.load(file, map_location=device, weights_only=True)
+    except UsageError:
+        raise
+    except Exception as error:  # zipfile, pickle and torch raise a dozen types for a damaged file
+        reason = str(error) if isinstance(error, Unsafe) else type(error).__name__
         raise UsageError(
-            f"{path} is damaged or not a checkpoint of this package ({type(error).__name__}); "
+            f"{path} is damaged or not a checkpoint of this package ({reason}); "
             "delete it to go on from an older one"
         ) from error
-    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
-        found = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
-        raise UsageError(f"{path} has format {found!r}; this version reads format {FORMAT}")
+    found = payload.get("format")
+    if type(found) is not int or not (found == FORMAT or found in MIGRATIONS):
+        shown = found if type(found) in (int, str) and len(str(found)) < 40 else type(found).__name__
+        raise UsageError(
+            f"{path} has format {shown}; this version reads formats {min(MIGRATIONS)} to {FORMAT}"
+        )
+    try:
+        while found != FORMAT:
+            payload, found = MIGRATIONS[found](payload), found + 1
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path} is damaged: it is not what its format {found} says") from error
     return payload
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file for reading; UsageError for a folder, a pipe, a loop of links, or nothing."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise UsageError(
+                f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}, not a checkpoint"
+            )
+        file = open(path, "rb")  # noqa: SIM115 - closed below
+    except FileNotFoundError:
+        raise UsageError(f"no checkpoint at {path}") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+    with file:
+        yield file
 
 
 def read_newest(run_dir: Path, device: torch.device | str = "cpu") -> tuple[Path, dict[str, Any], list[str]]:
@@ -115,16 +201,51 @@ def require_run(run_dir: Path) -> None:
 
 
 def read_config(run_dir: Path | str) -> dict[str, Any]:
-    """The run's config.json.
+    """The run's config.json, in which "agent" describes an agent.
 
     Raises:
-        UsageError: missing or not JSON.
+        UsageError: missing, not JSON, or not of a run.
     """
     require_run(Path(run_dir))
+    path = Path(run_dir) / "config.json"
     try:
-        return json.loads((Path(run_dir) / "config.json").read_text())
-    except ValueError as error:
-        raise UsageError(f"{run_dir}/config.json is not JSON: {error}") from error
+        if path.stat().st_size > MAX_CONFIG:
+            raise UsageError(f"{path} is larger than any configuration")
+        config = json.loads(path.read_text())
+    except (ValueError, OSError, RecursionError) as error:
+        raise UsageError(f"{path} is not JSON: {str(error)[:200] or type(error).__name__}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("agent"), dict):
+        raise UsageError(f'{path} does not describe a run: it has no "agent"')
+    large = _largest_number(config["agent"])
+    if large > MAX_SIZE:
+        raise UsageError(f"{path} asks for a size of {large:.3g}; no agent has one above {MAX_SIZE:,}")
+    return config
+
+
+MAX_CONFIG = 2**24
+"""Bytes of config.json."""
+MAX_SIZE = 2**20
+"""Of anything in an agent: a width, a number of slots, an axis of an observation."""
+
+
+def _largest_number(tree: Any) -> float:
+    """The largest size in a description; the bounds of a space ("low", "high") and its start are none."""
+    largest, left = 0.0, [tree]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            left += [value for key, value in part.items() if key not in ("low", "high", "start")]
+            shape = part.get("shape")
+            if isinstance(shape, list) and all(type(n) is int for n in shape):
+                product = 1
+                for n in shape[:64]:
+                    product *= n
+                largest = max(largest, product / 8)  # a picture has more numbers than a layer is wide
+        elif isinstance(part, list):
+            left += part
+        elif isinstance(part, int | float):
+            largest = max(largest, abs(part))
+    return largest
 
 
 def load(run: Path | str, device: torch.device | str = "cpu") -> ActorCritic:
@@ -143,21 +264,67 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> ActorCritic:
     else:
         run_dir = run
         path, payload, _ = read_newest(run, device)
-    agent = ActorCritic.from_config(read_config(run_dir)["agent"]).to(device)
+    config = read_config(run_dir)
+    require_fit(config, payload, path)
+    agent = build_agent(config, run_dir).to(device)
     load_agent(agent, payload, path)
     return agent.eval()
 
 
+def build_agent(config: dict[str, Any], run_dir: Path) -> ActorCritic:
+    """The untrained agent that a config.json describes.
+
+    Raises:
+        UsageError: it describes none.
+    """
+    try:
+        return ActorCritic.from_config(config["agent"])
+    except Exception as error:  # whatever a core's constructor raises for options of a wrong type
+        raise UsageError(f"{run_dir}/config.json does not describe an agent: {_brief(error)}") from error
+
+
+def require_fit(config: dict[str, Any], payload: dict[str, Any], path: Path) -> None:
+    """Raise UsageError if the agent that config.json describes is not the checkpoint's.
+
+    Asked of an agent without memory of its own (torch's meta device), so that it costs nothing, however large
+    config.json says that the agent is.
+    """
+    try:
+        with torch.device("meta"):
+            blank = ActorCritic.from_config(config["agent"])
+    except Exception:  # a core of the user's that cannot be built so; what is wrong is said when it is built
+        return
+    load_agent(blank, payload, path)
+
+
+def _brief(error: Exception) -> str:
+    text = str(error).splitlines()[0][:200] if str(error) else ""
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__} {text}".strip()
+
+
 def load_agent(agent: ActorCritic, payload: dict[str, Any], path: Path) -> None:
-    """Put a checkpoint's weights into an agent.
+    """Put a checkpoint's weights into an agent, all or none of them.
 
     Raises:
         UsageError: they are of another configuration.
     """
-    try:
-        agent.load_state_dict(payload["agent"])
-    except (RuntimeError, KeyError) as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        raise UsageError(
-            f"{path} belongs to an agent of another configuration: {'; '.join(lines[1:3] or lines)}"
-        ) from error
+    given = payload.get("agent")
+    if not isinstance(given, dict) or not all(isinstance(x, torch.Tensor) for x in given.values()):
+        raise UsageError(f"{path} holds no agent")
+    wanted = agent.state_dict()
+    wrong = [
+        f"{name}: {_form(given.get(name))}, expected {_form(wanted.get(name))}"
+        for name in [*wanted, *(name for name in given if name not in wanted)]
+        if _form(given.get(name)) != _form(wanted.get(name))
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UsageError(f"{path} belongs to an agent of another configuration: {'; '.join(wrong[:3])}{more}")
+    if agent.device.type != "meta":
+        agent.load_state_dict(given)
+
+
+def _form(tensor: torch.Tensor | None) -> str:
+    if tensor is None:
+        return "nothing"
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

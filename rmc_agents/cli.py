@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 import tyro
 
-from rmc_agents.errors import TrainingError, UsageError
+from rmc_agents.errors import Interrupted, TrainingError, UsageError
 
 Config = TypeVar("Config")
 
@@ -86,7 +86,7 @@ def run_script(script: Callable[[Sequence[str]], None], failures: tuple[type[Exc
 
     0: done. 1: something broke while running (`TrainingError`, `failures`), said in one message.
     2: the user asked for what cannot be (`UsageError`, `ValueError` of a configuration).
-    130: interrupted.
+    130: Ctrl-C; 143: SIGTERM (training has finished its iteration and saved).
     """
     try:
         script(sys.argv[1:])
@@ -94,10 +94,12 @@ def run_script(script: Callable[[Sequence[str]], None], failures: tuple[type[Exc
         _leave(str(error), 2)
     except (TrainingError, *failures) as error:
         _leave(str(error), 1)
+    except Interrupted as interruption:
+        _leave(str(interruption), 128 + interruption.signal, "")
     except KeyboardInterrupt:
         _leave("interrupted", 130)
 
 
-def _leave(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+def _leave(message: str, code: int, kind: str = "error: ") -> None:
+    print(f"{kind}{message}", file=sys.stderr)
     sys.exit(code)

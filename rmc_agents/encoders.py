@@ -93,7 +93,9 @@ class _Grid(nn.Module):
         nn.init.normal_(self.embedding.weight, std=3**-0.5)
         self.register_buffer("codes", torch.cat([torch.arange(n) for n in GRID_CODES]).to(torch.uint8), False)
         self.register_buffer(
-            "which", torch.repeat_interleave(torch.arange(3), torch.tensor(GRID_CODES)), persistent=False
+            "which",
+            torch.repeat_interleave(torch.arange(3), torch.tensor(GRID_CODES), output_size=sum(GRID_CODES)),
+            persistent=False,
         )
 
     def forward(self, image: Tensor) -> Tensor:
@@ -150,7 +152,9 @@ class _OneHot(nn.Module):
         self.ndim, self.output_size = len(shape), sum(sizes)
         self.register_buffer("codes", torch.cat([torch.arange(n) for n in sizes]) + start, persistent=False)
         self.register_buffer(
-            "which", torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)), persistent=False
+            "which",
+            torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes), output_size=sum(sizes)),
+            persistent=False,
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,3 +7,11 @@ class UsageError(Exception):
 
 class TrainingError(Exception):
     """Training had to stop (a number is not finite, say); what was saved is intact. Exit code 1."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM: the iteration was finished and saved. Exit code 128 + `signal`: 130 or 143."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal

@@ -71,7 +71,9 @@ class CategoricalHead(ActionHead):
         self.encoding_size = sum(sizes)
         self.register_buffer("codes", torch.cat([torch.arange(n) for n in sizes]), persistent=False)
         self.register_buffer(
-            "which", torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)), persistent=False
+            "which",
+            torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes), output_size=sum(sizes)),
+            persistent=False,
         )
 
     def _split(self, parameters: Tensor) -> list[Tensor]:

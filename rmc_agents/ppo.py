@@ -212,7 +212,10 @@ def update_epoch(
     entropy_coef: float | Tensor,
     generator: torch.Generator | None,
 ) -> Metrics:
-    """One pass over all chunks in minibatches drawn without replacement; metrics are means over them."""
+    """One pass over all chunks in minibatches drawn without replacement; metrics are means over them.
+
+    A minibatch whose gradient is not finite leaves the parameters as they are; the metrics tell.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     num_chunks = chunks.starts.shape[1]
     order = torch.randperm(num_chunks, generator=generator, device=chunks.starts.device)
@@ -223,6 +226,8 @@ def update_epoch(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        if optimizer.defaults.get("fused"):  # takes no step where found_inf is 1, and asks nobody on the host
+            optimizer.grad_scale, optimizer.found_inf = None, (~norm.isfinite()).float()  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
         optimizer.step()
         total.append(torch.stack(metrics._replace(grad_norm=norm.detach())))
     return Metrics(*torch.stack(total).mean(0).unbind(0))

@@ -2,6 +2,9 @@
 
 One iteration is one rollout of T steps in B environments and some epochs of minibatches over it. The device
 is asked for numbers twice an iteration: whether the rollout is finite, and the metrics.
+
+What may go wrong is elsewhere: `health` explains numbers that are not finite, `snapshot` is what a checkpoint
+holds, `signals` lets an iteration end before Ctrl-C does.
 """
 
 from __future__ import annotations
@@ -11,18 +14,18 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from rmc_agents import checkpoint, episodes
+from rmc_agents import checkpoint, episodes, health, snapshot
 from rmc_agents.actor_critic import ActorCritic
-from rmc_agents.errors import TrainingError, UsageError
+from rmc_agents.errors import Interrupted, TrainingError, UsageError
 from rmc_agents.ppo import Metrics, PPOConfig, explained_variance, gae, make_optimizer, update_epoch
 from rmc_agents.progress import Progress
 from rmc_agents.rollout import BatchedEnv, Rollout, collect, cut, final_values, first_carry
-from rmc_agents.tree import leaves, unflatten
+from rmc_agents.runlog import RunLog
+from rmc_agents.signals import Interruption
 from rmc_agents.versions import versions
 
 RECENT_EPISODES = 1000
@@ -40,6 +43,7 @@ class Trainer:
         seed: fixes actions, minibatches and episodes.
         description: what else to write into config.json (how to build the environments, say).
         checkpoint_seconds: how often to save; the end is always saved.
+        keep_checkpoints: how many of the newest to keep, beside the best one and those that were evaluated.
         stop_at_success: stop once this share of the latest 1000 or more episodes was solved.
 
     Raises:
@@ -56,9 +60,17 @@ class Trainer:
         seed: int = 0,
         description: Mapping[str, Any] | None = None,
         checkpoint_seconds: float = 60.0,
+        keep_checkpoints: int = 3,
         stop_at_success: float | None = None,
     ) -> None:
         config.check_num_envs(env.num_envs)
+        if not checkpoint_seconds >= 0 or keep_checkpoints < 1:
+            raise ValueError(
+                f"checkpoint_seconds must be 0 or more and keep_checkpoints 1 or more, got "
+                f"{checkpoint_seconds} and {keep_checkpoints}"
+            )
+        if stop_at_success is not None and not 0 < stop_at_success <= 1:
+            raise ValueError(f"stop_at_success must be above 0 and at most 1, got {stop_at_success}")
         for name in ("observation_space", "action_space"):
             if getattr(agent, name) != getattr(env, name):
                 raise ValueError(
@@ -67,7 +79,8 @@ class Trainer:
                 )
         self.agent, self.env, self.config = agent, env, config
         self.run_dir, self.seed, self.description = Path(run_dir), seed, dict(description or {})
-        self.checkpoint_seconds, self.stop_at_success = checkpoint_seconds, stop_at_success
+        self.checkpoint_seconds, self.keep_checkpoints = checkpoint_seconds, keep_checkpoints
+        self.stop_at_success = stop_at_success
         # Denormal numbers appear as gates saturate, and make a CPU three times slower.
         torch.set_flush_denormal(True)
         self.generator = torch.Generator(agent.device).manual_seed(seed)
@@ -78,8 +91,10 @@ class Trainer:
         self.steps = 0
         self.iterations = 0
         self.seconds = 0.0
-        self.recent: deque[tuple[float, float]] = deque()
+        self.recent: deque[tuple[float, float, float]] = deque()
+        """Of each of the latest iterations: episodes that ended, how many were solved, sum of returns."""
         self.restored = False
+        self._diagnosed = False
 
     @property
     def done(self) -> bool:
@@ -89,34 +104,48 @@ class Trainer:
     def run(self) -> dict[str, float]:
         """Train until the budget or the mark is reached; returns the last figures logged.
 
-        Raises:
-            UsageError: the run folder holds another run.
-            TrainingError: numbers that are not finite. Earlier checkpoints are left as they are.
-        """
-        from torch.utils.tensorboard import (
-            SummaryWriter,  # half a second that `import rmc_agents` need not pay
-        )
+        Ctrl-C and SIGTERM are heard at the end of an iteration (where this is the main thread).
 
+        Raises:
+            UsageError: the run folder holds another run, or cannot be written.
+            TrainingError: numbers that are not finite, or the end could not be saved. Earlier checkpoints are
+                as they were.
+            Interrupted: by Ctrl-C or SIGTERM, after saving.
+        """
         self._open_run_dir()
-        writer = SummaryWriter(
-            self.run_dir / "tensorboard", purge_step=self.steps + 1 if self.restored else None
-        )
         figures: dict[str, float] = {}
+        watch = health.Watch(self.agent.action_space)
         saved = time.monotonic()
         title = f"{self.agent.core_name} on {', '.join(self.env.tasks)}"
-        try:
-            with Progress(title, self.config.total_steps) as progress:
-                while not self.done:
+        with Interruption() as interruption, Progress(title, self.config.total_steps) as progress:
+            log = RunLog(self.run_dir, self.steps, progress.note)
+            try:
+                while not self.done and interruption.signal is None:
                     figures = self.iterate()
-                    for tag, value in figures.items():
-                        writer.add_scalar(tag, value, self.steps)
+                    log.figures(self.steps, figures)
                     progress.show(_shown(figures))
+                    messages = [*watch.warnings(figures), *self._news()]
                     if time.monotonic() - saved >= self.checkpoint_seconds:
-                        self.save()
+                        try:
+                            self.save()
+                        except OSError as error:  # the disk may have room again later
+                            messages.append(f"warning: {self._not_saved(error)}; training goes on")
                         saved = time.monotonic()
-            self.save()
-        finally:
-            writer.close()
+                    for message in messages:
+                        progress.note(message)
+                        log.event(self.steps, message)
+                path = self._save_end()
+            except Exception as error:
+                log.event(self.steps, f"stopped: {error}")
+                if interruption.signal is not None and not isinstance(error, TrainingError):
+                    # A signal to the whole group of processes ends those of the environments, too.
+                    raise self._interrupted(interruption.signal) from error
+                self._diagnose({"error": f"{type(error).__name__}: {error}"}, unless_there=True)
+                raise
+            finally:
+                log.close()
+        if interruption.signal is not None and not self.done:
+            raise self._interrupted(interruption.signal, path)
         return figures
 
     def iterate(self) -> dict[str, float]:
@@ -132,7 +161,7 @@ class Trainer:
         collected = time.monotonic()
         finite, truncated = self._look()
         if not finite:
-            self._explain_not_finite()
+            raise self._stopped(health.explain_rollout(agent, self.env, rollout, self.steps))
         # Without a truncation nobody asks what the final observations were worth.
         final = final_values(agent, rollout) if truncated else rollout.values
         advantages = gae(
@@ -166,10 +195,8 @@ class Trainer:
         per_task = torch.stack(stats).tolist()  # 4 x tasks
         train = dict(zip(Metrics._fields, numbers, strict=True))
         if not all(map(_finite, numbers)):
-            raise TrainingError(
-                f"the update at step {self.steps} gave numbers that are not finite ({train}); "
-                "try a smaller --learning-rate or --max-grad-norm"
-            )
+            facts = health.explain_update(agent, self.env, chunks, config, entropy_coef)
+            raise self._stopped({"metrics": train, "learning_rate": learning_rate, **facts})
         now = time.monotonic()
         self.seconds += now - began
         return {
@@ -193,26 +220,18 @@ class Trainer:
         }
 
     def save(self) -> Path:
-        """Write a checkpoint from which `restore` goes on bit for bit."""
-        try:
-            env_state = self.env.state_dict()
-        except Exception as error:
-            if type(error).__name__ != "StateNotSaved":
-                raise
-            env_state = None
-        payload = {
-            "agent": self.agent.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "env": env_state,
-            "carry": [x.clone() for x in leaves(self.carry)],
-            "running": list(self.running),
-            "recent": [list(pair) for pair in self.recent],
-            "steps": self.steps,
-            "iterations": self.iterations,
-            "seconds": self.seconds,
-        }
-        return checkpoint.save_checkpoint(self.run_dir, self.steps, payload)
+        """Write a checkpoint from which `restore` goes on bit for bit.
+
+        Raises:
+            OSError: it could not be written. Earlier ones are as they were.
+        """
+        counters = snapshot.Counters(
+            self.carry, self.running, self.recent, self.steps, self.iterations, self.seconds
+        )
+        payload = snapshot.pack(self.agent, self.optimizer, self.generator, self.env, counters)
+        return checkpoint.save_checkpoint(
+            self.run_dir, self.steps, payload, self.keep_checkpoints, self._score()
+        )
 
     def restore(self) -> list[str]:
         """Go on from the newest whole checkpoint of the run folder; returns what the user should know.
@@ -221,31 +240,16 @@ class Trainer:
             UsageError: no checkpoint, or one of another configuration.
         """
         path, payload, notes = checkpoint.read_newest(self.run_dir, self.agent.device)
-        checkpoint.load_agent(self.agent, payload, path)
-        self.optimizer.load_state_dict(payload["optimizer"])
-        self.generator.set_state(payload["generator"].cpu())
-        try:
-            self.carry = unflatten(self.carry, payload["carry"])
-            self.running = unflatten(self.running, payload["running"])
-        except ValueError as error:
-            raise UsageError(f"{path} belongs to a run of another configuration: {error}") from error
-        if payload["env"] is not None:
-            obs = self.env.load_state_dict(payload["env"])
-            self.carry = self.carry._replace(obs=obs)
-        else:
-            self.carry = first_carry(self.agent, self.env, self.seed + payload["steps"])
-            self.running = episodes.fresh_running(self.env.num_envs, self.agent.device)
-            notes.append("this environment cannot save its state: its episodes begin afresh")
-        self.recent = deque((count, solved) for count, solved in payload["recent"])
-        self.steps, self.iterations = payload["steps"], payload["iterations"]
-        self.seconds = payload["seconds"]
+        counters, more = snapshot.unpack(
+            payload, path, self.agent, self.optimizer, self.generator, self.env, self.carry, self.seed
+        )
+        self.carry, self.running, self.recent, self.steps, self.iterations, self.seconds = counters
         self.restored = True
-        return notes
+        return [f"skipped: {line}" for line in notes] + [f"going on from {path}"] + more
 
     def _open_run_dir(self) -> None:
-        if self.restored:
-            return
-        if checkpoint.checkpoints(self.run_dir):
+        path = self.run_dir / "config.json"
+        if not self.restored and checkpoint.checkpoints(self.run_dir):
             raise UsageError(
                 f"{self.run_dir} already holds a run: go on with --resume {self.run_dir}, or choose "
                 "another --run-dir"
@@ -257,38 +261,82 @@ class Trainer:
             **self.description,
             "versions": versions(),
         }
-        checkpoint.write_json(self.run_dir / "config.json", described)
+        try:
+            if self.restored and path.exists():  # what may change (the total of steps) is written down
+                described = {**checkpoint.read_config(self.run_dir), "ppo": asdict(self.config)}
+            checkpoint.write_json(path, described)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to the run folder {self.run_dir}: {error.strerror or error}; choose another "
+                "--run-dir"
+            ) from error
+
+    def _save_end(self) -> Path:
+        try:
+            return self.save()
+        except OSError as error:
+            raise TrainingError(f"{self._not_saved(error)}; make room and --resume {self.run_dir}") from error
+
+    def _not_saved(self, error: OSError) -> str:
+        last = next(iter(checkpoint.checkpoints(self.run_dir)), None)
+        kept = f"the last good checkpoint is {last}" if last else "nothing has been saved yet"
+        return f"step {self.steps} could not be saved ({error.strerror or error}); {kept}"
+
+    def _interrupted(self, number: int, path: Path | None = None) -> Interrupted:
+        last = path or next(iter(checkpoint.checkpoints(self.run_dir)), None)
+        return Interrupted(f"interrupted after {self.steps:,} steps; saved: {last or 'nothing yet'}", number)
+
+    def _stopped(self, facts: dict[str, Any]) -> TrainingError:
+        """What is to be said, and a small file with more of it, of numbers that are not finite."""
+        path = self._diagnose(facts)
+        what = facts.get("what", "loss or gradient of a minibatch")
+        where = f" of environment {facts['environment']} ({facts['task']})" if "environment" in facts else ""
+        at = facts.get("step", self.steps)
+        advice = "" if "step" in facts else "; try a smaller --learning-rate or --max-grad-norm"
+        return TrainingError(
+            f"the {what}{where} is not finite at step {at}; training stopped before it could spoil the "
+            f"agent, and the checkpoints in {self.run_dir / 'checkpoints'} are as they were{advice}"
+            + (f". More in {path}" if path else "")
+        )
+
+    def _diagnose(self, facts: dict[str, Any], unless_there: bool = False) -> Path | None:
+        """Write diagnostic.json into the run folder; `unless_there`: unless it tells more already."""
+        path = self.run_dir / "diagnostic.json"
+        if not self.run_dir.is_dir() or (unless_there and self._diagnosed):
+            return None
+        self._diagnosed = True
+        about = {"steps": self.steps, "iterations": self.iterations, "core": self.agent.core_name}
+        try:
+            checkpoint.write_json(path, {**facts, **about, "versions": versions()})
+        except OSError:
+            return None
+        return path
 
     def _look(self) -> tuple[bool, bool]:
         """Whether the rollout is finite, and whether an episode in it was truncated."""
-        return tuple(torch.stack([self._finite().all(), self.rollout.truncated.any()]).tolist())
+        finite = health.finite(self.rollout).all()
+        return tuple(torch.stack([finite, self.rollout.truncated.any()]).tolist())
 
-    def _finite(self) -> Tensor:
-        """[T, B] bool. A NaN in an observation reaches the value and the action's probability."""
-        rollout = self.rollout
-        return rollout.rewards.isfinite() & rollout.values.isfinite() & rollout.log_probs.isfinite()
+    def _news(self) -> list[str]:
+        """What the environments have to tell (one of them was started again, say)."""
+        return list(self.env.news()) if hasattr(self.env, "news") else []  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
 
-    def _explain_not_finite(self) -> NoReturn:
-        rollout = self.rollout
-        t, env = (~self._finite()).nonzero()[0].tolist()
-        figures = {
-            "observation": any(not leaf[t, env].isfinite().all() for leaf in leaves(rollout.obs)),
-            "reward": not rollout.rewards[t, env].isfinite().item(),
-        }
-        culprit = next((name for name, bad in figures.items() if bad), "value or action probability")
-        task = self.env.tasks[int(self.env.task_of[env])]
-        raise TrainingError(
-            f"the {culprit} of environment {env} ({task}) is not finite "
-            f"at step {self.steps + t * self.env.num_envs}; training stopped before it could spoil the "
-            f"agent, and the checkpoints in {self.run_dir / 'checkpoints'} are as they were"
+    def _score(self) -> tuple[float, float] | None:
+        """Success rate and mean return of the latest episodes."""
+        count = sum(n for n, _, _ in self.recent)
+        if count < RECENT_EPISODES / 10:
+            return None
+        return (
+            sum(solved for _, solved, _ in self.recent) / count,
+            sum(total for _, _, total in self.recent) / count,
         )
 
     def _rollout_figures(self, per_task: list[list[float]]) -> dict[str, float]:
         count, returns, lengths, solved = (sum(numbers) for numbers in per_task)
         if not count:
             return {}
-        self.recent.append((count, solved))
-        while sum(n for n, _ in self.recent) - self.recent[0][0] >= RECENT_EPISODES:
+        self.recent.append((count, solved, returns))
+        while sum(n for n, _, _ in self.recent) - self.recent[0][0] >= RECENT_EPISODES:
             self.recent.popleft()
         figures = {
             "rollout/ep_rew_mean": returns / count,
@@ -302,10 +350,10 @@ class Trainer:
         return figures
 
     def _reached_mark(self) -> bool:
-        count = sum(n for n, _ in self.recent)
+        count = sum(n for n, _, _ in self.recent)
         if self.stop_at_success is None or count < RECENT_EPISODES:
             return False
-        return sum(solved for _, solved in self.recent) / count >= self.stop_at_success
+        return sum(solved for _, solved, _ in self.recent) / count >= self.stop_at_success
 
 
 def _finite(x: float) -> bool:

@@ -13,12 +13,13 @@ ROOT = Path(__file__).parents[1]
 
 # Lower may not import higher; what is not named may import anything.
 LAYERS = [
-    {"cores", "tree", "errors", "versions", "statistics"},
+    {"cores", "tree", "errors", "versions", "statistics", "safe_file", "signals"},
     {"encoders", "heads", "spaces_json"},
     {"actor_critic"},
     {"rollout", "episodes"},
     {"ppo"},
-    {"checkpoint", "progress"},
+    {"checkpoint", "progress", "health", "runlog"},
+    {"snapshot"},
     {"trainer"},
 ]
 PURE = ["cores", "ppo.py", "rollout.py", "actor_critic.py", "encoders.py", "heads.py"]

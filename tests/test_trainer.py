@@ -171,6 +171,6 @@ def test_recall_is_not_learned_without_memory(tmp_path: Path) -> None:
     torch.manual_seed(0)
     run = Trainer(fresh_agent("feedforward", env), env, RECALL, tmp_path, stop_at_success=0.95)
     run.run()
-    count, solved = (sum(x) for x in zip(*run.recent, strict=True))
+    count, solved, _ = (sum(x) for x in zip(*run.recent, strict=True))
     assert run.steps >= RECALL.total_steps
     assert abs(solved / count - 1 / 3) < 4 * (2 / 9 / count) ** 0.5
