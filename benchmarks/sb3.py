@@ -1,36 +1,25 @@
-"""Stable-Baselines3 with our memory and our environments, against its own, in one command.
+"""Stable-Baselines3 with our memory and our environments, against its own.
 
-    python benchmarks/sb3.py                 # about ten minutes; writes benchmarks/results/sb3.{json,md}
-    python benchmarks/sb3.py --quick         # does it run? seconds; writes nothing
+    python benchmarks/sb3.py            # some five minutes; writes results/sb3.*
+    python benchmarks/sb3.py --quick    # does it run? seconds
 
-1. `RecurrentPPO` with `RMCPolicy` and with `MlpLstmPolicy`: the time of a training step (rollout and update
-   together) at an equal number of parameters, with the same encoder and the same environments.
-2. `BatchedVecEnv` and `make_vec_env`: steps per second on the same maze.
-
-What is compared takes turns in one process, and the ratio is the median over the rounds of the ratio
-within a round: a busy machine slows both down.
+1. A step of training, rollout and update together, in sb3-contrib's `RecurrentPPO`: with `RMCPolicy`, and
+   with `MlpLstmPolicy` at an equal number of parameters, with the same encoder, heads and environments.
+2. `BatchedVecEnv` and SB3's `make_vec_env`: steps per second in the same maze.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import gymnasium
-import minigrid  # noqa: F401 - registers its ids
 import numpy as np
-import sb3_contrib
-import stable_baselines3
-import torch
+from common import Report, Row, num_threads, parse, prepare, take_turns, target, times_faster
 from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -38,7 +27,6 @@ import envs
 from rmc_agents.sb3 import BatchedVecEnv, EncoderExtractor, RMCPolicy
 
 MAZE = "MiniGrid-MemoryS9-v0"
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -49,36 +37,52 @@ class Sizes:
     n_steps: int = 128
     batch_size: int = 512
     n_epochs: int = 4
-    rounds: int = 7
     vec_envs: int = 64
-    vec_steps: int = 100
+    vec_steps: int = 50
+    rounds: int = 5
 
 
-QUICK = Sizes(num_envs=2, n_steps=16, batch_size=16, n_epochs=1, rounds=1, vec_envs=4, vec_steps=5)
+QUICK = Sizes(num_envs=2, n_steps=16, batch_size=16, n_epochs=1, vec_envs=4, vec_steps=5, rounds=1)
 
 
-def make_model(policy: str, sizes: Sizes, **policy_kwargs: Any) -> RecurrentPPO:
-    return RecurrentPPO(
-        RMCPolicy if policy == "RMCPolicy" else policy,
-        BatchedVecEnv(envs.make(MAZE, num_envs=sizes.num_envs)),
-        n_steps=sizes.n_steps,
-        batch_size=sizes.batch_size,
-        n_epochs=sizes.n_epochs,
-        policy_kwargs=policy_kwargs,
-        seed=0,
-        device="cpu",
-    )
+class Learner:
+    """A model, and the time that its rollouts and updates took."""
+
+    def __init__(self, policy: str | type[RMCPolicy], sizes: Sizes, **policy_kwargs: Any) -> None:
+        self.model = RecurrentPPO(
+            policy,
+            BatchedVecEnv(envs.make(MAZE, num_envs=sizes.num_envs)),
+            n_steps=sizes.n_steps,
+            batch_size=sizes.batch_size,
+            n_epochs=sizes.n_epochs,
+            policy_kwargs=policy_kwargs,
+            seed=0,
+            device="cpu",
+        )
+        self.num_parameters = sum(p.numel() for p in self.model.policy.parameters())
+        self.callback: BaseCallback | None = None
+        self.rollouts: list[float] = []
+        self.updates: list[float] = []
+
+    def turn(self) -> None:
+        """One iteration of `learn`."""
+        model = self.model
+        if self.callback is None:
+            _, self.callback = model._setup_learn(10**9)
+        assert model.env is not None
+        began = time.perf_counter()
+        model.collect_rollouts(model.env, self.callback, model.rollout_buffer, model.n_steps)
+        collected = time.perf_counter()
+        model.train()
+        self.rollouts.append(collected - began)
+        self.updates.append(time.perf_counter() - collected)
 
 
-def num_parameters(model: RecurrentPPO) -> int:
-    return sum(p.numel() for p in model.policy.parameters())
+def lstm_of(num_parameters: int, sizes: Sizes) -> Learner:
+    """`MlpLstmPolicy`, its variant for dictionaries, with our encoder and heads, nearest to that size."""
 
-
-def lstm_of(parameters: int, sizes: Sizes) -> RecurrentPPO:
-    """`MultiInputLstmPolicy` (`MlpLstmPolicy` for dictionaries) with our encoder and heads, of that size."""
-
-    def build(hidden_size: int) -> RecurrentPPO:
-        return make_model(
+    def build(hidden_size: int) -> Learner:
+        return Learner(
             "MultiInputLstmPolicy",
             sizes,
             lstm_hidden_size=hidden_size,
@@ -86,150 +90,110 @@ def lstm_of(parameters: int, sizes: Sizes) -> RecurrentPPO:
             net_arch={"pi": [64], "vf": [64]},
         )
 
-    hidden_size = min(range(8, 257, 2), key=lambda h: abs(num_parameters(build(h)) - parameters))
-    return build(hidden_size)
+    low, high = 2, 512  # the number of parameters grows with the hidden size
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if build(middle).num_parameters > num_parameters else (middle, high)
+    return min(build(low), build(high), key=lambda learner: abs(learner.num_parameters - num_parameters))
 
 
-def rollout_and_update(model: RecurrentPPO) -> tuple[float, float]:
-    """Seconds of one rollout and of the update with it."""
-    began = time.perf_counter()
-    model.collect_rollouts(model.env, model.callback, model.rollout_buffer, model.n_steps)  # type: ignore
-    collected = time.perf_counter()
-    model.train()
-    return collected - began, time.perf_counter() - collected
-
-
-def compare_training(sizes: Sizes, threads: int) -> list[dict[str, Any]]:
-    torch.set_num_threads(threads)
-    rmc = make_model("RMCPolicy", sizes)
-    models = {
-        "MlpLstmPolicy": lstm_of(num_parameters(rmc), sizes),
+def compare_training(sizes: Sizes, threads: int) -> list[Row]:
+    rmc = Learner(RMCPolicy, sizes)
+    learners = {
+        "MlpLstmPolicy": lstm_of(rmc.num_parameters, sizes),
         "RMCPolicy": rmc,
-        "RMCPolicy, core=lstm": make_model("RMCPolicy", sizes, core="lstm"),
-        "RMCPolicy, core=gru": make_model("RMCPolicy", sizes, core="gru"),
+        "RMCPolicy, core=lstm": Learner(RMCPolicy, sizes, core="lstm"),
+        "RMCPolicy, core=gru": Learner(RMCPolicy, sizes, core="gru"),
     }
-    for model in models.values():
-        _, model.callback = model._setup_learn(10**9)  # type: ignore[attr-defined]
-        rollout_and_update(model)  # warm up
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
-    for _ in range(sizes.rounds):
-        for name, model in models.items():
-            times[name].append(rollout_and_update(model))
-    base = times["MlpLstmPolicy"]
+    with num_threads(threads):
+        turns = {name: learner.turn for name, learner in learners.items()}
+        times = take_turns(turns, 0, (sizes.rounds, sizes.rounds))
     steps = sizes.num_envs * sizes.n_steps
-    rows = []
-    for name, model in models.items():
-        totals = [sum(t) / sum(b) for t, b in zip(times[name], base, strict=True)]
-        rows.append(
-            {
-                "policy": name,
-                "threads": threads,
-                "parameters": num_parameters(model),
-                "rollout_us_per_step": 1e6 * statistics.median(t[0] for t in times[name]) / steps,
-                "update_us_per_step": 1e6 * statistics.median(t[1] for t in times[name]) / steps,
-                "time_of_mlp_lstm": statistics.median(totals),
-            }
-        )
-    return rows
-
-
-def steps_per_second(env: VecEnv, steps: int) -> float:
-    rng = np.random.default_rng(0)
-    actions = rng.integers(0, env.action_space.n, (steps, env.num_envs))  # type: ignore[attr-defined]
-    began = time.perf_counter()
-    for action in actions:
-        env.step(action)
-    return steps * env.num_envs / (time.perf_counter() - began)
-
-
-def compare_environments(sizes: Sizes, threads: int) -> list[dict[str, Any]]:
-    torch.set_num_threads(threads)
-    n = sizes.vec_envs
-    candidates: dict[str, VecEnv] = {
-        "make_vec_env": make_vec_env(MAZE, n, seed=0),
-        "BatchedVecEnv": BatchedVecEnv(envs.make(MAZE, num_envs=n), seed=0),
-    }
-    speeds: dict[str, list[float]] = {name: [] for name in candidates}
-    for env in candidates.values():
-        env.reset()
-        steps_per_second(env, sizes.vec_steps // 5)
-    for _ in range(sizes.rounds):
-        speeds["make_vec_env"].append(steps_per_second(candidates["make_vec_env"], sizes.vec_steps))
-        speeds["BatchedVecEnv"].append(steps_per_second(candidates["BatchedVecEnv"], 10 * sizes.vec_steps))
-    base = speeds["make_vec_env"]
     return [
         {
-            "environments": name,
-            "num_envs": n,
+            "policy": name,
             "threads": threads,
-            "steps_per_second": statistics.median(speed),
-            "times_make_vec_env": statistics.median(s / b for s, b in zip(speed, base, strict=True)),
+            "parameters": learner.num_parameters,
+            "rollout, µs a step": 1e6 * statistics.median(learner.rollouts[-sizes.rounds :]) / steps,
+            "update, µs a step": 1e6 * statistics.median(learner.updates[-sizes.rounds :]) / steps,
+            "time of MlpLstmPolicy": times_faster(times, "MlpLstmPolicy", name),
         }
-        for name, speed in speeds.items()
+        for name, learner in learners.items()
     ]
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    def show(value: Any) -> str:
-        if not isinstance(value, float):
-            return str(value)
-        return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+def stepper(env: VecEnv, steps: int) -> Callable[[], None]:
+    actions = np.random.default_rng(0).integers(0, 7, (steps, env.num_envs))
+    env.reset()
 
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([show(v) for v in row.values()] for row in rows)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    def run() -> None:
+        for action in actions:
+            env.step(action)
+
+    return run
 
 
-def machine() -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "stable_baselines3": stable_baselines3.__version__,
-        "sb3_contrib": sb3_contrib.__version__,
-        "gymnasium": gymnasium.__version__,
-        "processor": _processor(),
-        "cpus": os.cpu_count(),
-        "load": os.getloadavg()[0],
+def compare_environments(sizes: Sizes, threads: int) -> list[Row]:
+    num_envs, longer = sizes.vec_envs, 20
+    batched = BatchedVecEnv(envs.make(MAZE, num_envs=num_envs), seed=0)
+    steps = {"make_vec_env": sizes.vec_steps, "BatchedVecEnv": longer * sizes.vec_steps}
+    candidates = {
+        "make_vec_env": stepper(make_vec_env(MAZE, num_envs, seed=0), steps["make_vec_env"]),
+        "BatchedVecEnv": stepper(batched, steps["BatchedVecEnv"]),
     }
+    with num_threads(threads):
+        times = take_turns(candidates, 0, (sizes.rounds, sizes.rounds))
+    per_step = {name: [t / steps[name] / num_envs for t in ts] for name, ts in times.items()}
+    return [
+        {
+            "environments": name,
+            "number": num_envs,
+            "threads": threads,
+            "steps/s": 1 / statistics.median(ts),
+            "times make_vec_env": times_faster(per_step, name, "make_vec_env"),
+        }
+        for name, ts in per_step.items()
+    ]
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
+def targets(training: list[Row], environments: list[Row]) -> list[Row]:
+    rows = []
+    for row in training:
+        if row["policy"] == "RMCPolicy":
+            what = f"RMCPolicy's time of MlpLstmPolicy's, equal parameters, threads: {row['threads']}"
+            rows.append(target(what, row["time of MlpLstmPolicy"], at_most=1.5))
+    for row in environments:
+        if row["environments"] == "BatchedVecEnv":
+            what = (
+                f"BatchedVecEnv, {row['number']} environments, times make_vec_env, threads: {row['threads']}"
+            )
+            rows.append(target(what, row["times make_vec_env"], at_least=20))
+    return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, nothing is written")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of torch")
-    args = parser.parse_args()
+    args = parse(__doc__).parse_args()
+    machine = prepare(args)
     sizes = QUICK if args.quick else Sizes()
-    torch.set_flush_denormal(True)
-
-    def over_threads(compare: Callable[[Sizes, int], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        return [row for threads in args.threads for row in compare(sizes, threads)]
-
-    before = machine()
-    results = {
-        "command": "python benchmarks/sb3.py",
-        "machine": before,
-        "environment": MAZE,
-        "sizes": vars(sizes),
-        "training": over_threads(compare_training),
-        "environments": over_threads(compare_environments),
+    environments = [row for n in args.threads for row in compare_environments(sizes, n)]
+    training = [row for n in args.threads for row in compare_training(sizes, n)]
+    tables = {
+        "Targets": targets(training, environments),
+        "Training": training,
+        "Environments": environments,
     }
-    text = f"{table(results['training'])}\n\n{table(results['environments'])}\n"
-    print(text)
-    if not args.quick:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "sb3.json").write_text(json.dumps(results, indent=1) + "\n")
-        head = "Printed by `python benchmarks/sb3.py`; the machine and every number: `sb3.json`.\n\n"
-        (RESULTS / "sb3.md").write_text(head + text)
+    report = Report("sb3", machine, tables)
+    report.notes = [
+        f"Training: {MAZE} by BatchedVecEnv, {sizes.num_envs} environments, {sizes.n_steps} steps, "
+        f"batch_size {sizes.batch_size}, {sizes.n_epochs} epochs, actor and critic with a memory each, "
+        "everything else as RecurrentPPO has it. MlpLstmPolicy is its variant for dictionaries, "
+        "MultiInputLstmPolicy, with RMCPolicy's encoder and heads and the hidden size that makes the "
+        "parameters most nearly equal.",
+        "Environments: uniformly random actions, drawn beforehand; resets within the count.",
+        f"Medians over {sizes.rounds} interleaved rounds after two of warm-up; ratios within a round.",
+    ]
+    report.print()
+    report.write(args.out)
 
 
 if __name__ == "__main__":

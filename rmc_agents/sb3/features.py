@@ -36,24 +36,16 @@ class EncoderExtractor(BaseFeaturesExtractor):
         self, observation_space: spaces.Space[Any], features_dim: int = 128, normalize_images: bool = True
     ) -> None:
         super().__init__(observation_space, features_dim)
-        self.normalize_images = normalize_images
-        self.parts = _parts(observation_space)
+        self.prepare = {
+            key: _preparation(part, normalize_images) for key, part in parts(observation_space).items()
+        }
         self.encoder = Encoder(_prepared_space(observation_space), features_dim)
 
     def forward(self, observations: Any) -> Tensor:
         """What SB3's `preprocess_obs` made of observations [B, ...] -> [B, features_dim]."""
         if isinstance(observations, dict):
-            return self.encoder({k: self._prepare(space, observations[k]) for k, space in self.parts.items()})
-        return self.encoder(self._prepare(self.parts[""], observations))
-
-    def _prepare(self, space: spaces.Space[Any], x: Tensor) -> Tensor:
-        if is_grid(space):
-            x = x.permute(0, 2, 3, 1) if channels_first(space) else x
-            # Codes are whole numbers, so one between 0 and 1 has been divided by 255.
-            return torch.where(x < 1, x * 255, x).round()
-        if is_image_space(space) and self.normalize_images:
-            return (x * 255).round()  # the encoder divides by itself
-        return x.flatten(1) if not isinstance(space, spaces.Box) else x
+            return self.encoder({key: prepare(observations[key]) for key, prepare in self.prepare.items()})
+        return self.encoder(self.prepare[""](observations))
 
 
 def is_grid(space: spaces.Space[Any]) -> bool:
@@ -88,12 +80,43 @@ def _channels_last(space: spaces.Space[Any]) -> spaces.Space[Any]:
     return spaces.Box(low, high, dtype=space.dtype.type)  # type: ignore[union-attr]
 
 
-def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
+def parts(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
+    """The parts of a `Dict`, or the space itself under no name."""
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
 
 
+def _preparation(space: spaces.Space[Any], normalize_images: bool) -> Callable[[Tensor], Tensor]:
+    """What makes an encoder's input of what SB3's `preprocess_obs` gives."""
+    if is_grid(space):
+        return _turned_codes if channels_first(space) else _codes
+    if is_image_space(space) and normalize_images:
+        return _pixels
+    return _same if isinstance(space, spaces.Box) else _flat
+
+
+def _codes(x: Tensor) -> Tensor:
+    # Codes are whole numbers, so one between 0 and 1 has been divided by 255.
+    return torch.where(x < 1, x * 255, x).round()
+
+
+def _turned_codes(x: Tensor) -> Tensor:
+    return _codes(x.permute(0, 2, 3, 1))
+
+
+def _pixels(x: Tensor) -> Tensor:
+    return (x * 255).round()  # the encoder divides by itself
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.flatten(1)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
 def _prepared_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """The space of what `_prepare` gives: SB3 has made vectors of whole numbers already."""
+    """The space of what `_preparation` gives: SB3 has made vectors of whole numbers already."""
     if isinstance(space, spaces.Dict):
         return map_parts(_prepared_space, space)
     if isinstance(space, spaces.Box):

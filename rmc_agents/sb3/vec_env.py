@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 from torch import Tensor
 
 from rmc_agents.rollout import BatchedEnv
-from rmc_agents.sb3.features import map_parts
+from rmc_agents.sb3.features import map_parts, parts
 
 _ACTION_DTYPES = {spaces.Discrete: torch.int64, spaces.MultiDiscrete: torch.int64}
 
@@ -41,7 +41,7 @@ class BatchedVecEnv(VecEnv):
 
     def __init__(self, env: BatchedEnv, seed: int | None = None) -> None:
         self.env = env
-        self._turned = {key for key, space in _parts(env.observation_space).items() if _to_be_turned(space)}
+        self._turned = {key for key, space in parts(env.observation_space).items() if _to_be_turned(space)}
         super().__init__(env.num_envs, _turn(env.observation_space), env.action_space)
         self._action_dtype = _ACTION_DTYPES.get(type(env.action_space), torch.float32)  # type: ignore[arg-type]
         self._actions: Tensor | None = None
@@ -163,10 +163,6 @@ def _turn(space: spaces.Space[Any]) -> spaces.Space[Any]:
 def _numpy(tensor: Tensor) -> NDArray[Any]:
     """A writable copy."""
     return tensor.cpu().numpy().copy()
-
-
-def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
-    return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
 
 
 def _to_be_turned(space: spaces.Space[Any]) -> bool:
