@@ -17,33 +17,59 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.base import BatchedEnv, EnvironmentFailed, Obs, StateNotSaved, Transition
+from envs.workers import Workers
 
 Path = tuple[str | int, ...]
 
 
 class Watched(gymnasium.Wrapper):
-    """Says which environment it was, when one raises."""
+    """Says which environment it was, when one raises, or gives what its own space or type rules out."""
 
     def __init__(self, env: gymnasium.Env, index: int, name: str) -> None:
         super().__init__(env)
         self._who = f"environment {index} ({name})"
         self._steps = 0
+        try:
+            self._parts = list(_leaves(env.observation_space))
+        except ValueError:  # told by `GymnasiumEnvs`, once
+            self._parts = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         self._steps = 0
         try:
-            return super().reset(seed=seed, options=options)
+            obs, info = super().reset(seed=seed, options=options)
         except Exception as error:
             raise EnvironmentFailed(f"{self._who} raised in reset: {error!r}") from error
+        self._check(obs)
+        return obs, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
         self._steps += 1
         try:
-            return super().step(action)
+            obs, reward, terminated, truncated, info = super().step(action)
         except Exception as error:
             raise EnvironmentFailed(
                 f"{self._who} raised at step {self._steps} of its episode: {error!r}"
             ) from error
+        self._check(obs)
+        paid: Any = reward
+        if np.ndim(paid) or np.asarray(paid).dtype.kind not in "biuf":
+            raise self._failed(f"gave {reward!r} as a reward, where a number was expected")
+        return obs, reward, terminated, truncated, info
+
+    def _check(self, obs: Any) -> None:
+        """Raise EnvironmentFailed unless an observation has its space's shapes and kinds of numbers."""
+        for path, space in self._parts:
+            try:
+                x = _at(obs, path)
+                if type(x) is not np.ndarray or x.dtype != space.dtype or x.shape != space.shape:
+                    _require_alike(space, np.asarray(x))
+            except (ValueError, TypeError, LookupError) as error:
+                what = f"observation {_key(path)}".strip()
+                raise self._failed(f"gave an {what} that is not of its space: {error}") from error
+
+    def _failed(self, what: str) -> EnvironmentFailed:
+        return EnvironmentFailed(f"{self._who} {what}, at step {self._steps} of its episode")
 
 
 def watched(build: Callable[[], gymnasium.Env], index: int, name: str) -> Callable[[], gymnasium.Env]:
@@ -167,6 +193,10 @@ class GymnasiumEnvs(BatchedEnv):
     def load_state_dict(self, state: dict[str, Any]) -> Obs:
         raise StateNotSaved(f"{self.tasks[0]} is a Gymnasium environment, which cannot take a state")
 
+    def news(self) -> list[str]:
+        """What happened since it was last asked, such as an environment that was started again."""
+        return self.env.news() if isinstance(self.env, Workers) else []
+
     def close(self) -> None:
         self.env.close()
 
@@ -193,7 +223,13 @@ class GymnasiumEnvs(BatchedEnv):
         """Our own copy of each leaf of a batch of observations, in the type that its tensor will have."""
         arrays = []
         for path, space in self._leaves:
-            array = _from_space(space, np.asarray(_at(obs, path)))
+            raw = np.asarray(_at(obs, path))
+            if raw.shape != (self.num_envs, *(space.shape or ())):
+                raise EnvironmentFailed(
+                    f"{self.tasks[0]} gave observations {_key(path)} of shape {raw.shape}, expected "
+                    f"{(self.num_envs, *(space.shape or ()))}, at step {self._steps} of the batch"
+                )
+            array = _from_space(space, raw)
             self._require_number(f"observation {_key(path)}".strip(), array)
             arrays.append(array)
         return arrays
@@ -225,13 +261,27 @@ class GymnasiumEnvs(BatchedEnv):
         return None
 
     def _require_number(self, what: str, array: NDArray) -> None:
-        if array.dtype.kind == "f" and np.isnan(array).any():
-            environment, *position = np.argwhere(np.isnan(array))[0].tolist()
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            environment, *position = np.argwhere(~np.isfinite(array))[0].tolist()
             at = f" at {position}" if position else ""
+            number = "NaN" if np.isnan(array[(environment, *position)]) else "infinity"
             raise EnvironmentFailed(
-                f"environment {environment} ({self.tasks[0]}) gave a {what} of NaN{at}, "
+                f"environment {environment} ({self.tasks[0]}) gave a {what} of {number}{at}, "
                 f"at step {self._steps} of the batch"
             )
+
+
+def _require_alike(space: spaces.Space, x: NDArray) -> None:
+    """Raise ValueError unless an observation that is not exactly of its space's type can be taken for one."""
+    if x.shape != space.shape:
+        raise ValueError(f"shape {x.shape}, expected {space.shape}")
+    kind = np.dtype(space.dtype).kind
+    if x.dtype.kind not in "biuf" or (x.dtype.kind == "f" and kind != "f"):
+        raise ValueError(f"type {x.dtype}, expected {space.dtype}")
+    if kind in "iu" and x.size:
+        info = np.iinfo(np.dtype(space.dtype))  # type: ignore[arg-type]
+        if x.min() < info.min or x.max() > info.max:
+            raise ValueError(f"numbers up to {x.max()}, too large for {space.dtype}")
 
 
 def _leaves(space: spaces.Space, path: Path = ()) -> Iterator[tuple[Path, spaces.Space]]:

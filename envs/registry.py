@@ -18,6 +18,7 @@ from envs.gymnasium_adapter import GymnasiumEnvs, watched
 from envs.minigrid_memory import MemoryMazes, Seeding
 from envs.minigrid_tables import MazeSpec
 from envs.recall import Recall
+from envs.workers import Workers
 
 Vectorization = Literal["auto", "sync", "async"]
 
@@ -93,6 +94,8 @@ def make(
     num_envs: int = 1,
     device: str | torch.device = "cpu",
     vectorization: Vectorization = "auto",
+    env_timeout: float = 300.0,
+    restart_crashed: bool = False,
     **options: Any,
 ) -> BatchedEnv:
     """A batch of environments.
@@ -103,8 +106,10 @@ def make(
         num_envs: B.
         device: where observations appear and actions are expected.
         vectorization: "auto" is the native implementation where there is one (the Memory mazes and `rmc/`)
-            and "sync" elsewhere; "sync" and "async" ask for Gymnasium's SyncVectorEnv or
-            AsyncVectorEnv around single environments.
+            and "sync" elsewhere; "sync" is Gymnasium's SyncVectorEnv around single environments, "async"
+            gives each a process of its own (`envs.workers`).
+        env_timeout: async: seconds after which an environment that does not answer has failed.
+        restart_crashed: async: start an environment again that hung, raised or died.
         options: the task's own: for the mazes `view_size`, `actions` (3 or 7) and natively `seeding`;
             for other ids whatever the environment's constructor takes.
 
@@ -115,6 +120,11 @@ def make(
         raise ValueError(f"num_envs={num_envs}: expected 1 or more")
     if vectorization not in ("auto", "sync", "async"):
         raise ValueError(f"vectorization={vectorization!r}: expected 'auto', 'sync' or 'async'")
+    if restart_crashed and vectorization != "async":
+        raise ValueError(
+            "only environments in processes of their own can be started again: ask for vectorization='async', "
+            f"not {vectorization!r}"
+        )
     build = native(env_id)
     if build is not None and vectorization == "auto":
         known = [name for name in inspect.signature(build).parameters if name not in ("num_envs", "device")]
@@ -130,9 +140,13 @@ def make(
         return GymnasiumEnvs(gymnasium.make_vec(env_id, num_envs=num_envs, **options), device, name=env_id)
     build_one = farama(env_id, **options)
     makers = [watched(build_one, i, env_id) for i in range(num_envs)]
-    kind = gymnasium.vector.AsyncVectorEnv if vectorization == "async" else gymnasium.vector.SyncVectorEnv
+    batch: gymnasium.vector.VectorEnv = (
+        Workers(makers, env_id, env_timeout, restart_crashed)
+        if vectorization == "async"
+        else gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
+    )
     return GymnasiumEnvs(
-        kind(makers, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP),
+        batch,
         device,
         name=env_id,
         # MiniGrid pays for reaching the goal and for nothing else.

@@ -57,7 +57,11 @@ class RunConfig:
     num_envs: int = 32
     """Environments that move together."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
-    """auto: on the device where the task is native, else sync; sync, async: Gymnasium's own, for any id."""
+    """auto: on the device where the task is native, else sync; sync, async: for any id; async gives each a process of its own."""
+    env_timeout: float = 300.0
+    """async: seconds after which an environment that does not answer has failed."""
+    restart_crashed_envs: bool = False
+    """async: start an environment again that hung, raised or died, instead of stopping the run."""
 
     core: str = "rmc"
     """Memory core: rmc, lstm, gru, rnn, feedforward (no memory: the control), or your own in CORES."""
@@ -91,6 +95,13 @@ class RunConfig:
     """Where to save; runs/ENV-CORE-SEED if not given."""
     resume: Path | None = None
     """A run folder to go on with, from its newest whole checkpoint; all else is taken from there, but for
-    --total-steps, --device, --threads and --checkpoint-seconds."""
+    --total-steps, --device, --threads, --checkpoint-seconds and the like."""
+    auto_resume: bool = False
+    """Go on with --run-dir if it holds a run, else start one there: a job that may be stopped at any time is
+    started again with the same command."""
+    may_change: tuple[str, ...] = ()
+    """Flags that a resumed run may have otherwise, such as `--may-change learning-rate gamma`."""
     checkpoint_seconds: float = 60.0
     """How often to save; the end is always saved."""
+    keep_checkpoints: int = 3
+    """How many of the newest checkpoints to keep, beside the best one and those that were evaluated."""
