@@ -5,10 +5,16 @@
 
 Both sides: MiniGrid-MemoryS13-v0, 32 environments, rollouts of 128 steps, minibatches of 512 transitions, 4
 epochs. Iterations (a rollout and the update with it) take turns.
+
+How fast the other side is depends on how often episodes end, so two phases of training are measured. In the
+*beginning* the policy is random and few episodes end. *Walking* is most of training: every agent soon walks
+straight to the junction, and episodes take some 8 steps. There the environments are made to walk like that,
+whatever the policy draws, so that nobody has to be trained first; all else is as in training.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 import warnings
@@ -16,13 +22,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from common import COLOURS, Report, Row, num_threads, parse, prepare, target
 from matplotlib.figure import Figure
 from minigrid.wrappers import ImgObsWrapper
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 import envs
@@ -30,6 +37,8 @@ from rmc_agents import ActorCritic, PPOConfig, Trainer
 
 MAZE = "MiniGrid-MemoryS13-v0"
 HIDDEN_SIZE = 128
+AHEAD, EMPTY, LEFT, FORWARD = (3, 5), 1, 0, 2  # the cell before the agent, its code, two actions
+PHASES = ("walking", "beginning")
 RMC_4X64 = {"num_slots": 4, "num_heads": 4, "head_size": 16}
 SHARED, SEPARATE = "sb3-contrib LSTM(128), one shared", "sb3-contrib LSTM(128), its default"
 SHARED_OPTIONS = {"shared_lstm": True, "enable_critic_lstm": False, "net_arch": {"pi": [64], "vf": [64]}}
@@ -79,38 +88,55 @@ class Stopwatch:
 
 
 class TimedEnv:
-    """Our environments, with a stopwatch on `step`."""
+    """Our environments, with a stopwatch on `step`; they walk straight to a choice if `walks`."""
 
-    def __init__(self, env: envs.BatchedEnv) -> None:
-        self.env, self.watch = env, Stopwatch()
+    def __init__(self, env: envs.BatchedEnv, walks: bool) -> None:
+        self.env, self.walks, self.watch = env, walks, Stopwatch()
+
+    def reset(self, seed: int | None = None) -> Any:
+        self.obs: Any = self.env.reset(seed)
+        return self.obs
 
     def step(self, actions: torch.Tensor) -> envs.Transition:
-        return self.watch.time(self.env.step, actions)
+        if self.walks:
+            actions = torch.where(self.obs["image"][:, AHEAD[0], AHEAD[1], 0] == EMPTY, FORWARD, LEFT)
+        step = self.watch.time(self.env.step, actions)
+        self.obs = step.obs
+        return step
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.env, name)
 
 
 class TimedVecEnv(VecEnvWrapper):
-    """SB3's environments, with a stopwatch on `step`."""
+    """The same for SB3's."""
 
-    watch = Stopwatch()
+    def __init__(self, venv: VecEnv, walks: bool) -> None:
+        super().__init__(venv)
+        self.walks, self.watch = walks, Stopwatch()
 
     def reset(self) -> VecEnvObs:
-        return self.venv.reset()
+        self.obs: Any = self.venv.reset()
+        return self.obs
 
     def step_async(self, actions: Any) -> None:
+        if self.walks:
+            actions = np.where(self.obs[:, AHEAD[0], AHEAD[1], 0] == EMPTY, FORWARD, LEFT)
         self.watch.time(self.venv.step_async, actions)
 
     def step_wait(self) -> VecEnvStepReturn:
-        return self.watch.time(self.venv.step_wait)
+        result = self.watch.time(self.venv.step_wait)
+        self.obs = result[0]
+        return result
 
 
 class Ours:
     """Our trainer; an iteration is `Trainer.iterate`, as in `python train/ppo.py`."""
 
-    def __init__(self, core: str, options: dict[str, int], sizes: Sizes, bptt_length: int) -> None:
-        env: Any = TimedEnv(envs.make(MAZE, sizes.num_envs))
+    def __init__(
+        self, core: str, options: dict[str, int], sizes: Sizes, bptt_length: int, walks: bool
+    ) -> None:
+        env: Any = TimedEnv(envs.make(MAZE, sizes.num_envs), walks)
         agent = ActorCritic(env.observation_space, env.action_space, core, options)
         config = PPOConfig(
             total_steps=10**9,
@@ -133,9 +159,9 @@ class Ours:
 class Sb3:
     """RecurrentPPO as its users set it up, at our sizes."""
 
-    def __init__(self, sizes: Sizes, shared: bool) -> None:
-        env = TimedVecEnv(make_vec_env(MAZE, sizes.num_envs, seed=0, wrapper_class=ImgObsWrapper))
-        env.watch = self.watch = Stopwatch()
+    def __init__(self, sizes: Sizes, shared: bool, walks: bool) -> None:
+        env = TimedVecEnv(make_vec_env(MAZE, sizes.num_envs, seed=0, wrapper_class=ImgObsWrapper), walks)
+        self.watch = env.watch
         self.sizes = sizes
         self.model = RecurrentPPO(
             "MlpLstmPolicy",
@@ -163,24 +189,24 @@ class Sb3:
         return Seconds(environment, collected - began - environment, time.perf_counter() - collected)
 
 
-def candidates(sizes: Sizes) -> dict[str, Ours | Sb3]:
+def candidates(sizes: Sizes, walks: bool) -> dict[str, Ours | Sb3]:
     """Everything that is measured, by name: ours at our default BPTT length and over the whole rollout."""
     short, whole = min(PPOConfig.bptt_length, sizes.num_steps), sizes.num_steps
     lstm = {"hidden_size": HIDDEN_SIZE}
     return {
-        SEPARATE: Sb3(sizes, shared=False),
-        SHARED: Sb3(sizes, shared=True),
-        "RMC 4x64": Ours("rmc", RMC_4X64, sizes, short),
-        "LSTM(128)": Ours("lstm", lstm, sizes, short),
-        f"RMC 4x64, BPTT {whole}": Ours("rmc", RMC_4X64, sizes, whole),
-        f"LSTM(128), BPTT {whole}": Ours("lstm", lstm, sizes, whole),
+        SEPARATE: Sb3(sizes, False, walks),
+        SHARED: Sb3(sizes, True, walks),
+        "RMC 4x64": Ours("rmc", RMC_4X64, sizes, short, walks),
+        "LSTM(128)": Ours("lstm", lstm, sizes, short, walks),
+        f"RMC 4x64, BPTT {whole}": Ours("rmc", RMC_4X64, sizes, whole, walks),
+        f"LSTM(128), BPTT {whole}": Ours("lstm", lstm, sizes, whole, walks),
     }
 
 
-def measure(sizes: Sizes, threads: int) -> list[Row]:
+def measure(sizes: Sizes, phase: str, threads: int) -> list[Row]:
     """Iterations in turns; a row for each candidate."""
     with num_threads(threads):
-        runs = candidates(sizes)
+        runs = candidates(sizes, walks=phase == "walking")
         times: dict[str, list[Seconds]] = {name: [] for name in runs}
         for number in range(sizes.rounds + 1):
             for name, run in runs.items():
@@ -190,7 +216,7 @@ def measure(sizes: Sizes, threads: int) -> list[Row]:
     steps = sizes.num_envs * sizes.num_steps
     rows = []
     for name, run in runs.items():
-        row: Row = {"agent": name, "threads": threads, "parameters": run.parameters}
+        row: Row = {"phase": phase, "agent": name, "threads": threads, "parameters": run.parameters}
         row["steps/s"] = steps / statistics.median(sum(seconds) for seconds in times[name])
         for part in Seconds._fields:
             row[f"{part} s"] = statistics.median(getattr(seconds, part) for seconds in times[name])
@@ -202,26 +228,27 @@ def measure(sizes: Sizes, threads: int) -> list[Row]:
 
 
 def targets(rows: Sequence[Row], quick: bool) -> list[Row]:
-    found = {} if quick else {(row["agent"], row["threads"]): row for row in rows}
+    found = {} if quick else {(row["phase"], row["agent"], row["threads"]): row for row in rows}
     return [
         target(
-            f"{agent} against sb3-contrib's LSTM(128) ({label}), threads={n}: times as many steps/s",
-            found.get((agent, n), {}).get(f"times sb3 {label}"),
+            f"{agent} against sb3-contrib's LSTM(128) ({label}), {phase}, threads={n}: times its steps/s",
+            found.get((phase, agent, n), {}).get(f"times sb3 {label}"),
             at_least=wanted,
         )
         for agent, wanted in (("RMC 4x64", 10.0), ("LSTM(128)", 20.0))
+        for phase in PHASES
         for label in ("default", "shared")
         for n in (1, 2)
     ]
 
 
 def plot(rows: Sequence[Row]) -> Figure:
-    """Microseconds of an environment step, stacked by where they go; a panel for each number of threads."""
+    """Microseconds of an environment step, stacked by where they go; a panel per phase and threads."""
     threads = sorted({row["threads"] for row in rows})
-    figure = Figure(figsize=(7.5 * len(threads), 4), layout="constrained")
-    panels = figure.subplots(1, len(threads), sharex=True, squeeze=False)[0]
-    for axes, n in zip(panels, threads, strict=True):
-        own = [row for row in rows if row["threads"] == n][::-1]
+    figure = Figure(figsize=(7.5 * len(threads), 3.5 * len(PHASES)), layout="constrained")
+    panels = figure.subplots(len(PHASES), len(threads), sharex=True, squeeze=False)
+    for axes, (phase, n) in zip(panels.flat, itertools.product(PHASES, threads), strict=True):
+        own = [row for row in rows if (row["phase"], row["threads"]) == (phase, n)][::-1]
         left = [0.0] * len(own)
         for part, colour in zip(Seconds._fields, COLOURS, strict=False):
             # Shares of the median iteration, so that the bar is as long as its steps/s say.
@@ -233,8 +260,8 @@ def plot(rows: Sequence[Row]) -> Figure:
             axes.annotate(f" {row['steps/s']:,.0f} steps/s", (left[y], y), va="center", fontsize=8)
         axes.set_xlim(0, 1.25 * max(1e6 / row["steps/s"] for row in rows))
         axes.set_xlabel("time of an environment step [microseconds]")
-        axes.set_title(f"{MAZE}, {n} thread{'s' * (n > 1)}", loc="left")
-    panels[0].legend(loc="lower right")
+        axes.set_title(f"{MAZE}, {phase}, {n} thread{'s' * (n > 1)}", loc="left")
+    panels[0, 0].legend(loc="lower right")
     return figure
 
 
@@ -245,13 +272,17 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="stable_baselines3")
     sizes = QUICK if args.quick else Sizes()
     threads = args.threads[:1] if args.quick else args.threads
-    rows = [row for n in threads for row in measure(sizes, n)]
+    rows = [row for phase in PHASES for n in threads for row in measure(sizes, phase, n)]
     report = Report("training", machine, {"Targets": targets(rows, args.quick), "Training": rows})
     report.notes = [
         f"{MAZE}, {sizes.num_envs} environments, {sizes.num_steps} steps, minibatches of "
         f"{sizes.minibatch_size} transitions, {sizes.epochs} epochs: "
         f"{sizes.epochs * sizes.num_envs * sizes.num_steps // sizes.minibatch_size} gradient steps an "
         f"iteration on both sides. Medians over {sizes.rounds} interleaved iterations after one of warm-up.",
+        "beginning: the policy acts, at random yet. walking: the environments walk straight to a choice "
+        "whatever it draws, as agents do through most of training, so that episodes take about 8 steps. "
+        "sb3-contrib runs a sequence as one operation while no episode begins in a minibatch, step by step "
+        "where one does; and MiniGrid's resets cost as much as many steps.",
         "sb3-contrib: RecurrentPPO('MlpLstmPolicy'), LSTM of 128, on `make_vec_env` (DummyVecEnv) with "
         "MiniGrid's ImgObsWrapper, the cheapest observation its users take; denormals are flushed for it "
         "too. `default` has an LSTM each for actor and critic and heads of two hidden layers; `shared` is "
