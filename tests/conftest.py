@@ -16,7 +16,10 @@ def _quick_and_repeatable() -> None:
     torch.manual_seed(0)
 
 
-SMALL: dict[str, dict[str, int]] = {"rmc": {"num_slots": 4, "num_heads": 2, "head_size": 8}}
+SMALL: dict[str, dict[str, int]] = {
+    "rmc": {"num_slots": 4, "num_heads": 2, "head_size": 8},
+    "dnc": {"hidden_size": 32, "num_rows": 4, "row_size": 8, "num_reads": 1},
+}
 """Options that keep a core small and quick; the others get `hidden_size` 32 where they have one."""
 
 

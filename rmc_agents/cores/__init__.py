@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rmc_agents.cores.base import HoistedCore, MemoryCore, State, map_state, reset_rows
+from rmc_agents.cores.dnc import DNC
 from rmc_agents.cores.feedforward import Feedforward
 from rmc_agents.cores.gated import GRU, LSTM, RNN
 from rmc_agents.cores.rmc import RMC
@@ -17,6 +18,7 @@ CORES: dict[str, type[MemoryCore]] = {
     "lstm": LSTM,
     "gru": GRU,
     "rnn": RNN,
+    "dnc": DNC,
     "feedforward": Feedforward,
 }
 
@@ -56,6 +58,7 @@ def _hint(word: str, choices: Mapping[str, Any]) -> str:
 
 __all__ = [
     "CORES",
+    "DNC",
     "GRU",
     "LSTM",
     "RMC",

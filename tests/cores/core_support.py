@@ -10,7 +10,10 @@ from torch import Tensor
 from rmc_agents.cores import MemoryCore, State, core_options, make_core, map_state, reset_rows
 from tests.conftest import small_options
 
-TINY = {"rmc": {"num_slots": 3, "num_heads": 2, "head_size": 2}}
+TINY = {
+    "rmc": {"num_slots": 3, "num_heads": 2, "head_size": 2},
+    "dnc": {"hidden_size": 4, "num_rows": 3, "row_size": 2, "num_reads": 2},
+}
 
 
 def tiny_core(
