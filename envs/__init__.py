@@ -8,6 +8,7 @@ from envs.base import BatchedEnv, EnvironmentFailed, Obs, StateNotSaved, Transit
 from envs.gymnasium_adapter import GymnasiumEnvs
 from envs.minigrid_memory import MemoryMazes
 from envs.minigrid_tables import MazeSpec, best_possible
+from envs.nth_farthest import NthFarthest
 from envs.recall import Recall
 from envs.registry import MEMORY_MAZES, NATIVE, farama, make, native, register
 
@@ -19,6 +20,7 @@ __all__ = [
     "GymnasiumEnvs",
     "MazeSpec",
     "MemoryMazes",
+    "NthFarthest",
     "Obs",
     "Recall",
     "StateNotSaved",

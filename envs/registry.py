@@ -17,6 +17,7 @@ from envs.base import BatchedEnv
 from envs.gymnasium_adapter import GymnasiumEnvs, watched
 from envs.minigrid_memory import MemoryMazes, Seeding
 from envs.minigrid_tables import MazeSpec
+from envs.nth_farthest import NthFarthest
 from envs.recall import Recall
 from envs.workers import Workers
 
@@ -122,8 +123,8 @@ def make(
         raise ValueError(f"vectorization={vectorization!r}: expected 'auto', 'sync' or 'async'")
     if restart_crashed and vectorization != "async":
         raise ValueError(
-            "only environments in processes of their own can be started again: ask for vectorization='async', "
-            f"not {vectorization!r}"
+            "only environments in processes of their own can be started again: ask for "
+            f"vectorization='async', not {vectorization!r}"
         )
     build = native(env_id)
     if build is not None and vectorization == "auto":
@@ -233,6 +234,7 @@ def _require_known(env_id: str) -> None:
 
 
 register("rmc/Recall-v0", Recall)
+register("rmc/NthFarthest-v0", NthFarthest)
 register("rmc/Memory-v0", memory)
 for _maze in MEMORY_MAZES:
     _build = _named_mazes(_maze)

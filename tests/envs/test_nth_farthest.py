@@ -1,0 +1,87 @@
+"""Nth Farthest: answers against a plain sort, the questions' distribution, the shortcut that gives 2/T."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs import NthFarthest
+from envs.nth_farthest import draw_questions
+
+
+@given(
+    num_objects=st.integers(2, 9),
+    num_dims=st.integers(1, 5),
+    seed=st.integers(0, 2**31),
+    data=st.data(),
+)
+@settings(max_examples=40, deadline=None)
+def test_answers_by_a_plain_sort(num_objects: int, num_dims: int, seed: int, data: st.DataObject) -> None:
+    max_rank = data.draw(st.integers(1, num_objects))
+    generator = torch.Generator().manual_seed(seed)
+    questions = draw_questions(
+        5, num_objects=num_objects, num_dims=num_dims, max_rank=max_rank, generator=generator
+    )
+    for row in range(5):
+        shown = questions.inputs[:, row].double().numpy()
+        vectors = shown[:, :num_dims]
+        labels, ranks, references = (part.argmax(1) for part in np.split(shown[:, num_dims:], 3, axis=1))
+        assert sorted(labels) == list(range(num_objects))
+        assert len(set(ranks)) == len(set(references)) == 1, "the question is the same at every step"
+        n, m = int(ranks[0]), int(references[0])
+        assert n == questions.ranks[row] < max_rank
+        at = int(np.flatnonzero(labels == m)[0])
+        for t in range(num_objects):
+            assert questions.answerable[t, row] == (t >= at)
+            if t >= at:
+                by_distance = sorted(range(t + 1), key=lambda i: -np.linalg.norm(vectors[i] - vectors[at]))
+                assert questions.answers_so_far[t, row] == labels[by_distance[min(n, t)]]
+        assert questions.answers[row] == questions.answers_so_far[-1, row]
+
+
+def test_the_distribution_is_the_papers() -> None:
+    questions = draw_questions(20_000, generator=torch.Generator().manual_seed(0))
+    assert questions.inputs.shape == (8, 20_000, 40)
+    vectors = questions.inputs[..., :16]
+    assert vectors.abs().max() <= 1
+    assert abs(vectors.mean()) < 0.005
+    assert abs(vectors.var() - 1 / 3) < 0.005
+    for part in questions.inputs[0, :, 16:].split(8, dim=-1):
+        assert (part.mean(0) - 1 / 8).abs().max() < 0.012  # each label, n and m equally often
+    answers = torch.bincount(questions.answers, minlength=8) / 20_000
+    assert (answers - 1 / 8).abs().max() < 0.012, "no label is a better guess than another"
+
+
+def test_the_shortcut_is_worth_two_in_eight() -> None:
+    """m itself where n asks for distance 0, anything but m elsewhere: 25 % without comparing vectors."""
+    questions = draw_questions(20_000, generator=torch.Generator().manual_seed(1))
+    m = questions.inputs[0, :, -8:].argmax(1)
+    guess = torch.where(questions.ranks == 7, m, (m + 1) % 8)
+    right = (guess == questions.answers).float().mean()
+    assert abs(right - 0.25) < 0.012
+    assert (questions.answers == m)[questions.ranks == 7].all()
+
+
+def test_an_episode() -> None:
+    env = NthFarthest(64, num_objects=4, num_dims=3)
+    obs = env.reset(seed=5)
+    for _ in range(2):
+        answers = env._questions.answers
+        for t in range(3):
+            assert torch.equal(obs, env._questions.inputs[t])
+            step = env.step(answers)
+            assert not (step.terminated | step.truncated | step.success).any()
+            assert not step.reward.any()
+            obs = step.obs
+        given = torch.where(torch.arange(64) < 40, answers, (answers + 1) % 4)
+        step = env.step(given)
+        assert step.terminated.all()
+        assert step.reward.tolist() == [1.0] * 40 + [0.0] * 24
+        obs = step.obs
+
+
+@pytest.mark.parametrize("bad", [{"num_objects": 1}, {"num_dims": 0}, {"max_rank": 9}, {"num_envs": 0}])
+def test_numbers_that_do_not_fit(bad: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        NthFarthest(**bad)
