@@ -186,9 +186,11 @@ class NthFarthest(BatchedEnv):
 
     def load_state_dict(self, state: dict[str, Any]) -> Tensor:
         saved = Questions(*(x.to(self.device) for x in state["questions"]))
+        if len(saved.answers) != self.num_envs:
+            raise ValueError(f"a state of {len(saved.answers)} environments: expected {self.num_envs}")
         if saved.inputs.shape != self._questions.inputs.shape:
             shapes = tuple(saved.inputs.shape), tuple(self._questions.inputs.shape)
-            raise ValueError(f"a state of shape {shapes[0]}: expected {shapes[1]}")
+            raise ValueError(f"a state of objects and numbers {shapes[0]}: expected {shapes[1]}")
         self._questions, self._time, self._begun = saved, state["time"], True
         if self._generator is not None:
             self._generator.set_state(state["generator"].cpu())
