@@ -165,17 +165,15 @@ class Workers(VectorEnv):
         words = [self._seed, row, self.restarts]
         seed = None if self._seed is None else int(np.random.SeedSequence(words).generate_state(1)[0])
         worker.pipe.send(("reset", {"seed": seed, "options": None}))
+        answer: list[Any] = [False, f"did not answer within {self.timeout:g} seconds"]
         try:
-            if not worker.pipe.poll(self.timeout):
-                raise self._failed(
-                    row, f"did not answer within {self.timeout:g} seconds of being started again"
-                )
-            good, answer = worker.pipe.recv()
+            if worker.pipe.poll(self.timeout):
+                answer = list(worker.pipe.recv())
         except (EOFError, OSError):
-            answer = worker.epitaph()
+            answer = [False, worker.epitaph()]
+        good, first = answer
         if not good:
-            raise self._failed(row, f"was started again, and then {answer}")
-        first: tuple[Any, dict[str, Any]] = answer
+            raise self._failed(row, f"was started again, and then {first}")
         return first
 
     def _failed(self, row: int, reason: str) -> EnvironmentFailed:

@@ -57,7 +57,8 @@ class RunConfig:
     num_envs: int = 32
     """Environments that move together."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
-    """auto: on the device where the task is native, else sync; sync, async: for any id; async gives each a process of its own."""
+    """auto: on the device where the task is native, else sync; sync, async: single environments, for any id;
+    async gives each a process of its own."""
     env_timeout: float = 300.0
     """async: seconds after which an environment that does not answer has failed."""
     restart_crashed_envs: bool = False

@@ -7,15 +7,18 @@ runs/NAME/log.jsonl     {"step": 4096, "time/fps": 8000.0, ...} an iteration, or
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO, Any
 
 from rmc_agents.checkpoint import write_atomically
 
 
 class RunLog:
-    """Writes figures by their step. A full disk costs figures, never the training.
+    """Writes figures by their step, at once. A full disk costs figures, never the training.
 
     Args:
         run_dir: the run folder.
@@ -24,53 +27,65 @@ class RunLog:
     """
 
     def __init__(self, run_dir: Path, step: int, note: Callable[[str], None]) -> None:
-        from torch.utils.tensorboard import (
-            SummaryWriter,  # half a second that `import rmc_agents` need not pay
-        )
-
         self.note, self.failed = note, False
-        folder = run_dir / "tensorboard"
-        began = folder.is_dir() and any(folder.iterdir())
-        # TensorBoard drops what earlier files say about this step and later ones.
-        self.writer = SummaryWriter(folder, purge_step=step + 1 if began else None)
         path = run_dir / "log.jsonl"
         _drop_after(path, step)
-        self.file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        self.lines: IO[bytes] = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        folder = run_dir / "tensorboard"
+        folder.mkdir(exist_ok=True)
+        before = len(list(folder.glob("events.*")))
+        # TensorBoard reads the files in the order of their names, whatever the clocks of two machines say.
+        name = f"events.out.tfevents.{before:06d}.{int(time.time())}"
+        self.events: IO[bytes] = open(folder / name, "ab", buffering=0)  # noqa: SIM115
+        self._event(file_version="brain.Event:2")
+        if before:
+            from tensorboard.compat.proto.event_pb2 import SessionLog
+
+            # TensorBoard drops what earlier files say about this step and later ones.
+            self._event(session_log=SessionLog(status=SessionLog.START), step=step + 1)
 
     def figures(self, step: int, figures: Mapping[str, float]) -> None:
         """One iteration's figures."""
-        try:
-            for tag, value in figures.items():
-                self.writer.add_scalar(tag, value, step)
-        except Exception as error:  # the writer's thread passes on whatever stopped it
-            self._say(error)
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
+        self._event(summary=Summary(value=values), step=step)
         finite = {tag: value if value - value == 0 else None for tag, value in figures.items()}
         self._line({"step": step, **finite})
 
-    def event(self, step: int, message: str) -> None:
+    def message(self, step: int, message: str) -> None:
         """Something that happened, such as a warning."""
         self._line({"step": step, "note": message})
 
     def close(self) -> None:
-        with contextlib.suppress(Exception):  # what could not be written has been said
-            self.writer.close()
-        self.file.close()
+        self.lines.close()
+        self.events.close()
 
     def _line(self, value: Mapping[str, object]) -> None:
-        line = json.dumps(value).encode() + b"\n"
-        end = self.file.seek(0, 2)
-        try:
-            if self.file.write(line) != len(line):
-                raise OSError("it was written in part")
-        except OSError as error:
-            self._say(error)
-            with contextlib.suppress(OSError):
-                self.file.truncate(end)
+        self._append(self.lines, json.dumps(value).encode() + b"\n")
 
-    def _say(self, error: Exception) -> None:
-        if not self.failed:
-            self.note(f"warning: figures cannot be written ({error}); training goes on without")
-        self.failed = True
+    def _event(self, **fields: Any) -> None:
+        # By hand and not through SummaryWriter: its thread keeps figures for two minutes, which a kill takes,
+        # and prints a traceback where a disk is full.
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        record = io.BytesIO()
+        RecordWriter(record).write(Event(wall_time=time.time(), **fields).SerializeToString())
+        self._append(self.events, record.getvalue())
+
+    def _append(self, file: IO[bytes], data: bytes) -> None:
+        """All of it or nothing."""
+        end = file.seek(0, 2)
+        try:
+            if file.write(data) != len(data):
+                raise OSError("no space left for all of it")
+        except OSError as error:
+            if not self.failed:
+                self.note(f"warning: figures cannot be written ({error}); training goes on without")
+            self.failed = True
+            with contextlib.suppress(OSError):
+                file.truncate(end)
 
 
 def _drop_after(path: Path, step: int) -> None:

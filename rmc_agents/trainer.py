@@ -133,10 +133,10 @@ class Trainer:
                         saved = time.monotonic()
                     for message in messages:
                         progress.note(message)
-                        log.event(self.steps, message)
+                        log.message(self.steps, message)
                 path = self._save_end()
             except Exception as error:
-                log.event(self.steps, f"stopped: {error}")
+                log.message(self.steps, f"stopped: {error}")
                 if interruption.signal is not None and not isinstance(error, TrainingError):
                     # A signal to the whole group of processes ends those of the environments, too.
                     raise self._interrupted(interruption.signal) from error
@@ -338,11 +338,10 @@ class Trainer:
         self.recent.append((count, solved, returns))
         while sum(n for n, _, _ in self.recent) - self.recent[0][0] >= RECENT_EPISODES:
             self.recent.popleft()
-        figures = {
-            "rollout/ep_rew_mean": returns / count,
-            "rollout/ep_len_mean": lengths / count,
-            "rollout/success_rate": solved / count,
-        }
+        figures = {"rollout/ep_rew_mean": returns / count, "rollout/ep_len_mean": lengths / count}
+        if not self.rollout.says_success:
+            return figures
+        figures["rollout/success_rate"] = solved / count
         if len(self.env.tasks) > 1:
             for name, n, s in zip(self.env.tasks, per_task[0], per_task[3], strict=True):
                 if n:

@@ -160,9 +160,7 @@ def resumed(run_dir: Path) -> RunConfig:
         require_fit(saved, payload, path)
         running = payload.get("running")
         if not isinstance(running, list) or [len(x) for x in running] != [config.num_envs] * 2:
-            raise UsageError(
-                f"{path} belongs to a run of another number of environments than {config.num_envs}"
-            )
+            raise UsageError(f"{path} belongs to a run of other than {config.num_envs} environments")
     return config
 
 
@@ -192,15 +190,13 @@ def configured(saved: dict[str, Any], run_dir: Path) -> RunConfig:
 
 
 def require_types(config: RunConfig | PPOConfig) -> None:
-    """Raise TypeError for a field of another type than its default's; one that may be None holds a number."""
+    """Raise TypeError for a field of another type than its default's; what may be None is a number."""
     for field in dataclasses.fields(config):
         value, default = getattr(config, field.name), getattr(type(config), field.name, {})
         if field.name in ("run_dir", "resume", "ppo"):
             continue
-        kinds = {float: (int, float), type(None): (int, float, type(None))}.get(
-            type(default), (type(default),)
-        )
-        if type(value) not in kinds:
+        kinds = {float: (int, float), type(None): (int, float, type(None))}
+        if type(value) not in kinds.get(type(default), (type(default),)):
             raise TypeError(f"{field.name} is {str(value)[:60]!r}")
         if isinstance(value, dict) and not all(isinstance(option, Option) for option in value.values()):
             raise TypeError(f"{field.name} is {str(value)[:60]!r}")
@@ -208,7 +204,7 @@ def require_types(config: RunConfig | PPOConfig) -> None:
 
 FREE = {"device", "threads", "checkpoint_seconds", "keep_checkpoints", "stop_at_success", "total_steps"}
 FREE |= {"env_timeout", "restart_crashed_envs", "run_dir", "auto_resume", "may_change"}
-"""What a resumed run may have otherwise without being told so: how far, where, how it is saved and watched."""
+"""What a resumed run may have otherwise without being told so: how far, where, how often it is saved."""
 
 
 def require_same(saved: RunConfig, asked: RunConfig) -> None:
