@@ -94,6 +94,8 @@ class Rollout:
     """[T, B, ...] the observation that step t led to, in the same episode."""
     last_value: Tensor
     """[B] value of the observation after the last step."""
+    says_success: bool = False
+    """Whether the environment says of its episodes that they were solved or not."""
 
     @classmethod
     def allocate(cls, agent: ActorCritic, carry: Carry, num_steps: int) -> Rollout:
@@ -150,6 +152,7 @@ def collect(
         rollout.terminated[t] = step.terminated
         rollout.truncated[t] = step.truncated
         if step.success is not None:
+            rollout.says_success = True
             rollout.success[t] = step.success
         if step.valid is not None:
             rollout.valid[t] = step.valid

@@ -139,6 +139,16 @@ def test_kl_limit_ends_the_epochs_early(tmp_path: Path) -> None:
     assert 2 <= updates[1e-3] < 50
 
 
+@pytest.mark.parametrize(("task", "says"), [("CartPole-v1", False), ("rmc/Recall-v0", True)])
+def test_no_success_is_shown_where_none_is_known(task: str, says: bool, tmp_path: Path) -> None:
+    env = envs.make(task, 8)
+    run = trainer(tmp_path, env=env, config=dataclasses.replace(QUICK, num_steps=64))
+    figures = run.iterate()
+    env.close()
+    assert "rollout/ep_rew_mean" in figures
+    assert ("rollout/success_rate" in figures) == says
+
+
 def test_spaces_must_agree(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="observation_space"):
         Trainer(small_agent("gru"), small_env(8, num_symbols=5), QUICK, tmp_path)
