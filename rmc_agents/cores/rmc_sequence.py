@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rmc_agents.cores.native import rmc as native_rmc
 from rmc_agents.cores.rmc_kernels import Attention, Gates
 
 EPS = 1e-5
@@ -69,6 +70,8 @@ def rmc_sequence(
     Returns:
         The memories [T, B, N, D] after each input, and the last one [B, N, D].
     """
+    if native_rmc.usable(x_qkv, x_gates, memory, fresh, starts, weights, num_heads):
+        return native_rmc.native_sequence(x_qkv, x_gates, memory, fresh, starts, weights, num_heads)
     if not torch.is_grad_enabled():
         return _forward(x_qkv, x_gates, memory, fresh, starts, weights, num_heads, None)
     *single, mlp = weights
