@@ -77,9 +77,12 @@ def test_environments_never_import_agents(path: Path) -> None:
 
 @pytest.mark.parametrize("part", PURE)
 def test_mathematics_touches_no_files_loggers_nor_other_libraries(part: str) -> None:
+    """But for one file: the native kernels have to be compiled, and kept somewhere."""
     for path in files(f"rmc_agents/{part}") if not part.endswith(".py") else [ROOT / "rmc_agents" / part]:
+        if path == ROOT / "rmc_agents" / "cores" / "native" / "build.py":
+            continue
         roots = {name.split(".")[0] for name in imports(path)}
-        assert not roots & IMPURE
+        assert not roots & IMPURE, path
         assert "torch.distributed" not in imports(path)
 
 

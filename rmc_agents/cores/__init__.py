@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from rmc_agents.cores.base import HoistedCore, MemoryCore, State, map_state, reset_rows
+from rmc_agents.cores.base import HoistedCore, MemoryCore, State, reset_rows
 from rmc_agents.cores.dnc import DNC
 from rmc_agents.cores.feedforward import Feedforward
 from rmc_agents.cores.gated import GRU, LSTM, RNN
@@ -69,6 +69,5 @@ __all__ = [
     "State",
     "core_options",
     "make_core",
-    "map_state",
     "reset_rows",
 ]

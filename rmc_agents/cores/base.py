@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rmc_agents.tree import map_tree
+
 State = Any
 """A NamedTuple of tensors, each with the batch axis first: [B, ...]."""
 
@@ -97,12 +99,7 @@ def reset_rows(state: State, fresh: State, starts: Tensor) -> State:
 
     Never a multiplication by zero: the fresh state of a core need not be zero, and 0 * inf is not 0.
     """
-    return map_state(lambda s, f: torch.where(starts.view(-1, *[1] * (s.ndim - 1)), f, s), state, fresh)
-
-
-def map_state(function: Any, state: State, *others: State) -> State:
-    """Apply `function` to the tensors of a state, leaf by leaf; the result has the state's type."""
-    return type(state)(*(function(*leaves) for leaves in zip(state, *others, strict=True)))
+    return map_tree(lambda s, f: torch.where(starts.view(-1, *[1] * (s.ndim - 1)), f, s), state, fresh)
 
 
 def require_positive(**sizes: int) -> None:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rmc_agents.cores import MemoryCore, State, core_options, make_core, map_state, reset_rows
+from rmc_agents.cores import MemoryCore, State, core_options, make_core, reset_rows
+from rmc_agents.tree import map_tree
 from tests.conftest import small_options
 
 TINY = {
@@ -34,7 +35,7 @@ def arbitrary_state(core: MemoryCore, batch_size: int) -> State:
     with torch.no_grad():
         for _ in range(3):
             state = core.step(torch.randn(batch_size, core.input_size, dtype=dtype_of(core)), state)[1]
-    return map_state(lambda s: s.detach().clone().requires_grad_(), state)
+    return map_tree(lambda s: s.detach().clone().requires_grad_(), state)
 
 
 def dtype_of(core: MemoryCore) -> torch.dtype:

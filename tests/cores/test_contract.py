@@ -8,7 +8,8 @@ import shutil
 import pytest
 import torch
 
-from rmc_agents.cores import CORES, MemoryCore, make_core, map_state, reset_rows
+from rmc_agents.cores import CORES, MemoryCore, make_core, reset_rows
+from rmc_agents.tree import map_tree
 from tests.conftest import CORES_WITH_MEMORY
 from tests.cores.core_support import (
     arbitrary_state,
@@ -59,7 +60,7 @@ def test_rows_do_not_mix(any_core: str) -> None:
     core = tiny_core(any_core)
     inputs, state, starts = sequence(core)
     outputs, last = core.unroll(inputs, state, starts)
-    alone, last_alone = core.unroll(inputs[:, 1:2], map_state(lambda s: s[1:2], state), starts[:, 1:2])
+    alone, last_alone = core.unroll(inputs[:, 1:2](lambda s: s[1:2], state), starts[:, 1:2])
     torch.testing.assert_close(alone, outputs[:, 1:2])
     torch.testing.assert_close(list(last_alone), [s[1:2] for s in last])
 
@@ -107,14 +108,14 @@ def test_a_reset_forgets_even_what_is_not_finite(name: str) -> None:
     core = tiny_core(name)
     inputs, _, starts = sequence(core)
     starts[0] = True
-    broken = map_state(lambda s: torch.full_like(s, torch.nan), core.initial_state(4))
+    broken = map_tree(lambda s: torch.full_like(s, torch.nan), core.initial_state(4))
     with torch.no_grad():
         assert core.unroll(inputs, broken, starts)[0].isfinite().all()
 
 
 def test_reset_rows_takes_whole_rows() -> None:
     core = make_core("lstm", 2, {"hidden_size": 3})
-    state = map_state(torch.ones_like, core.initial_state(3))
+    state = map_tree(torch.ones_like, core.initial_state(3))
     mixed = reset_rows(state, core.initial_state(3), torch.tensor([True, False, True]))
     for leaf in mixed:
         assert leaf.tolist() == [[0.0] * 3, [1.0] * 3, [0.0] * 3]
