@@ -502,8 +502,8 @@ def report(
         "\n## Kills\n\n"
         f"`kill -9` between 0.02 and {LONGEST} seconds after a start that goes on by `--auto-resume`, saving "
         "after every iteration or every 0.05 seconds. Lost: the newest whole checkpoint is older than one "
-        "that was there before the kill. Equal: every parameter, moment, generator, memory and environment after "
-        "the last kill.\n",
+        "that was there before the kill. Equal: every parameter, moment, generator, memory and environment "
+        "after the last kill.\n",
         markdown(killed),
         "\n## Mutated checkpoints\n\n"
         "Bits, bytes and blocks changed, in the file and, with checksums that fit, in its records. What was "

@@ -101,7 +101,8 @@ class GymnasiumEnvs(BatchedEnv):
     termination with a reward above 0; else None. (Until an environment has first said so, None too.)
 
     ## Seeding
-    As Gymnasium's: environment i is seeded `seed + i`. Its state cannot be saved.
+    As Gymnasium's: environment i is seeded `seed + i`. Its state cannot be saved: a training that is resumed
+    seeds it anew, with its own seed plus the steps so far, begins new episodes, and says so.
     """
 
     def __init__(

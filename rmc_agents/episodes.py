@@ -5,12 +5,17 @@ Axes: T steps, B environments, K tasks.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rmc_agents.rollout import Rollout
+
+RECENT_EPISODES = 1000
+"""What is said of the latest episodes is said of at least this many, where there are as many."""
 
 
 class Running(NamedTuple):
@@ -33,6 +38,29 @@ class EpisodeStats(NamedTuple):
     """[K] float64 their lengths, in steps."""
     successes: Tensor
     """[K] float64 how many were solved."""
+
+
+class Recent:
+    """The latest episodes: of each iteration how many ended, how many were solved, and their returns' sum."""
+
+    def __init__(self, sums: Iterable[tuple[float, float, float]] = ()) -> None:
+        self._sums = deque(sums)
+
+    def __iter__(self) -> Iterator[tuple[float, float, float]]:
+        return iter(self._sums)
+
+    def add(self, count: float, solved: float, returns: float) -> None:
+        """Take in an iteration's episodes, and forget the oldest that are not needed."""
+        self._sums.append((count, solved, returns))
+        while sum(n for n, _, _ in self._sums) - self._sums[0][0] >= RECENT_EPISODES:
+            self._sums.popleft()
+
+    def score(self, at_least: int = RECENT_EPISODES // 10) -> tuple[float, float] | None:
+        """Success rate and mean return; None as long as there are fewer than `at_least` episodes."""
+        count = sum(n for n, _, _ in self._sums)
+        if count < max(at_least, 1):
+            return None
+        return sum(s for _, s, _ in self._sums) / count, sum(r for _, _, r in self._sums) / count
 
 
 def fresh_running(num_envs: int, device: torch.device | str) -> Running:

@@ -10,6 +10,7 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +18,12 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rmc_agents.actor_critic import ActorCritic
+from rmc_agents.checkpoint import write_json
+from rmc_agents.errors import TrainingError
 from rmc_agents.ppo import PPOConfig, ppo_loss
 from rmc_agents.rollout import BatchedEnv, Chunks, Rollout
 from rmc_agents.tree import Tree
+from rmc_agents.versions import versions
 
 
 def finite(rollout: Rollout) -> Tensor:
@@ -94,6 +98,31 @@ def explain_update(
             break
     agent.zero_grad(set_to_none=True)
     return facts
+
+
+def stopped(run_dir: Path, steps: int, facts: dict[str, Any]) -> TrainingError:
+    """What is to be said of numbers that are not finite; all that is known is written to diagnostic.json."""
+    path = write_diagnostic(run_dir, {**facts, "steps": steps})
+    what = facts.get("what", "loss or gradient of a minibatch")
+    where = f" of environment {facts['environment']} ({facts['task']})" if "environment" in facts else ""
+    advice = "" if "step" in facts else "; try a smaller --learning-rate or --max-grad-norm"
+    return TrainingError(
+        f"the {what}{where} is not finite at step {facts.get('step', steps)}; training stopped before it "
+        f"could spoil the agent, and the checkpoints in {run_dir / 'checkpoints'} are as they were{advice}"
+        + (f". More in {path}" if path else "")
+    )
+
+
+def write_diagnostic(run_dir: Path, facts: dict[str, Any]) -> Path | None:
+    """Write diagnostic.json into a run folder; None if that cannot be."""
+    path = run_dir / "diagnostic.json"
+    try:
+        if run_dir.is_dir():  # of a trainer whose `run` was called
+            write_json(path, {**facts, "versions": versions()})
+            return path
+    except OSError:
+        pass
+    return None
 
 
 class Watch:

@@ -33,23 +33,22 @@ class RunLog:
         self.lines: IO[bytes] = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
         folder = run_dir / "tensorboard"
         folder.mkdir(exist_ok=True)
-        before = len(list(folder.glob("events.*")))
-        # TensorBoard reads the files in the order of their names, whatever the clocks of two machines say.
-        name = f"events.out.tfevents.{before:06d}.{int(time.time())}"
+        before = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
+        # TensorBoard reads the files in the order of their names; the clocks of two machines may disagree.
+        newest = max([int(time.time()), *(int(stamp) for stamp in before if stamp.isdecimal())])
+        name = f"events.out.tfevents.{newest}.{len(before):06d}"
         self.events: IO[bytes] = open(folder / name, "ab", buffering=0)  # noqa: SIM115
         self._event(file_version="brain.Event:2")
         if before:
-            from tensorboard.compat.proto.event_pb2 import SessionLog
-
             # TensorBoard drops what earlier files say about this step and later ones.
-            self._event(session_log=SessionLog(status=SessionLog.START), step=step + 1)
+            log = _protos()[0].SessionLog
+            self._event(session_log=log(status=log.START), step=step + 1)
 
     def figures(self, step: int, figures: Mapping[str, float]) -> None:
         """One iteration's figures."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
-        self._event(summary=Summary(value=values), step=step)
+        summary = _protos()[1].Summary
+        values = [summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
+        self._event(summary=summary(value=values), step=step)
         finite = {tag: value if value - value == 0 else None for tag, value in figures.items()}
         self._line({"step": step, **finite})
 
@@ -67,11 +66,10 @@ class RunLog:
     def _event(self, **fields: Any) -> None:
         # By hand and not through SummaryWriter: its thread keeps figures for two minutes, which a kill takes,
         # and prints a traceback where a disk is full.
-        from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         record = io.BytesIO()
-        RecordWriter(record).write(Event(wall_time=time.time(), **fields).SerializeToString())
+        RecordWriter(record).write(_protos()[0].Event(wall_time=time.time(), **fields).SerializeToString())
         self._append(self.events, record.getvalue())
 
     def _append(self, file: IO[bytes], data: bytes) -> None:
@@ -86,6 +84,13 @@ class RunLog:
             self.failed = True
             with contextlib.suppress(OSError):
                 file.truncate(end)
+
+
+def _protos() -> tuple[Any, Any]:
+    """TensorBoard's records of events and of summaries: classes that are made when they are imported."""
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+
+    return event_pb2, summary_pb2
 
 
 def _drop_after(path: Path, step: int) -> None:

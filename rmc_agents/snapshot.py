@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ class Counters(NamedTuple):
 
     carry: Carry
     running: episodes.Running
-    recent: deque[tuple[float, float, float]]
+    recent: episodes.Recent
     steps: int
     iterations: int
     seconds: float
@@ -95,7 +94,7 @@ def _unpack(
     steps, iterations, seconds = (payload[name] for name in ("steps", "iterations", "seconds"))
     if not (type(steps) is type(iterations) is int and steps >= 0 and float(seconds) >= 0):
         raise ValueError(f"it was saved after {steps!r} steps, {iterations!r} iterations, {seconds!r} s")
-    recent = deque((float(n), float(solved), float(total)) for n, solved, total in payload["recent"])
+    recent = episodes.Recent((float(n), float(s), float(r)) for n, s, r in payload["recent"])
     running = unflatten(episodes.fresh_running(env.num_envs, agent.device), payload["running"])
     carry = unflatten(carry, payload["carry"])
     moments = _moments(optimizer, payload["optimizer"]["state"])

@@ -10,7 +10,6 @@ holds, `signals` lets an iteration end before Ctrl-C does.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -27,9 +26,6 @@ from rmc_agents.rollout import BatchedEnv, Rollout, collect, cut, final_values, 
 from rmc_agents.runlog import RunLog
 from rmc_agents.signals import Interruption
 from rmc_agents.versions import versions
-
-RECENT_EPISODES = 1000
-"""The success rate that stops a run early is taken over at least this many of the latest episodes."""
 
 
 class Trainer:
@@ -91,10 +87,8 @@ class Trainer:
         self.steps = 0
         self.iterations = 0
         self.seconds = 0.0
-        self.recent: deque[tuple[float, float, float]] = deque()
-        """Of each of the latest iterations: episodes that ended, how many were solved, sum of returns."""
+        self.recent = episodes.Recent()
         self.restored = False
-        self._diagnosed = False
 
     @property
     def done(self) -> bool:
@@ -118,7 +112,7 @@ class Trainer:
         saved = time.monotonic()
         title = f"{self.agent.core_name} on {', '.join(self.env.tasks)}"
         with Interruption() as interruption, Progress(title, self.config.total_steps) as progress:
-            log = RunLog(self.run_dir, self.steps, progress.note)
+            log = self._open_log(progress)
             try:
                 while not self.done and interruption.signal is None:
                     figures = self.iterate()
@@ -126,10 +120,7 @@ class Trainer:
                     progress.show(_shown(figures))
                     messages = [*watch.warnings(figures), *self._news()]
                     if time.monotonic() - saved >= self.checkpoint_seconds:
-                        try:
-                            self.save()
-                        except OSError as error:  # the disk may have room again later
-                            messages.append(f"warning: {self._not_saved(error)}; training goes on")
+                        messages += self._save_or_warn()
                         saved = time.monotonic()
                     for message in messages:
                         progress.note(message)
@@ -140,7 +131,8 @@ class Trainer:
                 if interruption.signal is not None and not isinstance(error, TrainingError):
                     # A signal to the whole group of processes ends those of the environments, too.
                     raise self._interrupted(interruption.signal) from error
-                self._diagnose({"error": f"{type(error).__name__}: {error}"}, unless_there=True)
+                if not isinstance(error, TrainingError):
+                    health.write_diagnostic(self.run_dir, {"error": repr(error), "steps": self.steps})
                 raise
             finally:
                 log.close()
@@ -161,7 +153,8 @@ class Trainer:
         collected = time.monotonic()
         finite, truncated = self._look()
         if not finite:
-            raise self._stopped(health.explain_rollout(agent, self.env, rollout, self.steps))
+            facts = health.explain_rollout(agent, self.env, rollout, self.steps)
+            raise health.stopped(self.run_dir, self.steps, facts)
         # Without a truncation nobody asks what the final observations were worth.
         final = final_values(agent, rollout) if truncated else rollout.values
         advantages = gae(
@@ -196,7 +189,8 @@ class Trainer:
         train = dict(zip(Metrics._fields, numbers, strict=True))
         if not all(map(_finite, numbers)):
             facts = health.explain_update(agent, self.env, chunks, config, entropy_coef)
-            raise self._stopped({"metrics": train, "learning_rate": learning_rate, **facts})
+            facts |= {"metrics": train, "learning_rate": learning_rate}
+            raise health.stopped(self.run_dir, self.steps, facts)
         now = time.monotonic()
         self.seconds += now - began
         return {
@@ -230,7 +224,7 @@ class Trainer:
         )
         payload = snapshot.pack(self.agent, self.optimizer, self.generator, self.env, counters)
         return checkpoint.save_checkpoint(
-            self.run_dir, self.steps, payload, self.keep_checkpoints, self._score()
+            self.run_dir, self.steps, payload, self.keep_checkpoints, self.recent.score()
         )
 
     def restore(self) -> list[str]:
@@ -266,10 +260,26 @@ class Trainer:
                 described = {**checkpoint.read_config(self.run_dir), "ppo": asdict(self.config)}
             checkpoint.write_json(path, described)
         except OSError as error:
-            raise UsageError(
-                f"cannot write to the run folder {self.run_dir}: {error.strerror or error}; choose another "
-                "--run-dir"
-            ) from error
+            raise self._cannot_write(error) from error
+
+    def _open_log(self, progress: Progress) -> RunLog:
+        try:
+            return RunLog(self.run_dir, self.steps, progress.note)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def _cannot_write(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"cannot write to the run folder {self.run_dir}: {error.strerror or error}; make room, or choose "
+            "another --run-dir"
+        )
+
+    def _save_or_warn(self) -> list[str]:
+        try:
+            self.save()
+        except OSError as error:  # the disk may have room again later
+            return [f"warning: {self._not_saved(error)}; training goes on"]
+        return []
 
     def _save_end(self) -> Path:
         try:
@@ -286,32 +296,6 @@ class Trainer:
         last = path or next(iter(checkpoint.checkpoints(self.run_dir)), None)
         return Interrupted(f"interrupted after {self.steps:,} steps; saved: {last or 'nothing yet'}", number)
 
-    def _stopped(self, facts: dict[str, Any]) -> TrainingError:
-        """What is to be said, and a small file with more of it, of numbers that are not finite."""
-        path = self._diagnose(facts)
-        what = facts.get("what", "loss or gradient of a minibatch")
-        where = f" of environment {facts['environment']} ({facts['task']})" if "environment" in facts else ""
-        at = facts.get("step", self.steps)
-        advice = "" if "step" in facts else "; try a smaller --learning-rate or --max-grad-norm"
-        return TrainingError(
-            f"the {what}{where} is not finite at step {at}; training stopped before it could spoil the "
-            f"agent, and the checkpoints in {self.run_dir / 'checkpoints'} are as they were{advice}"
-            + (f". More in {path}" if path else "")
-        )
-
-    def _diagnose(self, facts: dict[str, Any], unless_there: bool = False) -> Path | None:
-        """Write diagnostic.json into the run folder; `unless_there`: unless it tells more already."""
-        path = self.run_dir / "diagnostic.json"
-        if not self.run_dir.is_dir() or (unless_there and self._diagnosed):
-            return None
-        self._diagnosed = True
-        about = {"steps": self.steps, "iterations": self.iterations, "core": self.agent.core_name}
-        try:
-            checkpoint.write_json(path, {**facts, **about, "versions": versions()})
-        except OSError:
-            return None
-        return path
-
     def _look(self) -> tuple[bool, bool]:
         """Whether the rollout is finite, and whether an episode in it was truncated."""
         finite = health.finite(self.rollout).all()
@@ -321,23 +305,11 @@ class Trainer:
         """What the environments have to tell (one of them was started again, say)."""
         return list(self.env.news()) if hasattr(self.env, "news") else []  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
 
-    def _score(self) -> tuple[float, float] | None:
-        """Success rate and mean return of the latest episodes."""
-        count = sum(n for n, _, _ in self.recent)
-        if count < RECENT_EPISODES / 10:
-            return None
-        return (
-            sum(solved for _, solved, _ in self.recent) / count,
-            sum(total for _, _, total in self.recent) / count,
-        )
-
     def _rollout_figures(self, per_task: list[list[float]]) -> dict[str, float]:
         count, returns, lengths, solved = (sum(numbers) for numbers in per_task)
         if not count:
             return {}
-        self.recent.append((count, solved, returns))
-        while sum(n for n, _, _ in self.recent) - self.recent[0][0] >= RECENT_EPISODES:
-            self.recent.popleft()
+        self.recent.add(count, solved, returns)
         figures = {"rollout/ep_rew_mean": returns / count, "rollout/ep_len_mean": lengths / count}
         if not self.rollout.says_success:
             return figures
@@ -349,10 +321,8 @@ class Trainer:
         return figures
 
     def _reached_mark(self) -> bool:
-        count = sum(n for n, _, _ in self.recent)
-        if self.stop_at_success is None or count < RECENT_EPISODES:
-            return False
-        return sum(solved for _, solved, _ in self.recent) / count >= self.stop_at_success
+        score = self.recent.score(at_least=episodes.RECENT_EPISODES)
+        return self.stop_at_success is not None and score is not None and score[0] >= self.stop_at_success
 
 
 def _finite(x: float) -> bool:

@@ -172,7 +172,7 @@ def test_recall_is_learned_with_memory(core: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     run = Trainer(fresh_agent(core, env), env, RECALL, tmp_path, stop_at_success=0.95)
     run.run()
-    assert run._reached_mark(), f"{core} solved {run.recent[-1]} of the last episodes"
+    assert run._reached_mark(), f"{core} solved {run.recent.score()} of the last episodes"
 
 
 def test_recall_is_not_learned_without_memory(tmp_path: Path) -> None:
