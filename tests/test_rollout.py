@@ -7,7 +7,7 @@ import torch
 
 import envs
 from rmc_agents.cores import RMC
-from rmc_agents.ppo import PPOConfig, gae, make_optimizer, ppo_loss, update_epoch
+from rmc_agents.ppo import PPOConfig, make_optimizer, ppo_loss, update_epoch
 from rmc_agents.rollout import Rollout, collect, cut, final_values, first_carry
 from rmc_agents.tree import leaves, map_tree
 from tests.support import MAZE, chunks_of, collected, small_agent, small_env
@@ -77,19 +77,10 @@ def test_collect_and_update_run_on_the_meta_device(any_core: str, task: str) -> 
     rollout = Rollout.allocate(agent, carry, 8)
     carry = collect(agent, env, carry, rollout, None)
     assert all(x.is_meta for x in leaves(carry))
-    advantages = gae(
-        rollout.rewards,
-        rollout.values,
-        rollout.terminated,
-        rollout.truncated,
-        final_values(agent, rollout),
-        rollout.last_value,
-        0.99,
-        0.95,
-    )
     config = PPOConfig(num_steps=8, bptt_length=4, minibatch_size=16)
-    chunks = cut(rollout, advantages, advantages + rollout.values, 4)
-    metrics = update_epoch(agent, make_optimizer(agent, config), chunks, config, 0.01, None)
+    metrics = update_epoch(
+        agent, make_optimizer(agent, config), chunks_of(agent, rollout, 4), config, 0.01, None
+    )
     assert all(m.is_meta for m in metrics)
 
 
