@@ -45,7 +45,7 @@ from train import ppo as script  # noqa: E402
 
 TINY = [
     *("--env", "rmc/Recall-v0", "--num-envs", "4", "--num-steps", "8", "--bptt-length", "4"),
-    *("--minibatch-size", "16", "--epochs", "2", "--features", "8", "--hidden-size", "8"),
+    *("--minibatch-size", "32", "--epochs", "1", "--features", "8", "--hidden-size", "8"),
     *("--total-steps", "100_000_000"),
 ]
 SMALL_CORES = {
@@ -137,7 +137,12 @@ def kill_and_resume(folder: Path, kills: int, core: str, seed: int = 0) -> dict[
     for _ in range(kills):
         # Saving all the time, so that many a kill falls into a write.
         process = start([*command, "--checkpoint-seconds", rng.choice(["0", "0", "0.05"])], output)
-        time.sleep(rng.uniform(0.02, LONGEST))
+        if rng.random() < 0.5:  # at any moment, the start included
+            time.sleep(rng.uniform(0.02, LONGEST))
+        else:  # while it trains and saves
+            reached = newest_step(run_dir)
+            until(lambda reached=reached: newest_step(run_dir) > reached)
+            time.sleep(rng.uniform(0, 0.3))
         before = newest_step(run_dir)
         os.kill(process, signal.SIGKILL)
         ended(process)
@@ -500,8 +505,9 @@ def report(
         f"`python benchmarks/soak.py`, {seconds / 60:.0f} minutes.\n",
         markdown(rows),
         "\n## Kills\n\n"
-        f"`kill -9` between 0.02 and {LONGEST} seconds after a start that goes on by `--auto-resume`, saving "
-        "after every iteration or every 0.05 seconds. Lost: the newest whole checkpoint is older than one "
+        f"`kill -9` of a training that goes on by `--auto-resume`, one half up to {LONGEST} seconds after its "
+        "start, the other up to 0.3 seconds after it first saved; it saves after every iteration, or every 0.05 "
+        "seconds. Lost: the newest whole checkpoint is older than one "
         "that was there before the kill. Equal: every parameter, moment, generator, memory and environment "
         "after the last kill.\n",
         markdown(killed),

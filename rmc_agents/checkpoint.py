@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import torch
 
 from rmc_agents.actor_critic import ActorCritic
-from rmc_agents.errors import UsageError
+from rmc_agents.errors import TrainingError, UsageError
 from rmc_agents.safe_file import Unsafe, check
 
 FORMAT = 2
@@ -78,12 +78,20 @@ def save_checkpoint(
 
     Raises:
         OSError: the disk is full, say. All that was saved before is as it was.
+        TrainingError: there is something else in it.
     """
     folder = run_dir / "checkpoints"
     path = folder / f"step_{step:012d}.pt"
     # In memory first: torch ends the process where a disk fills up underneath it.
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **payload}, buffer)
+    torch.save({"format": FORMAT, **{name: _own(part) for name, part in payload.items()}}, buffer)
+    try:
+        check(buffer)  # what could not be read again shall not push out what can
+    except Unsafe as error:
+        raise TrainingError(
+            f"{path} could not be read again ({error}), and was not written; the state of an environment may "
+            "be tensors, numbers, texts, and lists and dictionaries of them"
+        ) from error
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
     best = best_checkpoint(run_dir)
     if score is not None and (best is None or not best[0].is_file() or list(score) >= best[1]):
@@ -96,6 +104,19 @@ def save_checkpoint(
     for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
         left.unlink(missing_ok=True)
     return path
+
+
+def _own(tree: Any) -> Any:
+    """A tree with tensors that have their storage to themselves, without gradients."""
+    if isinstance(tree, torch.Tensor):
+        tree = tree.detach()
+        alone = tree.numel() * tree.element_size() == tree.untyped_storage().nbytes()
+        return tree if alone else tree.clone(memory_format=torch.contiguous_format)
+    if isinstance(tree, dict):
+        return {key: _own(part) for key, part in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_own(part) for part in tree]
+    return tree
 
 
 def checkpoints(run_dir: Path) -> list[Path]:

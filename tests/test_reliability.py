@@ -342,6 +342,15 @@ def test_an_older_format_is_migrated(tmp_path: Path) -> None:
         assert soak.outcome(lambda: read_checkpoint(path)) == "refused"
 
 
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    parts = torch.zeros(()).expand(5), torch.arange(6.0)[::2], torch.nn.Parameter(torch.ones(2))
+    read = read_checkpoint(save_checkpoint(tmp_path, 1, {"env": parts, "shared": [parts[2]] * 3}))
+    assert all(torch.equal(a, b) for a, b in zip(read["env"], parts, strict=True))
+    with pytest.raises(TrainingError, match="could not be read again"):
+        save_checkpoint(tmp_path, 2, {"env": np.float64(3.0)})
+    assert soak.newest_step(tmp_path) == 1
+
+
 def test_the_best_and_the_judged_stay(tmp_path: Path) -> None:
     for step, score in [(1, 0.1), (2, 0.9), (3, 0.3), (4, 0.2), (5, 0.1), (6, 0.2)]:
         save_checkpoint(tmp_path, step, {"x": torch.ones(1)}, keep=2, score=(score, 0.0))
