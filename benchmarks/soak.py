@@ -505,9 +505,9 @@ def report(
         f"`python benchmarks/soak.py`, {seconds / 60:.0f} minutes.\n",
         markdown(rows),
         "\n## Kills\n\n"
-        f"`kill -9` of a training that goes on by `--auto-resume`, one half up to {LONGEST} seconds after its "
-        "start, the other up to 0.3 seconds after it first saved; it saves after every iteration, or every 0.05 "
-        "seconds. Lost: the newest whole checkpoint is older than one "
+        "`kill -9` of a training that goes on by `--auto-resume`: one half up to "
+        f"{LONGEST} seconds after its start, the other up to 0.3 seconds after it first saved; it saves "
+        "after every iteration, or every 0.05 seconds. Lost: the newest whole checkpoint is older than one "
         "that was there before the kill. Equal: every parameter, moment, generator, memory and environment "
         "after the last kill.\n",
         markdown(killed),

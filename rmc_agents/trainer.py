@@ -1,7 +1,7 @@
 """The loop: collect -> advantages -> update -> log -> checkpoint.
 
 One iteration is one rollout of T steps in B environments and some epochs of minibatches over it. The device
-is asked for numbers twice an iteration: whether the rollout is finite, and the metrics.
+is asked for numbers twice an iteration: about the rollout, and about the update.
 
 What may go wrong is elsewhere: `health` explains numbers that are not finite, `snapshot` is what a checkpoint
 holds, `signals` lets an iteration end before Ctrl-C does.
@@ -82,7 +82,13 @@ class Trainer:
         self.generator = torch.Generator(agent.device).manual_seed(seed)
         self.optimizer = make_optimizer(agent, config)
         self.carry = first_carry(agent, env, seed)
-        self.rollout = Rollout.allocate(agent, self.carry, config.num_steps)
+        try:
+            self.rollout = Rollout.allocate(agent, self.carry, config.num_steps)
+        except (RuntimeError, MemoryError) as error:
+            raise ValueError(
+                f"a rollout of num_steps={config.num_steps} in num_envs={env.num_envs} does not fit into "
+                f"memory: {str(error).splitlines()[0][:200]}"
+            ) from error
         self.running = episodes.fresh_running(env.num_envs, agent.device)
         self.steps = 0
         self.iterations = 0
@@ -141,28 +147,66 @@ class Trainer:
         return figures
 
     def iterate(self) -> dict[str, float]:
-        """One rollout and the epochs over it; returns the figures under SB3's TensorBoard names."""
+        """One rollout and the epochs over it; returns the figures under SB3's TensorBoard names.
+
+        Once the rollout reaches the mark nothing more is learned: the agent that is saved is the very one
+        that reached it.
+        """
         began = time.monotonic()
+        self.carry = collect(self.agent, self.env, self.carry, self.rollout, self.generator)
+        collected = time.monotonic()
+        rolled, truncated = self._look()
+        learned = {} if self._reached_mark() else self._learn(truncated)
+        self.steps += self.rollout.rewards.numel()
+        self.iterations += 1
+        now = time.monotonic()
+        self.seconds += now - began
+        return {
+            **rolled,
+            "time/fps": self.rollout.rewards.numel() / (now - began),
+            "time/collect_seconds": collected - began,
+            "time/update_seconds": now - collected,
+            "time/total_timesteps": self.steps,
+            "time/total_seconds": self.seconds,
+            **learned,
+        }
+
+    def _look(self) -> tuple[dict[str, float], bool]:
+        """What the device has to tell of a rollout: its episodes, and whether one was truncated.
+
+        Raises:
+            TrainingError: the rollout holds a number that is not finite.
+        """
+        rollout, tasks = self.rollout, len(self.env.tasks)
+        stats, running = episodes.episode_stats(rollout, self.running, self.env.task_of, tasks)
+        flags = torch.stack([health.finite(rollout).all(), rollout.truncated.any()])
+        finite, truncated, *sums = torch.cat([flags.double(), *stats]).tolist()
+        if not finite:
+            facts = health.explain_rollout(self.agent, self.env, rollout, self.steps)
+            raise health.stopped(self.run_dir, self.steps, facts)
+        self.running = running
+        return self._rollout_figures([sums[i : i + tasks] for i in range(0, 4 * tasks, tasks)]), bool(
+            truncated
+        )
+
+    def _learn(self, truncated: bool) -> dict[str, float]:
+        """Advantages, and the epochs over the rollout.
+
+        Raises:
+            TrainingError: the update gave a number that is not finite.
+        """
         config, agent, rollout = self.config, self.agent, self.rollout
         progress = self.steps / config.total_steps
         learning_rate, entropy_coef = config.learning_rate_at(progress), config.entropy_coef_at(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-
-        self.carry = collect(agent, self.env, self.carry, rollout, self.generator)
-        collected = time.monotonic()
-        finite, truncated = self._look()
-        if not finite:
-            facts = health.explain_rollout(agent, self.env, rollout, self.steps)
-            raise health.stopped(self.run_dir, self.steps, facts)
-        # Without a truncation nobody asks what the final observations were worth.
-        final = final_values(agent, rollout) if truncated else rollout.values
         advantages = gae(
             rollout.rewards,
             rollout.values,
             rollout.terminated,
             rollout.truncated,
-            final,
+            # Without a truncation nobody asks what the final observations were worth.
+            final_values(agent, rollout) if truncated else rollout.values,
             rollout.last_value,
             config.gamma,
             config.gae_lambda,
@@ -176,30 +220,14 @@ class Trainer:
             # The one look at the device inside an update, and only where a limit was asked for.
             if config.target_kl is not None and metrics.approx_kl.item() > 1.5 * config.target_kl:
                 break
-
-        stats, self.running = episodes.episode_stats(
-            rollout, self.running, self.env.task_of, len(self.env.tasks)
-        )
-        self.steps += rollout.rewards.numel()
-        self.iterations += 1
-        learned = Metrics(*torch.stack([torch.stack(m) for m in epochs]).mean(0).unbind(0))
-        scalars = torch.stack([*learned, explained_variance(rollout.values, returns)]).double()
-        *numbers, explained = torch.cat([scalars, *stats]).tolist()[: len(scalars)]
-        per_task = torch.stack(stats).tolist()  # 4 x tasks
+        means = torch.stack([torch.stack(metrics) for metrics in epochs]).mean(0)
+        *numbers, explained = [*means.tolist(), explained_variance(rollout.values, returns).item()]
         train = dict(zip(Metrics._fields, numbers, strict=True))
         if not all(map(_finite, numbers)):
             facts = health.explain_update(agent, self.env, chunks, config, entropy_coef)
             facts |= {"metrics": train, "learning_rate": learning_rate}
             raise health.stopped(self.run_dir, self.steps, facts)
-        now = time.monotonic()
-        self.seconds += now - began
         return {
-            **self._rollout_figures(per_task),
-            "time/fps": rollout.rewards.numel() / (now - began),
-            "time/collect_seconds": collected - began,
-            "time/update_seconds": now - collected,
-            "time/total_timesteps": self.steps,
-            "time/total_seconds": self.seconds,
             "train/loss": train["loss"],
             "train/policy_gradient_loss": train["policy_loss"],
             "train/value_loss": train["value_loss"],
@@ -210,7 +238,7 @@ class Trainer:
             "train/explained_variance": explained,
             "train/learning_rate": learning_rate,
             "train/entropy_coef": entropy_coef,
-            "train/n_updates": self.iterations * config.epochs,
+            "train/n_updates": (self.iterations + 1) * config.epochs,
         }
 
     def save(self) -> Path:
@@ -296,11 +324,6 @@ class Trainer:
         last = path or next(iter(checkpoint.checkpoints(self.run_dir)), None)
         return Interrupted(f"interrupted after {self.steps:,} steps; saved: {last or 'nothing yet'}", number)
 
-    def _look(self) -> tuple[bool, bool]:
-        """Whether the rollout is finite, and whether an episode in it was truncated."""
-        finite = health.finite(self.rollout).all()
-        return tuple(torch.stack([finite, self.rollout.truncated.any()]).tolist())
-
     def _news(self) -> list[str]:
         """What the environments have to tell (one of them was started again, say)."""
         return list(self.env.news()) if hasattr(self.env, "news") else []  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
@@ -321,8 +344,10 @@ class Trainer:
         return figures
 
     def _reached_mark(self) -> bool:
-        score = self.recent.score(at_least=episodes.RECENT_EPISODES)
-        return self.stop_at_success is not None and score is not None and score[0] >= self.stop_at_success
+        if self.stop_at_success is None:
+            return False
+        scores = self.recent.score(at_least=episodes.RECENT_EPISODES), self.recent.latest()
+        return all(score is not None and score[0] >= self.stop_at_success for score in scores)
 
 
 def _finite(x: float) -> bool:
@@ -339,4 +364,6 @@ def _shown(figures: Mapping[str, float]) -> dict[str, float]:
         "kl": "train/approx_kl",
     }
     shown = {name: figures[tag] for name, tag in names.items() if tag in figures}
-    return {**shown, "entropy": -figures["train/entropy_loss"]}
+    if "train/entropy_loss" in figures:
+        shown["entropy"] = -figures["train/entropy_loss"]
+    return shown

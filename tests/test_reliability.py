@@ -299,6 +299,11 @@ def test_a_description_of_a_giant_is_refused_before_it_is_built(tiny: Path) -> N
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
+def test_a_rollout_larger_than_any_memory_is_a_message(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not fit into memory"):
+        trainer(tmp_path, config=PPOConfig(num_steps=2**44, bptt_length=16, minibatch_size=512))
+
+
 @pytest.mark.parametrize("kind", ["folder", "loop", "pipe", "dangling", "device"])
 def test_what_is_no_file_is_said_to_be_none(kind: str, tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "step_1.pt"
