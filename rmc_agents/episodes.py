@@ -62,6 +62,13 @@ class Recent:
             return None
         return sum(s for _, s, _ in self._sums) / count, sum(r for _, _, r in self._sums) / count
 
+    def latest(self) -> tuple[float, float] | None:
+        """Success rate and mean return of the latest iteration that ended any episodes."""
+        if not self._sums:
+            return None
+        count, solved, returns = self._sums[-1]
+        return solved / count, returns / count
+
 
 def fresh_running(num_envs: int, device: torch.device | str) -> Running:
     """No step taken yet."""

@@ -138,6 +138,8 @@ class Watch:
 
     def warnings(self, figures: Mapping[str, float]) -> list[str]:
         """What there is to say about an iteration's figures."""
+        if "train/value_loss" not in figures:
+            return []  # nothing was learned in it
         return [message for message in (self._value(figures), self._entropy(figures)) if message]
 
     def _value(self, figures: Mapping[str, float]) -> str | None:

@@ -13,8 +13,16 @@ MEMORY_S9 = RunConfig(
     # The four actions left out do nothing in these mazes but waste exploration.
     env_options={"actions": 3},
     stop_at_success=0.99,
-    # With 3e-4 RMC was still guessing after a million steps.
-    ppo=PPOConfig(total_steps=1_000_000, learning_rate=1e-3, entropy_coef=0.01, entropy_coef_end=0.01),
+    ppo=PPOConfig(
+        total_steps=1_000_000,
+        # With 3e-4 RMC was still guessing after a million steps.
+        learning_rate=1e-3,
+        # Near the end advantages are small, normalising them makes noise large, and one epoch of that at this
+        # learning rate can undo what was learned.
+        target_kl=0.02,
+        entropy_coef=0.01,
+        entropy_coef_end=0.01,
+    ),
 )
 
 PRESETS: dict[str, RunConfig] = {

@@ -221,7 +221,8 @@ class Trainer:
             if config.target_kl is not None and metrics.approx_kl.item() > 1.5 * config.target_kl:
                 break
         means = torch.stack([torch.stack(metrics) for metrics in epochs]).mean(0)
-        *numbers, explained = [*means.tolist(), explained_variance(rollout.values, returns).item()]
+        explained_by_critic = explained_variance(rollout.values, returns)
+        *numbers, explained = torch.cat([means, explained_by_critic.unsqueeze(0)]).tolist()
         train = dict(zip(Metrics._fields, numbers, strict=True))
         if not all(map(_finite, numbers)):
             facts = health.explain_update(agent, self.env, chunks, config, entropy_coef)

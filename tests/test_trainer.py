@@ -124,8 +124,12 @@ def test_nan_is_named_and_does_not_reach_the_agent(what: str, tmp_path: Path) ->
 def test_a_run_stops_at_its_mark(tmp_path: Path) -> None:
     config = PPOConfig(total_steps=10**6, num_steps=64, bptt_length=8, minibatch_size=512, epochs=1)
     run = trainer(tmp_path / "run", env=small_env(32), config=config, stop_at_success=0.1)
-    run.run()
+    figures = run.run()
     assert 1000 * 4 <= run.steps < 20_000
+    assert figures["rollout/success_rate"] >= 0.1
+    # What is saved is the agent that reached the mark, not one that learned on after it.
+    assert "train/loss" not in figures
+    assert run.iterations == 1 + max(int(s["step"]) for s in run.optimizer.state.values()) // 4
 
 
 def test_kl_limit_ends_the_epochs_early(tmp_path: Path) -> None:
