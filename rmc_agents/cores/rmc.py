@@ -9,13 +9,14 @@ D = A * V slot size.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from rmc_agents.cores.base import HoistedCore, require_positive
+from rmc_agents.cores.native import rmc as native_rmc
 from rmc_agents.cores.rmc_sequence import Weights, rmc_sequence
 
 GateStyle = Literal["unit", "memory", "none"]
@@ -134,21 +135,20 @@ class RMC(HoistedCore):
         return x, self.qkv[0](x), linear(x, self.input_gates.weight, bias)
 
     def recur(self, projected: tuple[Tensor, ...], state: RMCState) -> tuple[Tensor, RMCState]:
-        """The core to read; with one block, `step` and `unroll` compute the same in `rmc_sequence`."""
+        """The core to read; with one block, `step` and `unroll` compute the same, faster."""
         state, _ = self._advance(projected, state.memory)
         return state.memory.flatten(1), state
 
     def step(self, inputs: Tensor, state: RMCState) -> tuple[Tensor, RMCState]:
         if not self._has_fused_sequence(inputs):
             return super().step(inputs, state)
-        projected = tuple(p.unsqueeze(0) for p in self.project(inputs))
-        outputs, state = self._fused_sequence(projected, state, None)
+        outputs, state = self._fused_sequence(inputs.unsqueeze(0), state, None)
         return outputs[0], state
 
     def unroll(self, inputs: Tensor, state: RMCState, starts: Tensor) -> tuple[Tensor, RMCState]:
         if not self._has_fused_sequence(inputs):
             return super().unroll(inputs, state, starts)
-        return self._fused_sequence(self.project(inputs), state, starts)
+        return self._fused_sequence(inputs, state, starts)
 
     def trace(self, inputs: Tensor, state: RMCState) -> tuple[Tensor, RMCState, RMCTrace]:
         """As `step`, and what happened inside; for pictures, not for training."""
@@ -204,26 +204,31 @@ class RMC(HoistedCore):
         )
 
     def _fused_sequence(
-        self, projected: tuple[Tensor, ...], state: RMCState, starts: Tensor | None
+        self, inputs: Tensor, state: RMCState, starts: Tensor | None
     ) -> tuple[Tensor, RMCState]:
-        _, x_qkv, *x_gates = projected  # the input's row itself is not used beyond the only block
-        weights = Weights(
-            *_affine(self.qkv[0]),
-            *_affine(self.qkv_norm[0]),
-            *_affine(self.attention_norm[0]),
-            *_affine(self.mlp_norm[0]),
-            gates=None if self.gate_style == "none" else self.memory_gates.weight,
-            mlp=tuple(parameter for layer in self.mlp for parameter in _affine(layer)),
-        )
-        fresh = self.initial_state(1).memory[0]
+        """The loop over `recur` in C where that can be, else as one loop outside autograd."""
+        gated = self.gate_style != "none"
+        qkv, norms = _affine(self.qkv[0]), (self.qkv_norm[0], self.attention_norm[0], self.mlp_norm[0])
+        shared = *qkv, *(parameter for norm in norms for parameter in _affine(norm))
+        mlp = tuple(parameter for layer in self.mlp for parameter in _affine(layer))
+        fresh = None if starts is None else self.initial_state(1).memory[0]
+
+        gates = (*_affine(self.input_gates), *_affine(self.memory_gates)) if gated else (None,) * 4
+        parameters = native_rmc.Parameters(*_affine(self.input_proj), *shared, *gates, mlp=mlp)
+        start = native_rmc.Start(state.memory, fresh, starts, self._gate_bias if gated else None)
+        if native_rmc.usable(inputs, start, parameters, self.num_heads):
+            memories, last = native_rmc.native_sequence(inputs, start, parameters, self.num_heads)
+            return memories.flatten(2), RMCState(last)
+
+        _, x_qkv, *x_gates = self.project(inputs)  # the input's row is not used beyond the only block
+        weights = Weights(*shared, gates=self.memory_gates.weight if gated else None, mlp=mlp)
         memories, last = rmc_sequence(
-            x_qkv, x_gates[0] if x_gates else None, state.memory, fresh, starts, weights, self.num_heads
+            x_qkv, x_gates[0] if gated else None, state.memory, fresh, starts, weights, self.num_heads
         )
         return memories.flatten(2), RMCState(last)
 
 
-def _affine(module: nn.Module) -> tuple[Tensor, Tensor]:
-    assert isinstance(module, nn.Linear | nn.LayerNorm)
+def _affine(module: Any) -> tuple[Tensor, Tensor]:
     return module.weight, module.bias
 
 

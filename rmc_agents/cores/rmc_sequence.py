@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rmc_agents.cores.native import rmc as native_rmc
 from rmc_agents.cores.rmc_kernels import Attention, Gates
 
 EPS = 1e-5
@@ -51,7 +50,7 @@ def rmc_sequence(
     x_qkv: Tensor,
     x_gates: Tensor | None,
     memory: Tensor,
-    fresh: Tensor,
+    fresh: Tensor | None,
     starts: Tensor | None,
     weights: Weights,
     num_heads: int,
@@ -62,7 +61,7 @@ def rmc_sequence(
         x_qkv: [T, B, F] queries, keys and values of the inputs, before their norm.
         x_gates: [T, B, 2G] the inputs' part of the gates with every bias in it; None without gates.
         memory: [B, N, D] before the first input.
-        fresh: [N, D] the memory of a new episode.
+        fresh: [N, D] the memory of a new episode; None without `starts`.
         starts: [T, B] bool, where to put `fresh` before the input is read; None for nowhere.
         weights: see `Weights`.
         num_heads: A.
@@ -70,8 +69,6 @@ def rmc_sequence(
     Returns:
         The memories [T, B, N, D] after each input, and the last one [B, N, D].
     """
-    if native_rmc.usable(x_qkv, x_gates, memory, fresh, starts, weights, num_heads):
-        return native_rmc.native_sequence(x_qkv, x_gates, memory, fresh, starts, weights, num_heads)
     if not torch.is_grad_enabled():
         return _forward(x_qkv, x_gates, memory, fresh, starts, weights, num_heads, None)
     *single, mlp = weights
@@ -84,7 +81,7 @@ class _Sequence(torch.autograd.Function):
         ctx: Any,
         num_heads: int,
         starts: Tensor | None,
-        fresh: Tensor,
+        fresh: Tensor | None,
         memory: Tensor,
         x_qkv: Tensor,
         x_gates: Tensor | None,
@@ -111,14 +108,14 @@ def _forward(
     x_qkv: Tensor,
     x_gates: Tensor | None,
     memory: Tensor,
-    fresh: Tensor,
+    fresh: Tensor | None,
     starts: Tensor | None,
     w: Weights,
     num_heads: int,
     steps: list[Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     """As `rmc_sequence`; appends what the backward pass needs to `steps`, equally many tensors a step."""
-    (T, B, F), (N, D) = x_qkv.shape, fresh.shape
+    (T, B, F), (_, N, D) = x_qkv.shape, memory.shape
     P, R = N * B, N + 1
     attention = Attention(x_qkv, N, B, num_heads, D, F)
     gates = None if w.gates is None else Gates(w.gates, N, B)
@@ -134,14 +131,15 @@ def _forward(
     new = memories.view(T, P, D).unbind(0)
     x_gates_steps = [] if x_gates is None else x_gates.unbind(0)
     resets = []
-    if starts is not None:  # written out in full, because `where` is slow on a mask that it has to repeat
-        fresh = fresh.unsqueeze(1).expand(N, B, D).reshape(P, D).contiguous()
+    refill = memory  # never read unless there are resets
+    if starts is not None and fresh is not None:  # in full: `where` is slow on a mask that it has to repeat
+        refill = fresh.unsqueeze(1).expand(N, B, D).reshape(P, D).contiguous()
         resets = starts.view(T, 1, B, 1).expand(T, N, B, D).reshape(T, P, D).unbind(0)
 
     m = memory.transpose(0, 1).reshape(P, D)
     for t in range(T):
         if resets:
-            m = torch.where(resets[t], fresh, m)
+            m = torch.where(resets[t], refill, m)
         torch.addmm(w.qkv_bias, m, qkv_weight, out=pre_slots[t])
         qkv, *qkv_moments = torch.native_layer_norm(pre_rows[t], (F,), w.qkv_norm, w.qkv_norm_bias, EPS)
         read, attended = attention.forward(qkv)

@@ -60,7 +60,7 @@ def test_rows_do_not_mix(any_core: str) -> None:
     core = tiny_core(any_core)
     inputs, state, starts = sequence(core)
     outputs, last = core.unroll(inputs, state, starts)
-    alone, last_alone = core.unroll(inputs[:, 1:2](lambda s: s[1:2], state), starts[:, 1:2])
+    alone, last_alone = core.unroll(inputs[:, 1:2], map_tree(lambda s: s[1:2], state), starts[:, 1:2])
     torch.testing.assert_close(alone, outputs[:, 1:2])
     torch.testing.assert_close(list(last_alone), [s[1:2] for s in last])
 

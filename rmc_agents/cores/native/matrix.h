@@ -4,7 +4,8 @@
 
 #include "simd.h"
 
-/* A tile of the result is kept in 4 * TILE registers; machines with 16 registers hold 8 of it. */
+/* A tile of the result, HEIGHT rows by TILE vectors, is kept in registers, of which there are 32 or 16. */
+#define HEIGHT 6
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define TILE 4
 #else
@@ -14,34 +15,38 @@
 
 INLINE void tile(int rows, int columns, long depth, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb,
                  float *c, ptrdiff_t ldc, int add, const float *bias) {
-    vf sum[4][TILE];
-#pragma GCC unroll 4
+    vf sum[HEIGHT][TILE];
+#pragma GCC unroll 6
     for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int j = 0; j < columns; j++)
             sum[i][j] = (add ? load(c + i * ldc + j * L) : splat(0)) + (bias ? bias[i] : 0.0f);
     for (long k = 0; k < depth; k++) {
         vf row[TILE];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int j = 0; j < columns; j++) row[j] = load(b + k * ldb + j * L);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
+#pragma GCC unroll 6
             for (int j = 0; j < columns; j++) sum[i][j] += a[i * lda + k] * row[j];
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int j = 0; j < columns; j++) store(c + i * ldc + j * L, sum[i][j]);
 }
 
 INLINE void tile_rows(int columns, long m, long depth, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb,
                       float *c, ptrdiff_t ldc, int add, const float *bias) {
     long i = 0;
-    for (; i + 4 <= m; i += 4)
-        tile(4, columns, depth, a + i * lda, lda, b, ldb, c + i * ldc, ldc, add, bias ? bias + i : 0);
-    for (; i < m; i++)
-        tile(1, columns, depth, a + i * lda, lda, b, ldb, c + i * ldc, ldc, add, bias ? bias + i : 0);
+#define ROWS(rows)                 \
+    for (; i + rows <= m; i += rows) \
+        tile(rows, columns, depth, a + i * lda, lda, b, ldb, c + i * ldc, ldc, add, bias ? bias + i : 0);
+    ROWS(HEIGHT)
+    ROWS(4)
+    ROWS(2)
+    ROWS(1)
+#undef ROWS
 }
 
 /* C[m, n] = A[m, depth] B[depth, n], + C if `add`, + bias[m] if not null.
