@@ -52,6 +52,8 @@ class RunConfig:
     env: str = "MiniGrid-MemoryS9-v0"
     """Any Gymnasium id. MiniGrid's Memory mazes run as tables on the device, at any odd size; several ids
     with commas between make a batch that mixes them. A tuned id brings its preset as the defaults here."""
+    train_on: str | None = None
+    """Train on these ids (with commas between) instead, as a curriculum; the agent is judged by --env."""
     env_options: Options = field(default_factory=dict)
     """The environment's own options, as `--env-options view_size=3 actions=7`, over the preset's."""
     num_envs: int = 32

@@ -76,7 +76,7 @@ def build(config: RunConfig) -> tuple[Trainer, Path]:
         )
     config.ppo.check_num_envs(config.num_envs)
     env = envs.make(
-        config.env,
+        config.train_on or config.env,
         config.num_envs,
         device,
         config.vectorization,
@@ -100,6 +100,7 @@ def build(config: RunConfig) -> tuple[Trainer, Path]:
     description = {
         "env": {
             "id": config.env,
+            "train_on": config.train_on,
             "options": config.env_options,
             "num_envs": config.num_envs,
             "vectorization": config.vectorization,
@@ -169,6 +170,7 @@ def configured(saved: dict[str, Any], run_dir: Path) -> RunConfig:
     agent, env = saved["agent"], saved["env"]
     return RunConfig(
         env=env["id"],
+        train_on=env.get("train_on"),
         env_options=env["options"],
         num_envs=env["num_envs"],
         vectorization=env["vectorization"],
@@ -190,12 +192,13 @@ def configured(saved: dict[str, Any], run_dir: Path) -> RunConfig:
 
 
 def require_types(config: RunConfig | PPOConfig) -> None:
-    """Raise TypeError for a field of another type than its default's; what may be None is a number."""
+    """Raise TypeError for a field of another type than its default's, or than what it may be beside None."""
     for field in dataclasses.fields(config):
         value, default = getattr(config, field.name), getattr(type(config), field.name, {})
         if field.name in ("run_dir", "resume", "ppo"):
             continue
-        kinds = {float: (int, float), type(None): (int, float, type(None))}
+        optional = (str,) if "str" in str(field.type) else (int, float)
+        kinds = {float: (int, float), type(None): (*optional, type(None))}
         if type(value) not in kinds.get(type(default), (type(default),)):
             raise TypeError(f"{field.name} is {str(value)[:60]!r}")
         if isinstance(value, dict) and not all(isinstance(option, Option) for option in value.values()):

@@ -105,6 +105,20 @@ def test_any_environment_trains(env: str, more: list[str], ppo: Command) -> None
     assert "trained for 256 steps" in output
 
 
+def test_a_curriculum_is_trained_on_and_not_judged_by(ppo: Command, tmp_path: Path) -> None:
+    mazes = "MiniGrid-MemoryS7-v0,MiniGrid-MemoryS9-v0"
+    words = ["--env", "MiniGrid-MemoryS11-v0", "--train-on", mazes, "--total-steps", "256"]
+    code, _, errors = ppo(*TINY, "--run-dir", "run", *words)
+    assert code == 0, errors
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["env"]["id"] == "MiniGrid-MemoryS11-v0"
+    assert config["env"]["train_on"] == mazes
+    assert ppo("--resume", "run", "--total-steps", "384")[0] == 0
+    code, _, errors = ppo("--resume", "run", "--total-steps", "512", "--train-on", "MiniGrid-MemoryS7-v0")
+    assert code == 2
+    assert "--train-on" in errors
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
