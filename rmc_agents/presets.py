@@ -32,8 +32,8 @@ MEMORY_S9 = RunConfig(
 MEMORY_S11 = replace(
     MEMORY_S9,
     env="MiniGrid-MemoryS11-v0",
-    # Alone, an agent hardly finds out that looking back pays. It does in smaller mazes, some of which show the
-    # cue and the choices at once; half of the environments are the maze itself, where only memory helps.
+    # Alone, an agent hardly finds out that looking back pays. It does in smaller mazes, some of which show
+    # the cue and the choices at once; half of the environments are the maze itself: only memory helps there.
     train_on="MiniGrid-MemoryS7-v0,MiniGrid-MemoryS9-v0,MiniGrid-MemoryS11-v0,MiniGrid-MemoryS11-v0",
     num_envs=64,
     ppo=replace(LEARNING, total_steps=3_000_000),
