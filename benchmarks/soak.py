@@ -130,7 +130,7 @@ def kill_and_resume(folder: Path, kills: int, core: str, seed: int = 0) -> dict[
     rng = random.Random(seed)
     run_dir, output = folder / "run", folder / "output.txt"
     args = [*TINY, "--core", core, "--core-options", *SMALL_CORES[core]]
-    warm_up(folder)
+    warm_up(folder, core)
     command = [*args, "--run-dir", str(run_dir), "--auto-resume"]
     lost = damaged = tracebacks = 0
     while_writing = 0
@@ -141,7 +141,10 @@ def kill_and_resume(folder: Path, kills: int, core: str, seed: int = 0) -> dict[
             time.sleep(rng.uniform(0.02, LONGEST))
         else:  # while it trains and saves
             reached = newest_step(run_dir)
-            until(lambda reached=reached: newest_step(run_dir) > reached)
+            try:
+                until(lambda reached=reached: newest_step(run_dir) > reached)
+            except TimeoutError as error:
+                raise RuntimeError(output.read_text()) from error
             time.sleep(rng.uniform(0, 0.3))
         before = newest_step(run_dir)
         os.kill(process, signal.SIGKILL)
@@ -178,9 +181,10 @@ def kill_and_resume(folder: Path, kills: int, core: str, seed: int = 0) -> dict[
     }
 
 
-def warm_up(folder: Path) -> None:
+def warm_up(folder: Path, core: str) -> None:
     """Import what a training imports on its way, so that a process forked from this one trains at once."""
-    words = [*TINY, "--total-steps", str(STEPS), "--run-dir", str(folder / "warm"), "--core", "gru"]
+    words = [*TINY, "--total-steps", str(STEPS), "--run-dir", str(folder / f"warm-{core}"), "--core", core]
+    words += ["--core-options", *SMALL_CORES[core]]
     trainer, _ = script.build(configured(words))
     with contextlib.redirect_stdout(io.StringIO()):
         trainer.run()
@@ -449,26 +453,30 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        folder = Path(name)
-        print("growth ...", flush=True)
-        grown = growth(folder, args.iterations)
-        print(grown, flush=True)
-        killed = []
-        for n, core in enumerate(SMALL_CORES):
-            share = args.kills // len(SMALL_CORES) + (n < args.kills % len(SMALL_CORES))
-            (folder / core).mkdir()
-            print(f"kills, {core} ...", flush=True)
-            killed.append(kill_and_resume(folder / core, share, core, seed=n))
-            print(killed[-1], flush=True)
-        run_dir = tiny_run(folder)
-        print("mutations ...", flush=True)
-        damaged = mutate_checkpoints(run_dir, args.mutations)
-        print(damaged, flush=True)
-        configs = mutate_configs(run_dir, args.configs)
-        print(configs, flush=True)
-    report(args.out, grown, killed, damaged, configs, time.monotonic() - began)
+    parts: dict[str, Callable[[Path], Any]] = {"growth": lambda folder: growth(folder, args.iterations)}
+    for n, core in enumerate(SMALL_CORES):
+        share = args.kills // len(SMALL_CORES) + (n < args.kills % len(SMALL_CORES))
+        parts[f"kills-{core}"] = lambda folder, x=(share, core, n): kill_and_resume(folder, *x)
+    parts["mutations"] = lambda folder: mutate_checkpoints(tiny_run(folder), args.mutations)
+    parts["configs"] = lambda folder: mutate_configs(tiny_run(folder), args.configs)
+    # A part that is done is not done again by a soak that was stopped and started again.
+    state = args.out.with_suffix(".unfinished.json")
+    done: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {}
+    for name, part in parts.items():
+        if name not in done:
+            print(f"{name} ...", flush=True)
+            began = time.monotonic()
+            with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+                result = part(Path(folder))
+            done[name] = {"result": result, "seconds": time.monotonic() - began}
+            state.parent.mkdir(parents=True, exist_ok=True)
+            state.write_text(json.dumps(done))
+        print(done[name], flush=True)
+    killed = [done[f"kills-{core}"]["result"] for core in SMALL_CORES]
+    damaged, configs = (Counter(done[name]["result"]) for name in ("mutations", "configs"))
+    seconds = sum(part["seconds"] for part in done.values())
+    report(args.out, done["growth"]["result"], killed, damaged, configs, seconds)
+    state.unlink()
 
 
 def report(

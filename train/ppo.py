@@ -85,18 +85,23 @@ def build(config: RunConfig) -> tuple[Trainer, Path]:
         **config.env_options,
     )
     torch.manual_seed(config.seed)
-    agent = ActorCritic(
-        env.observation_space,
-        env.action_space,
-        config.core,
-        config.core_options,
-        features=config.features,
-        hidden_size=config.hidden_size,
-        critic_memory=config.critic_memory,
-        previous_action=config.previous_action,
-        previous_reward=config.previous_reward,
-        skip=config.skip,
-    ).to(device)
+    try:
+        agent = ActorCritic(
+            env.observation_space,
+            env.action_space,
+            config.core,
+            config.core_options,
+            features=config.features,
+            hidden_size=config.hidden_size,
+            critic_memory=config.critic_memory,
+            previous_action=config.previous_action,
+            previous_reward=config.previous_reward,
+            skip=config.skip,
+        ).to(device)
+    except (RuntimeError, TypeError) as error:  # what torch says of a width of -1 or of "x"
+        raise ValueError(
+            f"no agent of these sizes can be built: {str(error).splitlines()[0][:200]}"
+        ) from error
     description = {
         "env": {
             "id": config.env,
