@@ -27,7 +27,7 @@ PROCESSOR_FLAGS = ("-march=native", "-mcpu=native")  # some compilers know only 
 TIMEOUT = 120  # seconds
 
 _lock = threading.Lock()
-_libraries: list[ctypes.CDLL | None] = []  # none or one
+_found: list[ctypes.CDLL | None] = []  # empty before the first search
 
 
 class BuildError(Exception):
@@ -36,15 +36,20 @@ class BuildError(Exception):
 
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, built now if they never were; None, after saying so once, where that fails."""
-    with _lock:
-        if not _libraries:
-            _libraries.append(_load_or_none())
-    return _libraries[0]
+    if not _found:
+        with _lock:
+            if not _found:
+                _found.append(_load_or_none())
+    return _found[0]
 
 
 def give_up(reason: str) -> None:
     """Go on without native kernels in this process, and say why."""
-    _libraries[:] = [None]
+    _found[:] = [None]
+    _say(reason)
+
+
+def _say(reason: str) -> None:
     logging.getLogger("rmc_agents").warning(
         "native kernels are off, PyTorch does their work more slowly: %s (%s=0 silences this)", reason, SWITCH
     )
@@ -56,7 +61,7 @@ def _load_or_none() -> ctypes.CDLL | None:
     try:
         return _load()
     except (BuildError, OSError, subprocess.SubprocessError) as error:
-        give_up(str(error).strip().splitlines()[0] if str(error).strip() else repr(error))
+        _say(_first_line(str(error)))
         return None
 
 
@@ -69,20 +74,36 @@ def _load() -> ctypes.CDLL:
         digest.update(path.read_bytes())
     name = f"kernels-{digest.hexdigest()[:24]}.so"
     try:
-        cache = cache_folder()
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (cache / name).exists():
-            _compile(compiler, flags, sources, cache / name)
-        return ctypes.CDLL(str(cache / name))
-    except PermissionError:  # no home to write to: build for this process alone
+        target = _own_cache_folder() / name
+        if target.exists():
+            try:
+                return ctypes.CDLL(str(target))
+            except OSError:
+                target.unlink()  # cut off by a full disk, say: build it again
+        _compile(compiler, flags, sources, target)
+        return ctypes.CDLL(str(target))
+    except (
+        OSError,
+        RuntimeError,
+    ):  # no place to keep it, or none to run it from: build for this process alone
         with tempfile.TemporaryDirectory(prefix="rmc_agents-") as temporary:
-            _compile(compiler, flags, sources, Path(temporary) / name)
-            return ctypes.CDLL(str(Path(temporary) / name))
+            target = Path(temporary) / name
+            _compile(compiler, flags, sources, target)
+            return ctypes.CDLL(str(target))
 
 
 def cache_folder() -> Path:
     """Where libraries are kept: $XDG_CACHE_HOME/rmc_agents or ~/.cache/rmc_agents."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rmc_agents"
+
+
+def _own_cache_folder() -> Path:
+    """The cache folder, made if need be. What lies in somebody else's is not run."""
+    folder = cache_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if hasattr(os, "geteuid") and folder.stat().st_uid != os.geteuid():
+        raise PermissionError(f"{folder} belongs to another user")
+    return folder
 
 
 def _compiler() -> tuple[str, tuple[str, ...], bytes]:
@@ -118,6 +139,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def _first_line(output: bytes) -> str:
-    lines = output.decode(errors="replace").strip().splitlines()
+def _first_line(output: bytes | str) -> str:
+    text = output if isinstance(output, str) else output.decode(errors="replace")
+    lines = text.strip().splitlines()
     return lines[0] if lines else "it said nothing"

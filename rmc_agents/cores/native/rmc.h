@@ -42,6 +42,12 @@ INLINE struct sizes sizes_of(const struct call *c) {
                           .groups = (c->B + L - 1) / L, .head = 2 * c->K + c->V};
 }
 
+/* Threads that are worth their start, which takes as long as a few million multiplications. */
+INLINE long threads_for(const struct sizes *z, long threads) {
+    double row = z->I * z->D + z->D * (z->R * z->F + (z->N + 1) * 2 * z->G + z->N * z->layers * z->D);
+    return row * z->T * z->B < 1e7 ? 1 : threads;
+}
+
 /* Rows of the batch in a group. */
 INLINE int rows_of(const struct sizes *z, long group) {
     long left = z->B - group * L;

@@ -7,15 +7,19 @@ F = A * (2K + V), G gates of a kind (D or 1; 0 without gates).
 from __future__ import annotations
 
 import ctypes
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
-from rmc_agents.cores.native.build import library
+from rmc_agents.cores.native.build import give_up, library
 from rmc_agents.cores.native.workspace import workspace
+from rmc_agents.cores.rmc_sequence import Weights, rmc_sequence
 
 
 class Parameters(NamedTuple):
@@ -87,10 +91,10 @@ def usable(inputs: Tensor, start: Start, p: Parameters, num_heads: int) -> bool:
         return False
     if starts is not None and (type(starts), starts.dtype, starts.device) != _ALL_FLAGS:
         return False
-    if inputs.ndim != 3 or start.memory.ndim != 3:
+    if inputs.ndim != 3 or start.memory.ndim != 3 or inputs.is_neg() or start.memory.is_neg():
         return False
-    (T, B, input_size), (_, N, D), F = inputs.shape, start.memory.shape, len(p.qkv)
-    G2 = 0 if p.gates is None else len(p.gates)
+    (T, B, input_size), (_, N, D), F = inputs.shape, start.memory.shape, p.qkv.shape[0]
+    G2 = 0 if p.gates is None else p.gates.shape[0]
     fresh, flags = ((N, D), (T, B)) if starts is not None else (None, None)
     gates, gate = ((G2, D), (G2,)) if G2 else (None, None)
     row, wide = (D,), (F,)
@@ -115,8 +119,50 @@ def usable(inputs: Tensor, start: Start, p: Parameters, num_heads: int) -> bool:
         and F > D
         and (F - D) % (2 * num_heads) == 0
         and G2 in (0, 2, 2 * D)
-        and library() is not None
+        and _works()
     )
+
+
+@functools.cache
+def _works() -> bool:
+    """Whether there is a library, and it computes what PyTorch computes."""
+    if library() is None:
+        return False
+    with torch.inference_mode(False), torch.enable_grad():
+        if _is_right():
+            return True
+    give_up("the compiled kernels compute something else than PyTorch")
+    return False
+
+
+def _is_right() -> bool:
+    """A sequence in C against `rmc_sequence`: values and gradients, with resets on the way."""
+    (T, B, N, D, F), num_heads, made = (5, 3, 2, 6, 14), 2, []
+
+    def make(*shape: int) -> Tensor:
+        values = torch.arange(math.prod(shape), dtype=torch.float32, device="cpu")
+        made.append((values * 1.7 + len(made)).sin().view(shape))  # asks nobody's random generator
+        return made[-1].requires_grad_()
+
+    inputs, memory, bias = make(T, B, 4), make(B, N, D), make(2 * D)
+    input_gates, gates = (make(2 * D, D), make(2 * D)), (make(2 * D, D), make(2 * D))
+    wide, row = [make(F) for _ in range(3)], [make(D) for _ in range(4)]
+    shared, mlp = (make(F, D), *wide, *row), (make(D, D), make(D), make(D, D), make(D))
+    p = Parameters(*[make(D, 4), make(D), *shared, *input_gates, *gates], mlp=mlp)
+    leaves = [leaf for leaf in made if leaf is not bias]
+    start = Start(memory, make(N, D).detach(), make(T, B) > 0.5, bias.detach())
+
+    x = linear(inputs, p.input, p.input_bias)
+    x_gates = linear(x, input_gates[0], input_gates[1] + gates[1] + bias)
+    weights = Weights(*shared, gates=gates[0], mlp=mlp)
+    reference = rmc_sequence(
+        linear(x, p.qkv, p.qkv_bias), x_gates, memory, start.fresh, start.starts, weights, num_heads
+    )
+    results = []
+    for memories, last in (reference, native_sequence(inputs, start, p, num_heads)):
+        loss = memories.sin().sum() + last.cos().sum()
+        results.append([memories, last, *torch.autograd.grad(loss, leaves)])
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(*results, strict=True))
 
 
 def native_sequence(inputs: Tensor, start: Start, p: Parameters, num_heads: int) -> tuple[Tensor, Tensor]:
@@ -143,9 +189,9 @@ class _Sequence(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         *tensors, memories, saved = ctx.saved_tensors
         inputs, memory, weights = tensors[0], tensors[1], tensors[5:]
-        d_inputs = torch.empty(inputs.shape) if ctx.needs_input_grad[1] else None
-        d_memory = torch.empty(memory.shape)
-        d_weights = [None if w is None else torch.empty(w.shape) for w in weights]
+        d_inputs = inputs.new_empty(inputs.shape) if ctx.needs_input_grad[1] else None
+        d_memory = memory.new_empty(memory.shape)
+        d_weights = [None if w is None else w.new_empty(w.shape) for w in weights]
         call, alive = _read(ctx.num_heads, tensors)
         call += _addresses((memories, None, saved, d_memories, d_last, d_inputs, d_memory), alive)
         call += _parameter_addresses(d_weights, alive)
@@ -158,7 +204,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The memories, the last one, and what the backward pass needs of the steps if that is to be kept."""
     inputs, memory = tensors[:2]
-    memories, last, saved = torch.empty(len(inputs), *memory.shape), torch.empty(memory.shape), None
+    memories, last, saved = inputs.new_empty(len(inputs), *memory.shape), memory.new_empty(memory.shape), None
     call, alive = _read(num_heads, tensors)
     if keep:
         saved = workspace(_run("rmc_saved", _Call(*call)))
@@ -170,8 +216,8 @@ def _forward(
 def _read(num_heads: int, tensors: Sequence[Any]) -> tuple[list[int | None], list[Any]]:
     """The fields of a call that both passes read, and a list of what must live as long as the call."""
     inputs, memory, _, _, _, *weights = tensors
-    (T, B, input_size), (_, N, D), F = inputs.shape, memory.shape, len(weights[2])
-    V, G = D // num_heads, 0 if weights[12] is None else len(weights[12]) // 2
+    (T, B, input_size), (_, N, D), F = inputs.shape, memory.shape, weights[2].shape[0]
+    V, G = D // num_heads, 0 if weights[12] is None else weights[12].shape[0] // 2
     K, layers = (F // num_heads - V) // 2, (len(weights) - _NUM_SINGLE) // 2
     alive: list[Any] = []
     call = [T, B, input_size, N, num_heads, K, V, G, layers, torch.get_num_threads()]

@@ -382,7 +382,7 @@ long rmc_backward(const struct call *c) {
     for (long i = 0; i < z->layers; i++) transposed(c->mlp[2 * i], z->D, z->D, p.mlp_t + i * z->D * z->D);
 
     unsigned before = flush_denormals();
-    int failed = run_jobs(backward_share, &p, p.shares, c->threads, lay_out_work(z, 0, &work) * sizeof(float));
+    int failed = run_jobs(backward_share, &p, p.shares, threads_for(z, c->threads), lay_out_work(z, 0, &work) * sizeof(float));
     if (!failed) collect(&p);
     restore_denormals(before);
     free(p.sums);

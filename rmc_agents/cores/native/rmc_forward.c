@@ -156,5 +156,5 @@ long rmc_saved(const struct call *c) {
 long rmc_forward(const struct call *c) {
     const struct sizes z = sizes_of(c);
     struct work work;
-    return run_jobs(forward_group, (void *)c, z.groups, c->threads, lay_out_work(&z, 0, &work) * sizeof(float));
+    return run_jobs(forward_group, (void *)c, z.groups, threads_for(&z, c->threads), lay_out_work(&z, 0, &work) * sizeof(float));
 }
