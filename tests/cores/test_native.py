@@ -85,7 +85,7 @@ def test_the_same_as_the_plain_loop(
             ).any()
         ]
 
-    # Of ten thousand ReLUs one may be so near zero that rounding opens or shuts it, but not three times running.
+    # Of ten thousand ReLUs one may be so near zero that rounding flips it, but not three times running.
     assert not (differing() and differing() and differing())
 
 
