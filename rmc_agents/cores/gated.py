@@ -1,16 +1,21 @@
 """The classical recurrent cores: Elman RNN, LSTM, GRU.
 
-Axes: B batch, D input size, H hidden size.
+`recur` is the core to read; `step` and `unroll` compute the same in C where there is a compiler.
+
+Axes: T time, B batch, D input size, H hidden size.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from abc import ABC
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rmc_agents.cores.base import HoistedCore, require_positive
+from rmc_agents.cores.native import gated as native
+from rmc_agents.cores.native.call import eager
 
 
 class RNNState(NamedTuple):
@@ -30,13 +35,47 @@ class LSTMState(NamedTuple):
     """[B, H] the cell."""
 
 
-class RNN(HoistedCore):
+class _GatedCore(HoistedCore, ABC):
+    """A core whose gates are linear in its input and its last output, `input_proj` and `hidden_proj`."""
+
+    kind: ClassVar[native.Kind]
+    hidden_size: int
+    input_proj: nn.Linear
+    hidden_proj: nn.Linear
+
+    @property
+    def output_size(self) -> int:
+        return self.hidden_size
+
+    def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        found = self._in_c(inputs.unsqueeze(0), state, None)
+        return super().step(inputs, state) if found is None else (found[0][0], found[1])
+
+    def unroll(self, inputs: Tensor, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
+        found = self._in_c(inputs, state, starts)
+        return super().unroll(inputs, state, starts) if found is None else found
+
+    def _in_c(self, inputs: Tensor, state: Any, starts: Tensor | None) -> tuple[Tensor, Any] | None:
+        if not eager(inputs.device):
+            return None
+        h, c = state if len(state) == 2 else (state[0], None)
+        x, u = self.input_proj, self.hidden_proj
+        arguments = native.Arguments(inputs, h, c, starts, x.weight, x.bias, u.weight, u.bias)
+        if not native.usable(self.kind, arguments):
+            return None
+        outputs, *last = native.native_sequence(self.kind, arguments)
+        return outputs, type(state)(*last)
+
+
+class RNN(_GatedCore):
     """Elman RNN (Elman 1990): h' = tanh(W x + U h + b).
 
     Args:
         input_size: D.
         hidden_size: H.
     """
+
+    kind = "rnn"
 
     def __init__(self, input_size: int, *, hidden_size: int = 128) -> None:
         super().__init__(input_size)
@@ -45,10 +84,6 @@ class RNN(HoistedCore):
         self.input_proj = nn.Linear(input_size, hidden_size)
         self.hidden_proj = nn.Linear(hidden_size, hidden_size, bias=False)
         _initialise(self.input_proj, self.hidden_proj, num_gates=1)
-
-    @property
-    def output_size(self) -> int:
-        return self.hidden_size
 
     def initial_state(self, batch_size: int) -> RNNState:
         return RNNState(self._anchor.new_zeros(batch_size, self.hidden_size))
@@ -62,7 +97,7 @@ class RNN(HoistedCore):
         return h, RNNState(h)
 
 
-class LSTM(HoistedCore):
+class LSTM(_GatedCore):
     """Long short-term memory (Hochreiter & Schmidhuber 1997, with forget gate).
 
     i, f, o = sigmoid(W x + U h + b), g = tanh(W x + U h + b), c' = f c + i g, h' = o tanh(c').
@@ -73,6 +108,8 @@ class LSTM(HoistedCore):
         forget_bias: initial bias of the forget gate; 1 keeps the cell at first.
     """
 
+    kind = "lstm"
+
     def __init__(self, input_size: int, *, hidden_size: int = 128, forget_bias: float = 1.0) -> None:
         super().__init__(input_size)
         require_positive(hidden_size=hidden_size)
@@ -82,10 +119,6 @@ class LSTM(HoistedCore):
         _initialise(self.input_proj, self.hidden_proj, num_gates=4)
         with torch.no_grad():
             self.input_proj.bias[hidden_size : 2 * hidden_size] = forget_bias
-
-    @property
-    def output_size(self) -> int:
-        return self.hidden_size
 
     def initial_state(self, batch_size: int) -> LSTMState:
         zeros = self._anchor.new_zeros(batch_size, self.hidden_size)
@@ -102,7 +135,7 @@ class LSTM(HoistedCore):
         return h, LSTMState(h, c)
 
 
-class GRU(HoistedCore):
+class GRU(_GatedCore):
     """Gated recurrent unit (Cho et al. 2014), in the form of cuDNN and `nn.GRU`.
 
     r, z = sigmoid(W x + b + U h + b'), n = tanh(W x + b + r (U h + b')), h' = (1 - z) n + z h.
@@ -112,6 +145,8 @@ class GRU(HoistedCore):
         hidden_size: H.
     """
 
+    kind = "gru"
+
     def __init__(self, input_size: int, *, hidden_size: int = 128) -> None:
         super().__init__(input_size)
         require_positive(hidden_size=hidden_size)
@@ -119,10 +154,6 @@ class GRU(HoistedCore):
         self.input_proj = nn.Linear(input_size, 3 * hidden_size)  # gates in the order r, z, n
         self.hidden_proj = nn.Linear(hidden_size, 3 * hidden_size)
         _initialise(self.input_proj, self.hidden_proj, num_gates=3)
-
-    @property
-    def output_size(self) -> int:
-        return self.hidden_size
 
     def initial_state(self, batch_size: int) -> GRUState:
         return GRUState(self._anchor.new_zeros(batch_size, self.hidden_size))

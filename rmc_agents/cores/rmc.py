@@ -17,6 +17,7 @@ from torch.nn.functional import linear
 
 from rmc_agents.cores.base import HoistedCore, require_positive
 from rmc_agents.cores.native import rmc as native_rmc
+from rmc_agents.cores.native.call import eager
 from rmc_agents.cores.rmc_sequence import Weights, rmc_sequence
 
 GateStyle = Literal["unit", "memory", "none"]
@@ -196,12 +197,7 @@ class RMC(HoistedCore):
 
     def _has_fused_sequence(self, inputs: Tensor) -> bool:
         """Whether `rmc_sequence` can stand in for the loop over `recur`: it knows one block and one dtype."""
-        device = inputs.device.type
-        return (
-            len(self.qkv) == 1
-            and not torch.compiler.is_compiling()
-            and not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
-        )
+        return len(self.qkv) == 1 and eager(inputs.device)
 
     def _fused_sequence(
         self, inputs: Tensor, state: RMCState, starts: Tensor | None

@@ -1,80 +1,23 @@
-/* Matrix products of a few dozen columns, blocked for registers and for the nearest cache. */
+/* Matrices whose columns are vectors: products, and the way from and to the rows of tensors. */
 #ifndef RMC_AGENTS_MATRIX_H
 #define RMC_AGENTS_MATRIX_H
 
 #include "simd.h"
 
-/* A tile of the result, HEIGHT rows by TILE vectors, is kept in registers, of which there are 32 or 16. */
-#define HEIGHT 6
-#if defined(__AVX512F__) || defined(__aarch64__)
-#define TILE 4
-#else
-#define TILE 2
-#endif
-#define DEPTH 64 /* so much of the inner dimension that TILE columns of B stay in the nearest cache */
-
-INLINE void tile(int rows, int columns, long depth, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb,
-                 float *c, ptrdiff_t ldc, int add, const float *bias) {
-    vf sum[HEIGHT][TILE];
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 6
-        for (int j = 0; j < columns; j++)
-            sum[i][j] = (add ? load(c + i * ldc + j * L) : splat(0)) + (bias ? bias[i] : 0.0f);
-    for (long k = 0; k < depth; k++) {
-        vf row[TILE];
-#pragma GCC unroll 6
-        for (int j = 0; j < columns; j++) row[j] = load(b + k * ldb + j * L);
-#pragma GCC unroll 6
-        for (int i = 0; i < rows; i++)
-#pragma GCC unroll 6
-            for (int j = 0; j < columns; j++) sum[i][j] += a[i * lda + k] * row[j];
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 6
-        for (int j = 0; j < columns; j++) store(c + i * ldc + j * L, sum[i][j]);
-}
-
-INLINE void tile_rows(int columns, long m, long depth, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb,
-                      float *c, ptrdiff_t ldc, int add, const float *bias) {
-    long i = 0;
-#define ROWS(rows)                 \
-    for (; i + rows <= m; i += rows) \
-        tile(rows, columns, depth, a + i * lda, lda, b, ldb, c + i * ldc, ldc, add, bias ? bias + i : 0);
-    ROWS(HEIGHT)
-    ROWS(4)
-    ROWS(2)
-    ROWS(1)
-#undef ROWS
-}
+#define HIDDEN __attribute__((visibility("hidden")))
 
 /* C[m, n] = A[m, depth] B[depth, n], + C if `add`, + bias[m] if not null.
  * Columns of B and C are vectors, aligned; A is plain, `lda`, `ldb`, `ldc` are floats from row to row. */
-static void product(long m, long n, long depth, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb,
-                    float *c, ptrdiff_t ldc, int add, const float *bias) {
-    for (long k = 0; k < depth; k += DEPTH, add = 1, bias = 0) {
-        long d = depth - k < DEPTH ? depth - k : DEPTH;
-        for (long j = 0; j < n; j += TILE) {
-            const float *bj = b + k * ldb + j * L;
-            float *cj = c + j * L;
-            switch (n - j) {
-            case 1: tile_rows(1, m, d, a + k, lda, bj, ldb, cj, ldc, add, bias); break;
-#if TILE > 2
-            case 2: tile_rows(2, m, d, a + k, lda, bj, ldb, cj, ldc, add, bias); break;
-            case 3: tile_rows(3, m, d, a + k, lda, bj, ldb, cj, ldc, add, bias); break;
-#endif
-            default: tile_rows(TILE, m, d, a + k, lda, bj, ldb, cj, ldc, add, bias); break;
-            }
-        }
-    }
-}
+HIDDEN void product(long m, long n, long depth, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, float *c,
+                    ptrdiff_t ldc, int add, const float *bias);
 
 /* A[m, n] -> its transpose, [n, m]. */
-static void transposed(const float *a, long m, long n, float *out) {
-    for (long i = 0; i < m; i += 16)
-        for (long j = 0; j < n; j++)
-            for (long k = i; k < i + 16 && k < m; k++) out[j * m + k] = a[k * n + j];
-}
+HIDDEN void transposed(const float *a, long m, long n, float *out);
+
+/* `rows` <= L rows of n floats, `row` apart -> n vectors, `step` apart; lanes of rows that are not there are 0. */
+HIDDEN void to_lanes(const float *src, ptrdiff_t row, int rows, long n, float *dst, ptrdiff_t step);
+
+/* n vectors, `step` apart -> `rows` <= L rows of n floats, `row` apart. */
+HIDDEN void from_lanes(const float *src, ptrdiff_t step, long n, float *dst, ptrdiff_t row, int rows);
 
 #endif

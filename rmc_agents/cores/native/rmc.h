@@ -48,17 +48,15 @@ INLINE long threads_for(const struct sizes *z, long threads) {
     return row * z->T * z->B < 1e7 ? 1 : threads;
 }
 
+/* Which rows of a group, from row b of the batch on, start an episode at step t; null where none ever does. */
+INLINE const unsigned char *starts_at(const struct call *c, long t, long b) {
+    return c->starts ? c->starts + t * c->B + b : 0;
+}
+
 /* Rows of the batch in a group. */
 INLINE int rows_of(const struct sizes *z, long group) {
     long left = z->B - group * L;
     return left < L ? (int)left : L;
-}
-
-/* The next `vectors` vectors from `base`, or their size alone where `base` is null. */
-INLINE float *take(float *base, size_t *at, long vectors) {
-    float *taken = base ? base + *at : 0;
-    *at += (size_t)vectors * L;
-    return taken;
 }
 
 /* What a step keeps for the backward pass. The x of a norm is kept normalised, without its weight and bias. */
@@ -99,15 +97,6 @@ INLINE void scale_head(const struct call *c, const struct sizes *z, const float 
 INLINE void scale(const float *x, const float *weight, const float *bias, long n, long N, float *out) {
     for (long i = 0; i < n; i++)
         for (long k = i * N * L; k < (i + 1) * N * L; k += L) store(out + k, load(x + k) * weight[i] + bias[i]);
-}
-
-/* Lanes whose episode starts at step t; returns whether there are any. */
-INLINE int starting(const struct call *c, long t, long b, int rows, vi *mask) {
-    int any = 0;
-    *mask = (vi){0};
-    for (int l = 0; c->starts && l < rows; l++)
-        if (c->starts[t * c->B + b + l]) (*mask)[l] = -1, any = 1;
-    return any;
 }
 
 #endif

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from rmc_agents.cores.native.build import give_up, library
+from rmc_agents.cores.native.call import addresses, readable, run
 from rmc_agents.cores.native.workspace import workspace
 from rmc_agents.cores.rmc_sequence import Weights, rmc_sequence
 
@@ -56,9 +57,6 @@ class Start(NamedTuple):
     """[2G] a constant on top of the gates' own biases."""
 
 
-_PLAIN = (Tensor, torch.nn.Parameter)
-_ALL_FLOATS = {(True, torch.float32, torch.device("cpu"), torch.strided)}
-_ALL_FLAGS = (Tensor, torch.bool, torch.device("cpu"))
 _NUM_SINGLE = len(Parameters._fields) - 1
 _SIZES = ("T", "B", "I", "N", "A", "K", "V", "G", "layers", "threads")
 _ADDRESSES = (
@@ -82,16 +80,8 @@ def usable(inputs: Tensor, start: Start, p: Parameters, num_heads: int) -> bool:
     It reads memory by its address, so everything must be as it expects; what is not goes to PyTorch, which
     either knows how to do it or how to complain.
     """
-    if torch._C._get_tracing_state() is not None or torch._C._are_functorch_transforms_active():
-        return False
     starts, tensors = start.starts, (inputs, *start, *p[:-1], *p.mlp)
-    floats = [tensor for tensor in tensors if tensor is not None and tensor is not starts]
-    # Subclasses may have no memory of their own.
-    if {(type(t) in _PLAIN, t.dtype, t.device, t.layout) for t in floats} != _ALL_FLOATS:
-        return False
-    if starts is not None and (type(starts), starts.dtype, starts.device) != _ALL_FLAGS:
-        return False
-    if inputs.ndim != 3 or start.memory.ndim != 3 or inputs.is_neg() or start.memory.is_neg():
+    if not readable(tensors, starts) or inputs.ndim != 3 or start.memory.ndim != 3:
         return False
     (T, B, input_size), (_, N, D), F = inputs.shape, start.memory.shape, p.qkv.shape[0]
     G2 = 0 if p.gates is None else p.gates.shape[0]
@@ -193,9 +183,9 @@ class _Sequence(torch.autograd.Function):
         d_memory = memory.new_empty(memory.shape)
         d_weights = [None if w is None else w.new_empty(w.shape) for w in weights]
         call, alive = _read(ctx.num_heads, tensors)
-        call += _addresses((memories, None, saved, d_memories, d_last, d_inputs, d_memory), alive)
+        call += addresses((memories, None, saved, d_memories, d_last, d_inputs, d_memory), alive)
         call += _parameter_addresses(d_weights, alive)
-        _run("rmc_backward", _Call(*call))
+        run("rmc_backward", _Call(*call))
         return None, d_inputs, d_memory, None, None, None, *d_weights
 
 
@@ -207,9 +197,9 @@ def _forward(
     memories, last, saved = inputs.new_empty(len(inputs), *memory.shape), memory.new_empty(memory.shape), None
     call, alive = _read(num_heads, tensors)
     if keep:
-        saved = workspace(_run("rmc_saved", _Call(*call)))
-    call += _addresses((memories, last, saved), alive)
-    _run("rmc_forward", _Call(*call))
+        saved = workspace(run("rmc_saved", _Call(*call)))
+    call += addresses((memories, last, saved), alive)
+    run("rmc_forward", _Call(*call))
     return memories, last, saved
 
 
@@ -221,27 +211,12 @@ def _read(num_heads: int, tensors: Sequence[Any]) -> tuple[list[int | None], lis
     K, layers = (F // num_heads - V) // 2, (len(weights) - _NUM_SINGLE) // 2
     alive: list[Any] = []
     call = [T, B, input_size, N, num_heads, K, V, G, layers, torch.get_num_threads()]
-    call += _addresses(tensors[:5], alive) + _parameter_addresses(weights, alive)
+    call += addresses(tensors[:5], alive) + _parameter_addresses(weights, alive)
     return call, alive
 
 
 def _parameter_addresses(weights: Sequence[Any], alive: list[Any]) -> list[int | None]:
-    mlp = _addresses(weights[_NUM_SINGLE:], alive)
+    mlp = addresses(weights[_NUM_SINGLE:], alive)
     pointers = (ctypes.c_void_p * len(mlp))(*mlp)
     alive.append(pointers)
-    return [*_addresses(weights[:_NUM_SINGLE], alive), ctypes.addressof(pointers)]
-
-
-def _addresses(tensors: Sequence[Tensor | None], alive: list[Any]) -> list[int | None]:
-    plain = [None if tensor is None else tensor.contiguous() for tensor in tensors]
-    alive += plain
-    return [None if tensor is None else tensor.data_ptr() for tensor in plain]
-
-
-def _run(function: str, call: _Call) -> int:
-    entry = getattr(library(), function)
-    entry.restype = ctypes.c_long
-    result = entry(ctypes.byref(call))
-    if result < 0:
-        raise MemoryError(f"{function} ran out of memory")
-    return result
+    return [*addresses(weights[:_NUM_SINGLE], alive), ctypes.addressof(pointers)]

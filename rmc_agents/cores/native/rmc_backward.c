@@ -4,10 +4,8 @@
  * the rows of the batch, so one of its factors is turned from lanes into rows.
  */
 #include "attention.h"
+#include "gradients.h"
 #include "rmc.h"
-
-#define MAX_SHARES 16 /* weight gradients are added up in so many sums, and these in their order: the same
-                         result for any number of threads */
 
 /* Gradients of weights, as one share of the groups adds them up: matrices with rows padded to whole vectors, of
  * everything else [n] vectors whose lanes are summed in the end. */
@@ -108,26 +106,6 @@ static void normalise_backward(float *d, ptrdiff_t d_step, const float *x, ptrdi
     for (long i = 0; i < n; i++) {
         vf di = load(d + i * d_step), xi = load(x + i * x_step);
         store(d + i * d_step, (di - mean - xi * slope) * scale);
-    }
-}
-
-/* x [n, columns] -> [columns L, width] */
-static void to_rows(const float *x, ptrdiff_t step, long n, long columns, float *rows, long width) {
-    for (long k = 0; k < columns; k++) from_lanes(x + k * L, step, n, rows + k * L * width, width, L);
-}
-
-/* d_weight [n, width] += d [n, columns] x^T, where x [columns L, width] are rows. */
-static void add_weight(const float *d, ptrdiff_t step, long n, long columns, const float *rows, long width,
-                       float *d_weight) {
-    product(n, width / L, columns * L, d, step, rows, width, d_weight, width, 1, 0);
-}
-
-/* d_bias [n] += the sum of d [n, columns] over columns. */
-static void add_bias(const float *d, ptrdiff_t step, long n, long columns, float *d_bias) {
-    for (long i = 0; i < n; i++) {
-        vf sum = load(d_bias + i * L);
-        for (long k = 0; k < columns; k++) sum += load(d + i * step + k * L);
-        store(d_bias + i * L, sum);
     }
 }
 
@@ -256,13 +234,8 @@ static void project_backward(const struct group *g, long t) {
     product(D, steps, G2, p->input_gates_t, G2, w->d_x_gates, S, w->dx, S, 1, 0);
 
     for (long k = 0; k < steps; k++)
-        for (long l = 0; l < L; l++) {
-            float *row = w->input_rows + (k * L + l) * p->input_width;
-            if (l < g->rows)
-                memcpy(row, c->inputs + ((t + k) * z->B + g->b + l) * I, I * sizeof *row);
-            else
-                memset(row, 0, I * sizeof *row);
-        }
+        copy_rows(c->inputs + ((t + k) * z->B + g->b) * I, I, g->rows, w->input_rows + k * L * p->input_width,
+                  p->input_width);
     add_weight(w->dx, S, D, steps, w->input_rows, p->input_width, g->sums->input);
     add_bias(w->dx, S, D, steps, g->sums->input_bias);
     if (!c->d_inputs) return;
@@ -302,7 +275,7 @@ static void backward_group(const struct group *g) {
         mlp_backward(g, &s);
         read_backward(g, &s, t % SPAN);
         vi start;
-        if (starting(c, t, g->b, g->rows, &start)) /* chosen and not multiplied: what is cut may not be finite */
+        if (flagged(starts_at(c, t, g->b), g->rows, &start)) /* chosen and not multiplied: what is cut may not be finite */
             for (long k = 0; k < size; k += L) store(w->dm + k, pick(start, splat(0), load(w->dm + k)));
         if (t % SPAN == 0) project_backward(g, t);
     }
@@ -319,24 +292,13 @@ static void backward_share(void *context, long share, float *scratch) {
         backward_group(&(struct group){p, p->c, &p->z, &sums, &work, n, n * L, rows_of(&p->z, n)});
 }
 
-static void copy_matrix(const float *sums, long n, long m, float *out) {
-    for (long i = 0; i < n; i++) memcpy(out + i * m, sums + i * ((m + L - 1) / L * L), m * sizeof *out);
-}
-
-static void copy_vector(const float *sums, long n, float *out) {
-    for (long i = 0; i < n; i++) out[i] = sum_of_lanes(load(sums + i * L));
-}
-
 /* The first sum += all others, and from there to the tensors. */
 static void collect(const struct pass *p) {
     const struct call *c = p->c;
     const struct sizes *z = &p->z;
     struct sums s;
     lay_out_sums(z, p->sums, &s);
-    for (long i = 1; i < p->shares; i++)
-        for (size_t k = 0; k < p->sums_size; k += L)
-            store(p->sums + k, load(p->sums + k) + load(p->sums + i * p->sums_size + k));
-
+    add_up(p->sums, p->sums_size, p->shares);
     copy_matrix(s.input, z->D, z->I, c->d_input);
     copy_matrix(s.qkv, z->F, z->D, c->d_qkv);
     copy_matrix(s.input_gates, 2 * z->G, z->D, c->d_input_gates);

@@ -67,7 +67,7 @@ static void project(const struct call *c, const struct sizes *z, long t, long b,
 
 static void reset(const struct call *c, const struct sizes *z, long t, long b, int rows, float *m) {
     vi start;
-    if (!starting(c, t, b, rows, &start)) return;
+    if (!flagged(starts_at(c, t, b), rows, &start)) return;
     for (long d = 0; d < z->D; d++)
         for (long n = 0; n < z->N; n++) {
             float *at = m + (d * z->N + n) * L;

@@ -3,7 +3,7 @@
  * The kernels put L rows of the batch side by side in the lanes of a vector: what a row does with itself
  * (norms, attention, gates) is then the same instruction for all of them, with no sums across lanes and no
  * left-over columns, whatever the sizes of the core. Tensors of torch are turned into that form, and back, by
- * `to_lanes` and `from_lanes`.
+ * `to_lanes` and `from_lanes` in matrix.c.
  */
 #ifndef RMC_AGENTS_SIMD_H
 #define RMC_AGENTS_SIMD_H
@@ -128,35 +128,20 @@ INLINE void transpose(vf *r) {
 #endif
 }
 
-/* `rows` <= L rows of `n` floats -> n vectors, `step` floats apart; lanes of rows that are not there are 0. */
-static void to_lanes(const float *src, ptrdiff_t row, int rows, long n, float *dst, ptrdiff_t step) {
-    long i = 0;
-    for (; i + L <= n; i += L) {
-        vf r[L];
-#pragma GCC unroll 16
-        for (int l = 0; l < L; l++) r[l] = l < rows ? load_unaligned(src + l * row + i) : splat(0);
-        transpose(r);
-#pragma GCC unroll 16
-        for (int l = 0; l < L; l++) store(dst + (i + l) * step, r[l]);
-    }
-    for (; i < n; i++)
-        for (int l = 0; l < L; l++) dst[i * step + l] = l < rows ? src[l * row + i] : 0.0f;
+/* The next `vectors` vectors from `base`, or their size alone where `base` is null. */
+INLINE float *take(float *base, size_t *at, long vectors) {
+    float *taken = base ? base + *at : 0;
+    *at += (size_t)vectors * L;
+    return taken;
 }
 
-/* n vectors, `step` floats apart -> `rows` <= L rows of n floats. */
-static void from_lanes(const float *src, ptrdiff_t step, long n, float *dst, ptrdiff_t row, int rows) {
-    long i = 0;
-    for (; i + L <= n; i += L) {
-        vf r[L];
-#pragma GCC unroll 16
-        for (int l = 0; l < L; l++) r[l] = load(src + (i + l) * step);
-        transpose(r);
-#pragma GCC unroll 16
-        for (int l = 0; l < L; l++)
-            if (l < rows) store_unaligned(dst + l * row + i, r[l]);
-    }
-    for (; i < n; i++)
-        for (int l = 0; l < rows; l++) dst[l * row + i] = src[i * step + l];
+/* Lanes whose flag is set, of `rows` <= L flags (null: none); returns whether there are any. */
+INLINE int flagged(const unsigned char *flags, int rows, vi *mask) {
+    int any = 0;
+    *mask = (vi){0};
+    for (int l = 0; flags && l < rows; l++)
+        if (flags[l]) (*mask)[l] = -1, any = 1;
+    return any;
 }
 
 #endif

@@ -1,0 +1,61 @@
+"""Calling the library: what it may be given, addresses of tensors, and errors."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rmc_agents.cores.native.build import library
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_ALL_FLOATS = {(True, torch.float32, torch.device("cpu"), torch.strided)}
+_ALL_FLAGS = (Tensor, torch.bool, torch.device("cpu"))
+
+
+def eager(device: torch.device) -> bool:
+    """Whether operations are carried out as they are called, in the precision that they are called with."""
+    kind = device.type
+    return (
+        not torch.compiler.is_compiling()
+        and not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
+        and torch._C._get_tracing_state() is None
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def readable(tensors: Sequence[Tensor | None], flags: Tensor | None) -> bool:
+    """Whether all these are plain single-precision tensors in the CPU's memory, and `flags` plain booleans.
+
+    Subclasses, and views whose sign is still to be turned, are not what their memory says.
+    """
+    floats = [tensor for tensor in tensors if tensor is not None and tensor is not flags]
+    return (
+        {(type(t) in _PLAIN, t.dtype, t.device, t.layout) for t in floats} == _ALL_FLOATS
+        and (flags is None or (type(flags), flags.dtype, flags.device) == _ALL_FLAGS)
+        and not any(tensor.is_neg() for tensor in floats)
+    )
+
+
+def addresses(tensors: Sequence[Tensor | None], alive: list[Any]) -> list[int | None]:
+    """Where tensors lie that are these made contiguous; they go to `alive`, to live as long as the call."""
+    plain = [None if tensor is None else tensor.contiguous() for tensor in tensors]
+    alive += plain
+    return [None if tensor is None else tensor.data_ptr() for tensor in plain]
+
+
+def run(function: str, call: ctypes.Structure) -> int:
+    """Call a function of the library.
+
+    Raises:
+        MemoryError: it found too little memory.
+    """
+    entry = getattr(library(), function)
+    entry.restype = ctypes.c_long
+    result = entry(ctypes.byref(call))
+    if result < 0:
+        raise MemoryError(f"{function} ran out of memory")
+    return result
