@@ -1,4 +1,7 @@
-"""A whole sequence of a one-block Relational Memory Core as one autograd node: what `RMC.unroll` runs.
+"""A whole sequence of a one-block Relational Memory Core as one autograd node, in PyTorch.
+
+`RMC.unroll` runs it wherever the same in C (`native/rmc.py`) cannot be: on a GPU, in double precision,
+without a compiler.
 
 The mathematics is that of `RMC.recur` and nothing else; this file is about speed. At the sizes of
 reinforcement learning a step is a few dozen tiny operations, and much of a plain unroll goes into starting

@@ -160,3 +160,16 @@ def test_workspace_is_used_again_once_nobody_has_it() -> None:
     del view
     gc.collect()
     assert workspace.workspace(90_000).data_ptr() == address
+
+
+def test_workspace_keeps_little_that_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace, "_free", {})
+    monkeypatch.setattr(workspace, "MAX_BYTES", 1_000_000)
+    pieces = [workspace.workspace(100_000) for _ in range(4)]  # 400 kB each
+    del pieces
+    gc.collect()
+    assert len(workspace._free) == 2
+    large = workspace.workspace(500_000)
+    del large
+    gc.collect()
+    assert sum(piece.nbytes for piece in workspace._free.values()) <= 1_000_000

@@ -46,8 +46,8 @@ INLINE void tile_rows(int columns, long m, long depth, const float *a, ptrdiff_t
 #undef ROWS
 }
 
-void product(long m, long n, long depth, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb,
-                    float *c, ptrdiff_t ldc, int add, const float *bias) {
+void product(long m, long n, long depth, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, float *c,
+             ptrdiff_t ldc, int add, const float *bias) {
     for (long k = 0; k < depth; k += DEPTH, add = 1, bias = 0) {
         long d = depth - k < DEPTH ? depth - k : DEPTH;
         for (long j = 0; j < n; j += TILE) {

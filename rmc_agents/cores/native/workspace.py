@@ -12,11 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_KEPT = 4
-"""Free pieces that are kept for later; a training has as many in use at once as it has cores."""
 MAX_BYTES = 2**28
-"""A larger piece goes back to the operating system: it would be missed elsewhere."""
-
+"""No more than this lies idle; the rest goes back to the operating system, where others may miss it."""
 ALIGNMENT = 16
 """Floats; the kernels read and write whole cache lines."""
 
@@ -29,8 +26,7 @@ def workspace(size: int) -> Tensor:
     piece = _take(size)
     # The tensor holds this array, a view of the piece; when it dies, the piece is nobody's any more.
     view = piece[:size]
-    if piece.nbytes <= MAX_BYTES:
-        weakref.finalize(view, _give_back, piece).atexit = False
+    weakref.finalize(view, _give_back, piece).atexit = False
     return torch.from_numpy(view)
 
 
@@ -45,5 +41,8 @@ def _take(size: int) -> np.ndarray:
 
 def _give_back(piece: np.ndarray) -> None:
     _free[id(piece)] = piece
-    for key in list(_free)[:-MAX_KEPT]:
-        _free.pop(key, None)
+    idle = 0
+    for key, kept in reversed(list(_free.items())):
+        idle += kept.nbytes
+        if idle > MAX_BYTES:
+            _free.pop(key, None)
