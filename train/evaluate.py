@@ -14,22 +14,20 @@ from typing import Annotated, Any, Literal
 import gymnasium
 import torch
 import tyro
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import envs
-from rmc_agents import checkpoint, results
-from rmc_agents.actor_critic import ActorCritic
+from rmc_agents import results
 from rmc_agents.cli import choose_device, parse, run_script
 from rmc_agents.errors import UsageError
 from rmc_agents.evaluation import Episodes, FirstEpisodeOnly, RandomPolicy, evaluate
+from rmc_agents.runs import GRIDS, Run, load, names
 from rmc_agents.versions import versions
 
 LARGEST_WAVE = {"farama": 500, "batched": 500, "gymnasium": 32}
 """Environments stepped together: an episode that runs to its time limit holds up its wave, and environments
 that we do not know may be large."""
 GIF_EPISODES = 3
-GRIDS = ("MiniGrid-", "BabyAI-")
 
 Implementation = Literal["farama", "batched", "gymnasium"]
 
@@ -57,19 +55,6 @@ class EvaluateConfig:
     """Draw the first episodes into media/."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run's agent, as one of its checkpoints has it."""
-
-    folder: Path
-    path: Path
-    agent: ActorCritic
-    env_ids: str
-    """What it was trained in, with commas between; empty where config.json does not say."""
-    env_options: dict[str, Any] | None
-    """The options of these environments; None where config.json does not say."""
-
-
 def main(args: Sequence[str]) -> None:
     """Parse the flags, evaluate every run on every environment, show and save what came out."""
     config = parse(EvaluateConfig, None, args, prog="train/evaluate.py")
@@ -89,7 +74,7 @@ def main(args: Sequence[str]) -> None:
     for run, env_id in tasks:
         entry = judge(run, env_id, config)
         entry |= {"command": command, "versions": versions(), "checkpoint": str(run.path), "date": now()}
-        found.append(results.Result(run.folder.name, run.agent.core_name, env_id, entry))
+        found.append(results.Result(run.name, run.agent.core_name, env_id, entry))
         saved = results.save_entry(run.folder, env_id, entry)
         results.show(found[-1:])
         print(f"figures: {saved}", flush=True)
@@ -99,28 +84,14 @@ def main(args: Sequence[str]) -> None:
         results.show_by_core(found)
 
 
-def load(path: Path, device: torch.device) -> Run:
-    """The agent of a run folder, or of one checkpoint."""
-    if path.is_file():
-        folder, saved = path.parent.parent, path
-    else:
-        folder, saved = path, checkpoint.read_newest(path)[0]
-    env = checkpoint.read_config(folder).get("env", {})  # a `Trainer` from Python need not say
-    return Run(folder, saved, checkpoint.load(saved, device), env.get("id", ""), env.get("options"))
-
-
-def names(env_ids: str) -> list[str]:
-    return [name.strip() for name in env_ids.split(",")]
-
-
 def check(run: Run, env_id: str, config: EvaluateConfig) -> None:
     """Raise UsageError unless the environment can be built, and the agent can see and act in it."""
     if not env_id:
         raise UsageError(f"{run.folder}/config.json does not say what it was trained in; choose an --env")
     try:
         kind = choose_implementation(env_id, config.implementation)
-        env = build(env_id, kind, 1, run.agent.device, options_for(run, env_id))
-        best_possible(env_id, options_for(run, env_id))
+        env = build(env_id, kind, 1, run.agent.device, run.options_for(env_id))
+        best_possible(env_id, run.options_for(env_id))
     except (ValueError, TypeError, ImportError, gymnasium.error.Error) as error:
         raise UsageError(str(error)) from error
     env.close()
@@ -137,7 +108,7 @@ def check(run: Run, env_id: str, config: EvaluateConfig) -> None:
 def judge(run: Run, env_id: str, config: EvaluateConfig) -> dict[str, Any]:
     """The figures of one agent in one environment, beside a random policy and the best possible one."""
     kind = choose_implementation(env_id, config.implementation)
-    options = options_for(run, env_id)
+    options = run.options_for(env_id)
     env = build(env_id, kind, config.episodes, run.agent.device, options)
     try:
         episodes = evaluate(run.agent, env, config.episodes, config.seed, not config.stochastic)
@@ -179,18 +150,6 @@ def choose_implementation(env_id: str, asked: Literal["auto", "farama", "batched
     return "batched" if native else "gymnasium"
 
 
-def options_for(run: Run, env_id: str) -> dict[str, Any]:
-    """The environment's options: as in training, or such that the agent fits another grid."""
-    if env_id in names(run.env_ids) and run.env_options is not None:
-        return {name: value for name, value in run.env_options.items() if name != "seeding"}
-    space, actions = run.agent.observation_space, run.agent.action_space
-    grid = env_id.startswith((*GRIDS, "rmc/Memory"))
-    if grid and isinstance(space, spaces.Dict) and "image" in space.spaces:
-        three = isinstance(actions, spaces.Discrete) and actions.n == 3
-        return {"view_size": (space["image"].shape or (7,))[0], **({"actions": 3} if three else {})}
-    return {}
-
-
 def build(
     env_id: str, kind: Implementation, episodes: int, device: torch.device, options: dict[str, Any]
 ) -> envs.BatchedEnv:
@@ -221,7 +180,7 @@ def draw(run: Run, env_id: str, config: EvaluateConfig) -> str:
     """Draw the first episodes, and return where they are, or why there is no picture."""
     from rmc_agents.visuals import save_gif  # matplotlib and Pillow take a second
 
-    options = options_for(run, env_id)
+    options = run.options_for(env_id)
     try:
         env = envs.farama(env_id, render_mode="rgb_array", **options)()
     except (ValueError, TypeError, gymnasium.error.Error) as error:
