@@ -31,9 +31,6 @@ from rmc_agents.versions import versions
 
 RESULTS = Path(__file__).parent / "results"
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
-
 Row = dict[str, Any]
 
 

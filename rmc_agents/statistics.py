@@ -76,6 +76,34 @@ def iqm_interval(scores: Scores, confidence: float = 0.95, resamples: int = RESA
     return _bootstrap(arrays, _iqm, confidence, resamples)
 
 
+def iqm_band(
+    values: ArrayLike, confidence: float = 0.95, resamples: int = RESAMPLES
+) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.float64]] | None]:
+    """Interquartile mean over runs at each point of a curve, and its percentile bootstrap interval.
+
+    Runs are resampled as wholes, so that the band is that of the curve and not of points that know nothing
+    of each other. Of three runs the 95 % interval is their range.
+
+    Args:
+        values: [S, X] run by run.
+        confidence: of the interval.
+        resamples: of the bootstrap.
+
+    Returns:
+        [X], and the ends of the interval [X] and [X]; None in their place for a single run.
+    """
+    runs = np.asarray(values, dtype=np.float64).T  # [X, S]
+    if runs.ndim != 2 or not runs.size:
+        raise ValueError(f"values of shape {runs.T.shape}: expected [runs, points]")
+    middle = _iqm(runs)
+    if runs.shape[1] < 2:
+        return middle, None
+    draws = np.random.default_rng(0).integers(runs.shape[1], size=(resamples, runs.shape[1]))
+    means = np.stack([_iqm(point[draws]) for point in runs])  # [X, resamples]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1)
+    return middle, (low, high)
+
+
 def probability_of_improvement(x: Scores, y: Scores) -> float:
     """P(a run of X beats a run of Y), averaged over tasks; a tie counts half (Mann-Whitney's U / (n m))."""
     a, b = _arrays(x), _arrays(y)

@@ -12,6 +12,7 @@ from rmc_agents.statistics import (
     aggregate,
     improvement_interval,
     interquartile_mean,
+    iqm_band,
     iqm_interval,
     mean_interval,
     probability_of_improvement,
@@ -104,3 +105,31 @@ def test_scores_must_be_of_the_same_tasks() -> None:
         probability_of_improvement([[1.0]], [[1.0], [2.0]])
     with pytest.raises(ValueError, match="scores of shapes"):
         interquartile_mean([[]])
+
+
+def test_a_band_of_three_runs_is_their_mean_and_range() -> None:
+    runs = np.array([[0.0, 0.5, 1.0], [0.1, 0.5, 0.0], [0.8, 0.5, 0.2]])
+    middle, interval = iqm_band(runs)
+    assert interval is not None
+    np.testing.assert_allclose(middle, runs.mean(0))
+    np.testing.assert_allclose(interval, [runs.min(0), runs.max(0)])
+
+
+def test_a_band_of_many_runs_is_as_wide_as_the_interval_at_each_point() -> None:
+    runs = np.random.default_rng(3).normal(size=(20, 2)) * [1, 5]
+    middle, interval = iqm_band(runs)
+    assert interval is not None
+    for x in range(2):
+        assert middle[x] == interquartile_mean([runs[:, x]])
+        expected = iqm_interval([runs[:, x]])
+        assert expected is not None
+        width = expected[1] - expected[0]
+        assert (interval[0][x], interval[1][x]) == pytest.approx(expected, abs=0.1 * width)
+
+
+def test_a_band_needs_runs() -> None:
+    middle, interval = iqm_band([[0.25, 0.75]])
+    assert middle.tolist() == [0.25, 0.75]
+    assert interval is None
+    with pytest.raises(ValueError, match=r"expected \[runs, points\]"):
+        iqm_band([0.5])
