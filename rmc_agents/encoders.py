@@ -14,6 +14,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from rmc_agents.distinct import distinct
+
 GRID_CODES = (11, 6, 4)
 """How many objects, colours and states MiniGrid's symbolic image can name in a cell."""
 
@@ -33,7 +35,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.keys = list(space.spaces) if isinstance(space, spaces.Dict) else None
         parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
+        self.spaces = parts
         self.parts = nn.ModuleList(_part(part) for part in parts)
+        self.few_places = all(isinstance(part, _Grid | _OneHot) for part in self.parts)
         self.output_size = output_size
         self.linear = nn.Linear(sum(part.output_size for part in self.parts), output_size)  # type: ignore[misc]
         nn.init.orthogonal_(self.linear.weight, gain=math.sqrt(2))
@@ -41,7 +45,18 @@ class Encoder(nn.Module):
 
     def forward(self, obs: Tensor | dict[str, Tensor]) -> Tensor:
         """[..., *space.shape] -> [..., output_size]."""
-        values = [obs[key] for key in self.keys] if self.keys is not None else [obs]  # type: ignore[index]
+        values: list[Tensor] = [obs[key] for key in self.keys] if self.keys is not None else [obs]  # type: ignore
+        if self.few_places:
+            shapes = [space.shape or () for space in self.spaces]
+            leading = values[0].shape[: values[0].ndim - len(shapes[0])]
+            rows = [x.reshape(-1, *shape) for x, shape in zip(values, shapes, strict=True)]
+            found = distinct([x.reshape(x.shape[0], -1) for x in rows])
+            if found is not None:
+                features = self._encode([x.index_select(0, found.rows) for x in rows])
+                return features.index_select(0, found.which).unflatten(0, leading)
+        return self._encode(values)
+
+    def _encode(self, values: list[Tensor]) -> Tensor:
         vectors = [part(value) for part, value in zip(self.parts, values, strict=True)]
         joined = vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1)
         return torch.relu(self.linear(joined))

@@ -17,12 +17,25 @@ def test_final_values_are_the_next_values_where_the_episode_goes_on(any_core: st
     """The same observation under the same memory: so truncation bootstraps with the post-step memory."""
     agent = small_agent(any_core, previous_action=True, previous_reward=True)
     _, rollout = collected(agent, steps=24)
-    final = final_values(agent, rollout)
     goes_on = ~(rollout.terminated | rollout.truncated)
+    rollout.truncated |= goes_on  # only truncated steps are valued
+    final = final_values(agent, rollout)
     assert goes_on[:-1].any()
     assert (~goes_on[:-1]).any()
     torch.testing.assert_close(final[:-1][goes_on[:-1]], rollout.values[1:][goes_on[:-1]], atol=1e-5, rtol=0)
     torch.testing.assert_close(final[-1][goes_on[-1]], rollout.last_value[goes_on[-1]], atol=1e-5, rtol=0)
+
+
+def test_final_values_of_some_steps_are_those_of_all() -> None:
+    agent = small_agent("rmc")
+    _, rollout = collected(agent, steps=24)
+    rollout.truncated = torch.zeros_like(rollout.truncated)
+    assert not final_values(agent, rollout).any()
+    rollout.truncated[:] = True
+    every = final_values(agent, rollout)
+    rollout.truncated = torch.rand(every.shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    some = final_values(agent, rollout)
+    torch.testing.assert_close(some[rollout.truncated], every[rollout.truncated])
 
 
 def test_starts_follow_ends() -> None:
