@@ -80,6 +80,12 @@ class MazeSpec:
         return 5 * self.size**2
 
     @property
+    def hallway_length(self) -> int | None:
+        """Cells from the cue's room to the junction, between which nothing tells what to choose; None where
+        each episode draws it."""
+        return None if self.random_length else self.hallways[0] - 3
+
+    @property
     def hallways(self) -> tuple[int, ...]:
         """The columns at which the hallway may end, all equally likely."""
         if self.random_length:
@@ -296,3 +302,24 @@ def best_possible(spec: MazeSpec) -> tuple[float, float]:
         lengths.append(steps[starts, tables.cue_seen[starts].astype(int)].mean())
     mean = float(np.mean(lengths))  # hallways are equally likely, whatever their length
     return mean, 1 - 0.9 * mean / spec.max_steps
+
+
+@lru_cache(maxsize=64)
+def random_walk(spec: MazeSpec, actions: Literal[3, 7] = 7) -> tuple[float, float, float]:
+    """What actions drawn uniformly get, exactly: success rate, mean steps and mean reward.
+
+    The walk is a Markov chain on the tables' states: p' = p P, and what reaches an end stays there.
+    """
+    tables = build((spec,), actions)
+    p = np.zeros(len(tables.next_state))
+    for first, count in tables.hallway_starts.tolist():
+        p[tables.starts[first : first + count]] = 1 / (len(tables.hallway_starts) * count)
+    ordinary, to = slice(0, tables.first_failed), tables.next_state[: tables.first_failed].ravel()
+    steps = success = reward = 0.0
+    for step in range(1, spec.max_steps + 1):
+        steps += p[ordinary].sum()  # those that take this step
+        p = np.bincount(to, np.repeat(p[ordinary] / actions, actions), minlength=len(p))
+        solved = p[tables.first_solved :].sum()
+        success += solved
+        reward += solved * (1 - 0.9 * step / spec.max_steps)
+    return float(success), float(steps), float(reward)

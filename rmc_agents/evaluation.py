@@ -213,32 +213,3 @@ def _wave(
         f"(environment {int(rows[0])}, seed {seed + int(rows[0])}, is one); give it a time limit, "
         "such as gymnasium.make(..., max_episode_steps=1000)"
     )
-
-
-class FirstEpisodeOnly(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Does nothing from the end of an episode to the next reset with a seed.
-
-    For `evaluate` on single environments in a Gymnasium vector environment, whose autoreset would otherwise
-    go on to play episodes that nobody counts while the longest of the wave is finished.
-    """
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        super().__init__(env)
-        self._last: Any = None
-        self._idle = False
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        if self._idle and seed is None:
-            return self._last, {}
-        self._idle = False
-        return self.env.reset(seed=seed, options=options)
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        if self._idle:
-            return self._last, 0.0, False, False, {}
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        if terminated or truncated:
-            self._last, self._idle = obs, True
-        return obs, reward, terminated, truncated, info

@@ -15,6 +15,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator, PercentFo
 
 from rmc_agents.curves import Curve, band
 from rmc_agents.palette import MARKERS, OKABE_ITO, styles
+from rmc_agents.results import Result
 from rmc_agents.statistics import Interval
 
 DPI = 150
@@ -148,6 +149,28 @@ def success_by_hallway(
     _rate(axes)
     _legend(axes)
     return figure
+
+
+def hallways(results: Sequence[Result]) -> Figure | None:
+    """Success against hallway length, by core, of all results in mazes of fixed length.
+
+    None where they are of fewer than two such mazes.
+    """
+    found = [r for r in results if r.entry.get("hallway") is not None and r.entry["success_rate"] is not None]
+    mazes = {r.entry["hallway"]: r.env_id.split("Memory")[-1].removesuffix("-v0") for r in found}
+    if len(mazes) < 2:
+        return None
+    by_core: dict[str, dict[str, list[Point]]] = {}
+    for r in found:
+        interval = r.entry.get("success_ci95")
+        point = Point(r.entry["hallway"], r.entry["success_rate"], tuple(interval) if interval else None)
+        by_core.setdefault(r.core, {}).setdefault(r.run, []).append(point)
+    longest = {r.entry.get("trained_hallway") for r in found}
+    return success_by_hallway(
+        {core: list(runs.values()) for core, runs in by_core.items()},
+        mazes,
+        trained_up_to=longest.pop() if len(longest) == 1 else None,
+    )
 
 
 PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (

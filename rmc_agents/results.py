@@ -1,20 +1,17 @@
-"""What evaluations found, for people (tables) and for programs (evaluation.json)."""
+"""What evaluations found: evaluation.json, and scores by memory core."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from rmc_agents.checkpoint import write_json
+from rmc_agents.checkpoint import read_config, write_json
 from rmc_agents.errors import UsageError
-from rmc_agents.statistics import aggregate, improvement_interval, probability_of_improvement
 
 Entry = dict[str, Any]
 """The figures of one environment, as evaluation.json has them."""
@@ -56,48 +53,36 @@ def save_entry(run_dir: Path, env_id: str, entry: Entry) -> Path:
     return run_dir / "evaluation.json"
 
 
-def show(results: Sequence[Result], console: Console | None = None) -> None:
-    """A table of agents beside a random policy and the best possible one."""
-    if not results:
-        return
-    table = Table(title="95 % intervals in brackets")
-    for column in ("environment", "implementation", "policy"):
-        table.add_column(column, overflow="fold")
-    for column in ("success", "return", "length", "episodes"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for result in results:
-        entry = result.entry
-        rows = [(f"{result.run} ({result.core})", entry)]
-        rows += [("random", entry["random"])] if entry.get("random") else []
-        rows += [("best possible", entry["best_possible"])] if entry.get("best_possible") else []
-        for i, (policy, figures) in enumerate(rows):
-            where = result.env_id if i == 0 else ""
-            table.add_row(where, figures.get("implementation", ""), policy, *_cells(figures))
-        table.add_section()
-    (console or _console()).print(table)
+def read_results(run_dir: Path) -> list[Result]:
+    """Everything in a run's evaluation.json, mazes by their size.
 
-
-def show_by_core(results: Sequence[Result], console: Console | None = None) -> None:
-    """Several runs, together by core: interquartile mean over seeds and environments, and who beats whom.
-
-    The score is the success rate where every environment has one, else the return.
+    Raises:
+        UsageError: it is damaged, or this is no run folder.
     """
-    scores, score = scores_by_core(results)
-    table = Table(title=f"{score} by core: interquartile mean over runs and environments")
-    cores = sorted(scores, key=lambda core: -aggregate(scores[core]).iqm)
-    table.add_column("core")
-    for column in ("IQM", "95 % interval", "scores"):
-        table.add_column(column, justify="right")
-    table.add_column(f"P(better than {cores[0]})", justify="right")
-    for core in cores:
-        total = aggregate(scores[core])
-        better = "" if core == cores[0] else _improvement(scores[core], scores[cores[0]])
-        table.add_row(core, f"{total.iqm:.3f}", _interval(total.interval), str(total.runs), better)
-    (console or _console()).print(table)
+    core = read_config(run_dir)["agent"]["core"]
+    entries = read_evaluation(run_dir)
+    return [Result(run_dir.resolve().name, core, e, entries[e]) for e in sorted(entries, key=by_size)]
 
 
-def scores_by_core(results: Iterable[Result]) -> tuple[dict[str, list[list[float]]], str]:
-    """For each core its scores [environment][run], over the environments that all cores share.
+def by_size(env_id: str) -> tuple[tuple[str, int], ...]:
+    """A key that sorts S9 before S11, and S13 before S13Random."""
+    return tuple((text, int(number or 0)) for text, number in re.findall(r"(\D+)(\d*)", env_id))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The runs of several cores in the same environments."""
+
+    name: str
+    """What is compared: the success rate where every environment has one, else the mean return."""
+    env_ids: tuple[str, ...]
+    """The environments that all cores were judged in."""
+    by_core: dict[str, list[list[float]]]
+    """For each core its scores [environment][run]."""
+
+
+def scores_by_core(results: Iterable[Result]) -> Scores:
+    """The scores that cores can be compared by.
 
     Raises:
         ValueError: the cores share no environment.
@@ -107,36 +92,8 @@ def scores_by_core(results: Iterable[Result]) -> tuple[dict[str, list[list[float
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         found[result.core][result.env_id].append(result.entry[name])
-    shared = sorted(set.intersection(*(set(by_env) for by_env in found.values())))
+    shared = tuple(sorted(set.intersection(*(set(by_env) for by_env in found.values())), key=by_size))
     if not shared:
         raise ValueError(f"no environment was evaluated with each of {', '.join(found)}")
-    scores = {core: [by_env[env_id] for env_id in shared] for core, by_env in found.items()}
-    return scores, name.replace("_", " ")
-
-
-def _improvement(x: list[list[float]], y: list[list[float]]) -> str:
-    interval = _interval(improvement_interval(x, y))
-    return f"{probability_of_improvement(x, y):.2f} {interval}"
-
-
-def _cells(figures: Entry) -> list[str]:
-    def cell(value: float | None, interval: Sequence[float] | None) -> str:
-        return "-" if value is None else f"{value:.3f} {_interval(interval)}".rstrip()
-
-    episodes = figures.get("episodes")
-    return [
-        cell(figures.get("success_rate"), figures.get("success_ci95")),
-        cell(figures["mean_return"], figures.get("return_ci95")),
-        f"{figures['mean_length']:.1f}",
-        "" if episodes is None else f"{episodes:,}",
-    ]
-
-
-def _interval(interval: Sequence[float] | None) -> str:
-    return "" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
-
-
-def _console() -> Console:
-    """As wide as the table needs where the output is a file, so that no figure is cut."""
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
+    by_core = {core: [by_env[env_id] for env_id in shared] for core, by_env in found.items()}
+    return Scores(name.replace("_", " "), shared, by_core)

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
 import envs
 from rmc_agents import UsageError
-from rmc_agents.evaluation import Episodes, FirstEpisodeOnly, RandomPolicy, evaluate
+from rmc_agents.evaluation import Episodes, RandomPolicy, evaluate
 from tests.scripted import Scripted
 from tests.support import MAZE, small_agent
 
@@ -26,11 +25,9 @@ def mazes(env_id: str = MAZE, num_envs: int = 50, **options: Any) -> envs.Batche
 
 def singles(env_id: str, num_envs: int, **options: Any) -> envs.GymnasiumEnvs:
     """Farama's own environments, each of which stops after its first episode."""
-    build = envs.farama(env_id, **options)
-    vector = SyncVectorEnv(
-        [lambda: FirstEpisodeOnly(build())] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP
-    )
-    return envs.GymnasiumEnvs(vector, reward_is_success=env_id.startswith("MiniGrid"))
+    built = envs.trials(env_id, "farama", num_envs, options=options)
+    assert isinstance(built, envs.GymnasiumEnvs)
+    return built
 
 
 def assert_same(a: Episodes, b: Episodes) -> None:
@@ -191,30 +188,6 @@ def test_random_waves_differ_and_seeds_repeat() -> None:
     first = draws(one)
     assert draws(other) == first
     assert draws(one) != first
-
-
-def test_an_environment_is_idle_after_its_first_episode() -> None:
-    class Counting(gymnasium.Wrapper):
-        taken = 0
-
-        def step(self, action: Any) -> Any:
-            Counting.taken += 1
-            return super().step(action)
-
-    env = FirstEpisodeOnly(Counting(gymnasium.make("CartPole-v1")))
-    first, _ = env.reset(seed=3)
-    done = False
-    while not done:
-        last, _, terminated, truncated, _ = env.step(1)
-        done = terminated or truncated
-    steps = Counting.taken
-    for _ in range(5):
-        np.testing.assert_array_equal(env.reset()[0], last)
-        assert env.step(0)[1:4] == (0.0, False, False)
-    assert Counting.taken == steps
-    np.testing.assert_array_equal(env.reset(seed=3)[0], first)
-    env.step(0)
-    assert Counting.taken == steps + 1
 
 
 def test_a_summary_is_json() -> None:

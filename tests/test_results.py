@@ -1,4 +1,4 @@
-"""evaluation.json is merged and never lost; tables say what the figures say."""
+"""evaluation.json is merged and never lost."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from rmc_agents import UsageError
-from rmc_agents.results import Result, read_evaluation, save_entry, scores_by_core, show, show_by_core
+from rmc_agents.checkpoint import write_json
+from rmc_agents.results import (
+    Result,
+    Scores,
+    by_size,
+    read_evaluation,
+    read_results,
+    save_entry,
+    scores_by_core,
+)
 
 
 def entry(success: float | None, value: float = 0.25) -> dict[str, Any]:
@@ -24,13 +32,6 @@ def entry(success: float | None, value: float = 0.25) -> dict[str, Any]:
         "implementation": "farama",
     }
     return {**figures, "random": {**figures, "success_rate": 0.26}, "best_possible": None}
-
-
-def text(draw: Any, results: list[Result]) -> str:
-    console = Console(width=150, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
-    with console.file:
-        draw(results, console)
-        return console.export_text()
 
 
 def test_entries_are_merged_by_environment(tmp_path: Path) -> None:
@@ -52,24 +53,6 @@ def test_a_damaged_file_is_not_overwritten(tmp_path: Path, damaged: str) -> None
     assert read_evaluation(tmp_path / "none") == {}
 
 
-def test_the_table_shows_agent_random_and_best() -> None:
-    figures = entry(0.876) | {"best_possible": {"success_rate": 1.0, "mean_return": 0.98, "mean_length": 7.0}}
-    shown = text(
-        show, [Result("memory-s9", "rmc", "Maze-v0", figures), Result("x", "gru", "Pole-v1", entry(None))]
-    )
-    for part in (
-        "Maze-v0",
-        "memory-s9 (rmc)",
-        "0.876 [0.111, 0.999]",
-        "random",
-        "0.260",
-        "best possible",
-        "0.980",
-    ):
-        assert part in shown
-    assert "1,000" in shown
-
-
 def test_runs_are_put_together_by_core() -> None:
     results = [
         Result(f"{core}{seed}", core, "Maze-v0", entry(rate))
@@ -77,15 +60,30 @@ def test_runs_are_put_together_by_core() -> None:
         for seed, rate in enumerate(rates)
     ]
     results.append(Result("rmc0", "rmc", "Other-v0", entry(0.0)))  # which gru was not judged on
-    assert scores_by_core(results) == ({"gru": [[0.5, 0.6, 0.4]], "rmc": [[0.9, 0.95, 0.99]]}, "success rate")
-    shown = text(show_by_core, results)
-    assert shown.index("rmc") < shown.index("gru")
-    for part in ("0.947", "0.500", "P(better than rmc)", "0.00 [0.000, 0.000]"):
-        assert part in shown
+    by_core = {"gru": [[0.5, 0.6, 0.4]], "rmc": [[0.9, 0.95, 0.99]]}
+    assert scores_by_core(results) == Scores("success rate", ("Maze-v0",), by_core)
 
 
 def test_without_success_the_return_is_compared() -> None:
     results = [Result("a", "gru", "Pole-v1", entry(None, 20.0)), Result("b", "rmc", "Maze-v0", entry(0.5))]
     with pytest.raises(ValueError, match="no environment"):
         scores_by_core(results)
-    assert scores_by_core(results[:1]) == ({"gru": [[20.0]]}, "mean return")
+    assert scores_by_core(results[:1]) == Scores("mean return", ("Pole-v1",), {"gru": [[20.0]]})
+
+
+def test_mazes_are_sorted_by_size() -> None:
+    sizes = ["S7", "S9", "S13", "S13Random", "S17", "S65"]
+    ids = [f"MiniGrid-Memory{size}-v0" for size in sizes]
+    assert sorted(sorted(ids), key=by_size) == ids
+
+
+def test_results_are_read_from_a_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a run folder"):
+        read_results(tmp_path / "none")
+    write_json(tmp_path / "config.json", {"agent": {"core": "gru"}})
+    assert read_results(tmp_path) == []
+    for env_id in ("Maze10-v0", "Maze9-v0"):
+        save_entry(tmp_path, env_id, entry(0.5))
+    assert read_results(tmp_path) == [
+        Result(tmp_path.name, "gru", env_id, entry(0.5)) for env_id in ("Maze9-v0", "Maze10-v0")
+    ]

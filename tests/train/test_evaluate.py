@@ -18,6 +18,7 @@ from tests.support import MAZE, small_agent
 from train import evaluate
 
 ROOT = Path(__file__).parents[2]
+QUIET = ("--no-gif", "--no-report")
 
 
 def saved_run(folder: Path, env_id: str = MAZE, core: str = "rmc", **options: Any) -> Path:
@@ -41,14 +42,18 @@ def entries(run: Path) -> dict[str, Any]:
 def test_a_run_becomes_table_figures_and_picture(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate.main([str(run), "--episodes", "2", "--stochastic"])
     shown = capsys.readouterr().out
-    for part in (MAZE, "farama", "maze (rmc)", "random", "best possible", str(run / "evaluation.json")):
+    written = [str(run / name) for name in ("evaluation.json", "report.html")]
+    for part in (MAZE, "farama", "maze (rmc)", "random", "best possible", *written):
         assert part in shown
+    assert "# What maze can do" in (run / "evaluation.md").read_text()
+    assert MAZE in (run / "report.html").read_text()
     entry = entries(run)[MAZE]
     assert entry["implementation"] == "farama"
     assert entry["deterministic"] is False
     assert entry["first_seed"] == 1_000_000
-    assert entry["episodes"] == entry["random"]["episodes"] == 2
-    assert entry["random"]["implementation"] == "batched"
+    assert entry["episodes"] == 2
+    assert entry["random"]["implementation"] == "exact"
+    assert (entry["hallway"], entry["trained_hallway"]) == (1, 1)
     assert entry["best_possible"]["mean_length"] == pytest.approx(6.0, abs=0.1)
     assert entry["checkpoint"].endswith("step_000000000007.pt")
     assert entry["command"] == f"python train/evaluate.py {run} --episodes 2 --stochastic"
@@ -64,12 +69,13 @@ def test_both_implementations_agree_and_other_mazes_are_added(run: Path) -> None
     checkpoint = str(run / "checkpoints" / "step_000000000007.pt")
     figures = []
     for kind in ("farama", "batched"):
-        evaluate.main([checkpoint, "--episodes", "3", "--implementation", kind, "--no-gif", "--seed", "3"])
+        flags = ["--episodes", "3", "--implementation", kind, *QUIET, "--seed", "3"]
+        evaluate.main([checkpoint, *flags])
         figures.append(
             {key: entries(run)[MAZE][key] for key in ("success_rate", "mean_length", "first_seed")}
         )
     assert figures[0] == figures[1]
-    evaluate.main([str(run), "--env", "MiniGrid-MemoryS9-v0, rmc/MemoryS7-v0", "--episodes", "2", "--no-gif"])
+    evaluate.main([str(run), "--env", "MiniGrid-MemoryS9-v0, rmc/MemoryS7-v0", "--episodes", "2", *QUIET])
     assert set(entries(run)) == {MAZE, "MiniGrid-MemoryS9-v0", "rmc/MemoryS7-v0"}
 
 
@@ -80,10 +86,37 @@ def test_several_runs_are_compared_by_core(tmp_path: Path, capsys: pytest.Captur
         for core in ("gru", "rnn")
         for i in "12"
     ]
-    evaluate.main([*map(str, runs), "--episodes", "20", "--no-gif"])
+    for run in runs:
+        (run / "log.jsonl").write_text('{"step": 100, "rollout/success_rate": 0.5}\n')
+    out = tmp_path / "together"
+    evaluate.main([*map(str, runs), "--episodes", "20", "--no-gif", "--out", str(out)])
     shown = capsys.readouterr().out
     assert "by core" in shown
     assert "P(better than" in shown
+    page = (out / "comparison.md").read_text()
+    assert "learning-curves-rmc-Recall-v0.png" in page
+    assert (out / "learning-curves-rmc-Recall-v0.png").is_file()
+    assert all(run.name in page for run in runs)
+
+
+def test_a_suite_is_judged_at_the_agents_own_view(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An agent that was never trained takes minutes to the time limits of the longest mazes.
+    monkeypatch.setitem(envs.SUITES, "memory-mazes", (MAZE, "MiniGrid-MemoryS9-v0", "MiniGrid-MemoryS11-v0"))
+    run = saved_run(tmp_path / "near", actions=3, view_size=3)
+    blind = saved_run(tmp_path / "blind", core="feedforward", actions=3, view_size=3)
+    flags = ["--suite", "memory-mazes", "--memoryless", str(blind), "--stochastic"]
+    evaluate.main([str(run), *flags, "--episodes", "2", "--implementation", "batched"])
+    assert set(entries(run)) == set(envs.SUITES["memory-mazes"])
+    longest = entries(run)["MiniGrid-MemoryS11-v0"]
+    assert (longest["hallway"], longest["trained_hallway"]) == (5, 1)
+    assert longest["memoryless"]["run"] == "blind"
+    assert "evaluation.json" not in {path.name for path in blind.iterdir()}  # only judged beside another
+    assert "blind (no memory)" in capsys.readouterr().out
+    for name in ("success-by-hallway.png", f"{MAZE}.gif"):  # a film of the maze that it knows, not of all
+        assert (run / "media" / name).is_file()
+    assert len(list((run / "media").glob("*.gif"))) == 1
 
 
 def test_any_gymnasium_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,7 +137,7 @@ def test_a_run_that_does_not_say_its_environment(tmp_path: Path) -> None:
     write_json(folder / "config.json", config)
     with pytest.raises(UsageError, match="choose an --env"):
         evaluate.main([str(folder)])
-    evaluate.main([str(folder), "--env", MAZE, "--episodes", "1", "--no-gif", "--implementation", "batched"])
+    evaluate.main([str(folder), "--env", MAZE, "--episodes", "1", *QUIET, "--implementation", "batched"])
     assert MAZE in entries(folder)
 
 
