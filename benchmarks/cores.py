@@ -16,11 +16,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from common import COLOURS, Report, Row, num_threads, parse, prepare, take_turns, target, times_faster, turn
+from common import Report, Row, num_threads, parse, prepare, take_turns, target, times_faster, turn
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from rmc_agents.cores import CORES, RMC, MemoryCore, make_core
+from rmc_agents.palette import OKABE_ITO
 
 INPUT_SIZE = 128
 SIZES = ((16, 32), (128, 64), (128, 512))
@@ -266,7 +267,7 @@ def plot(tables: Sequence[tuple[str, list[Row], dict[str, str]]]) -> Figure:
     """Milliseconds of every row, a panel for each table and a mark for each candidate."""
     figure = Figure(figsize=(13, 4.2 * len(tables)), layout="constrained")
     for axes, (title, rows, series) in zip(figure.subplots(len(tables), 1), tables, strict=True):
-        for (key, label), colour, marker in zip(series.items(), COLOURS, "osD", strict=False):
+        for (key, label), colour, marker in zip(series.items(), OKABE_ITO, "osD", strict=False):
             points = [(x, row[key]) for x, row in enumerate(rows) if row[key]]
             axes.plot(*zip(*points, strict=True), marker, color=colour, label=label, markersize=7)
         names = [f"{row['core']}\n{row['T']}x{row['B']}\n{row['threads']} thr." for row in rows]

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import COLOURS, Report, Row, num_threads, parse, prepare, take_turns, target, times_faster
+from common import Report, Row, num_threads, parse, prepare, take_turns, target, times_faster
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from matplotlib.figure import Figure
 
 import envs
+from rmc_agents.palette import OKABE_ITO
 
 SIZES = (1, 16, 64, 1024, 16384)
 ASYNC_AT = 16
@@ -152,7 +153,7 @@ def plot(rows: Sequence[Row]) -> Figure:
             [row["environments"] for row in own],
             [row["native steps/s"] for row in own],
             marker=markers[i % len(markers)],
-            color=COLOURS[i % len(COLOURS)],
+            color=OKABE_ITO[i % len(OKABE_ITO)],
             label=task,
         )
     left.set_title("Native tasks", loc="left")
@@ -163,7 +164,7 @@ def plot(rows: Sequence[Row]) -> Figure:
         points = [(row["environments"], row[f"{name} steps/s"]) for row in rows if row["task"] == maze]
         points = [point for point in points if point[1] is not None]
         if points:
-            right.plot(*zip(*points, strict=True), marker=markers[i], color=COLOURS[i], label=name)
+            right.plot(*zip(*points, strict=True), marker=markers[i], color=OKABE_ITO[i], label=name)
     right.set_title(f"{maze} by what steps it", loc="left")
     for axes in (left, right):
         axes.set_xscale("log", base=2)

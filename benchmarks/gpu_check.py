@@ -23,13 +23,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import COLOURS, Report, Row, parse, prepare
+from common import Report, Row, parse, prepare
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import envs
 from rmc_agents import ActorCritic, PPOConfig
 from rmc_agents.cores import CORES, make_core
+from rmc_agents.execution import run_networks
+from rmc_agents.palette import OKABE_ITO
 from rmc_agents.ppo import gae, make_optimizer, ppo_loss, update_epoch
 from rmc_agents.rollout import Carry, Chunks, Rollout, collect, cut, final_values, first_carry
 from rmc_agents.tree import leaves, map_tree
@@ -229,7 +231,7 @@ def check_bf16(core: str, device: torch.device) -> str:
     run = Run(core, device)
     run.collect()
     chunks = run.chunks()
-    install(run.agent, device, "bf16")
+    install(run.agent, "bf16")
     with torch.no_grad():
         log_probs, _, values = run.agent.evaluate(
             chunks.obs, chunks.actions, chunks.rewards, chunks.starts, chunks.state
@@ -240,31 +242,16 @@ def check_bf16(core: str, device: torch.device) -> str:
     return f"log-probability off by at most {float(off[0]):.1e}, value by {float(off[1]):.1e}"
 
 
-def install(agent: ActorCritic, device: torch.device, mode: str) -> None:
-    """Run what acting and evaluating share in one of `MODES`; its results stay float32.
+def install(agent: ActorCritic, mode: str) -> None:
+    """Run the agent's networks in one of `MODES`.
 
-    On a CPU compilation ends with the capture of one graph, which needs no compiler.
+    Raises:
+        RuntimeError: it cannot be compiled.
     """
-    forward = agent._forward
-    if "compile" in mode:
-        torch._dynamo.reset()
-        options: dict[str, Any] = {"backend": "eager"}
-        if device.type == "cuda":
-            options = {"mode": "reduce-overhead"}
-        forward = torch.compile(forward, dynamic=False, **options)
-
-    def copied(x: Tensor) -> Tensor:
-        # CUDA graphs write every result to the same memory, and ours outlive the next call.
-        return x.to(torch.float32 if x.is_floating_point() else x.dtype, copy=True)
-
-    def wrapped(*args: Any) -> Any:
-        if "compile" in mode:
-            torch.compiler.cudagraph_mark_step_begin()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled="bf16" in mode):
-            results = forward(*args)
-        return map_tree(copied, results)
-
-    agent._forward = wrapped  # type: ignore[method-assign]
+    torch._dynamo.reset()
+    notes = run_networks(agent, "bf16" if "bf16" in mode else "float32", "compile" in mode)
+    if notes:
+        raise RuntimeError(notes[0])
 
 
 def measure(core: str, device: torch.device, num_envs: int, mode: str, quick: bool) -> Row:
@@ -277,7 +264,7 @@ def measure(core: str, device: torch.device, num_envs: int, mode: str, quick: bo
     transitions = num_envs * steps
     run = Run(core, device, num_envs, steps, transitions // MINIBATCHES, epochs, MEASURED_MAZE)
     if mode != "plain":
-        install(run.agent, device, mode)
+        install(run.agent, mode)
     times: dict[str, list[float]] = {"collect": [], "update": []}
     for number in range(2 if quick else 6):
         for part, call in (("collect", run.collect), ("update", run.update)):
@@ -338,7 +325,7 @@ def checks(device: torch.device, cores: Sequence[str], tasks: Sequence[str], qui
 def speeds(device: torch.device, cores: Sequence[str], sizes: Sequence[int], quick: bool) -> Iterator[Row]:
     """Measure every mode; a row for each, with the reason where one does not run."""
     for core in cores:
-        for mode in MODES[::3] if device.type == "cpu" else MODES:  # there, enough to see that it runs
+        for mode in MODES[::2] if device.type == "cpu" else MODES:  # compiling takes minutes there
             for num_envs in sizes:
                 try:
                     yield measure(core, device, num_envs, mode, quick)
@@ -354,7 +341,7 @@ def plot(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(6 * len(cores), 4.5), layout="constrained")
     panels = figure.subplots(1, len(cores), sharey=True, squeeze=False)[0]
     for axes, core in zip(panels, cores, strict=True):
-        for mode, colour, marker in zip(MODES, COLOURS, "osD^", strict=False):
+        for mode, colour, marker in zip(MODES, OKABE_ITO, "osD^", strict=False):
             own = [row for row in rows if (row["core"], row["mode"]) == (core, mode) and row["steps/s"]]
             x, y = [row["environments"] for row in own], [row["steps/s"] for row in own]
             axes.plot(x, y, marker=marker, color=colour, label=mode)

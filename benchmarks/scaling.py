@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import COLOURS, Report, Row, num_threads, parse, prepare, take_turns, target
+from common import Report, Row, num_threads, parse, prepare, take_turns, target
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import envs
 from rmc_agents import ActorCritic, PPOConfig
+from rmc_agents.palette import OKABE_ITO
 from rmc_agents.ppo import ppo_loss
 from rmc_agents.rollout import Carry, Chunks, Rollout, collect, cut, first_carry
 
@@ -246,7 +247,7 @@ def plot(rows: Sequence[Row], collected: Sequence[Row]) -> Figure:
     panels.append((grid[0, -1], collected, "environments", "ms", "environments", "rollout of 16 steps [ms]"))
     panels.append((grid[1, -1], collected, "environments", "steps/s", "environments", "steps per second"))
     for panel, own, x, y, x_label, y_label in panels:
-        for core, colour, marker in (("rmc", COLOURS[0], "o"), ("lstm", COLOURS[1], "s")):
+        for core, colour, marker in (("rmc", OKABE_ITO[0], "o"), ("lstm", OKABE_ITO[1], "s")):
             points = [(row[x], row[y]) for row in own if row["core"] == core]
             if points:
                 panel.plot(*zip(*points, strict=True), marker=marker, color=colour, label=core)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from common import COLOURS, Report, Row, num_threads, parse, prepare, target
+from common import Report, Row, num_threads, parse, prepare, target
 from matplotlib.figure import Figure
 from minigrid.wrappers import ImgObsWrapper
 from sb3_contrib import RecurrentPPO
@@ -34,6 +34,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 import envs
 from rmc_agents import ActorCritic, PPOConfig, Trainer
+from rmc_agents.palette import OKABE_ITO
 
 MAZE = "MiniGrid-MemoryS13-v0"
 HIDDEN_SIZE = 128
@@ -250,7 +251,7 @@ def plot(rows: Sequence[Row]) -> Figure:
     for axes, (phase, n) in zip(panels.flat, itertools.product(PHASES, threads), strict=True):
         own = [row for row in rows if (row["phase"], row["threads"]) == (phase, n)][::-1]
         left = [0.0] * len(own)
-        for part, colour in zip(Seconds._fields, COLOURS, strict=False):
+        for part, colour in zip(Seconds._fields, OKABE_ITO, strict=False):
             # Shares of the median iteration, so that the bar is as long as its steps/s say.
             shares = [row[f"{part} s"] / sum(row[f"{p} s"] for p in Seconds._fields) for row in own]
             widths = [1e6 / row["steps/s"] * share for row, share in zip(own, shares, strict=True)]

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from rmc_agents.actor_critic import CriticMemory
+from rmc_agents.execution import Precision
 from rmc_agents.ppo import PPOConfig
 
 Option = int | float | bool | str | None
@@ -94,6 +95,10 @@ class RunConfig:
     """auto (cuda where there is one), cpu, cuda, cuda:1, ..."""
     threads: int = 1
     """CPU threads of torch. One is the fastest at the default sizes; 0 leaves the choice to torch."""
+    precision: Precision = "float32"
+    """float32, or bf16: matrix products in bfloat16, for a GPU; on a CPU it is slower at these sizes."""
+    compile: bool = False
+    """Compile the networks with torch.compile (on a GPU: CUDA graphs). Starting takes a minute or more."""
     run_dir: Path | None = None
     """Where to save; runs/ENV-CORE-SEED if not given."""
     resume: Path | None = None

@@ -18,7 +18,7 @@ LAYERS = [
     {"actor_critic"},
     {"rollout", "episodes"},
     {"ppo"},
-    {"checkpoint", "progress", "health", "runlog"},
+    {"checkpoint", "progress", "health", "runlog", "execution"},
     {"snapshot"},
     {"trainer"},
 ]
