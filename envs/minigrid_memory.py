@@ -6,7 +6,7 @@ B environments, V cells to a side of the view.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, final
+from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
 import torch
@@ -23,6 +23,19 @@ Seeding = Literal["device", "farama"]
 
 # Start states are drawn for this many environment steps at once, so that no single step pays for a draw.
 BLOCK = 1 << 16
+
+
+class Facts(NamedTuple):
+    """What is so in every environment, whether or not the agent sees it: for probes of its memory."""
+
+    cue: Tensor
+    """[B] int64: 0 key, 1 ball."""
+    cue_in_view: Tensor
+    """[B] bool."""
+    x: Tensor
+    """[B] int64: the agent's column."""
+    situation: Tensor
+    """[B] int64: equal where everything but the cue is (maze, hallway, choices, the agent's cell, direction)."""
 
 
 @final
@@ -134,6 +147,7 @@ class MemoryMazes(BatchedEnv):
         self._state: Tensor | None = None  # [B] rows of the tables; None before the first reset
         self._clock = self._clock_start  # [B] rows of the reward table
         self._arrived: Tensor | None = None  # [B] where the last step led, before any reset; for pictures
+        self._facts: Facts | None = None  # by row of the tables; made when first asked for
         # device seeding
         self._first_hallway, self._num_hallways = self._tensor(tables.hallways[maze_of]).unbind(1)  # [B] each
         self._first_start, self._num_starts = self._tensor(tables.hallway_starts).unbind(1)  # [H] each
@@ -187,6 +201,18 @@ class MemoryMazes(BatchedEnv):
         self._state = torch.where(done, starts, state)
         self._clock = torch.where(done, self._clock_start, clock)
         return Transition(self._observe(self._state), reward, terminated, truncated, final_obs, success)
+
+    def facts(self) -> Facts:
+        """What is so now, in the environments as the last `reset` or `step` left them."""
+        if self._state is None:
+            raise RuntimeError("facts before the first reset: there is no maze yet")
+        if self._facts is None:
+            place, seen = self.tables.place, self.tables.cue_seen
+            but_cue = np.concatenate([np.delete(place, 2, axis=1), self.tables.direction[:, None]], axis=1)
+            situation = np.unique(but_cue, axis=0, return_inverse=True)[1].reshape(-1)
+            columns = (place[:, 2].copy(), seen, place[:, 4].copy(), situation)
+            self._facts = Facts(*(torch.as_tensor(column).to(self.device) for column in columns))
+        return Facts(*(column[self._state] for column in self._facts))
 
     def _observe(self, state: Tensor) -> dict[str, Tensor]:
         return {

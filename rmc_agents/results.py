@@ -29,13 +29,13 @@ class Result:
     entry: Entry
 
 
-def read_evaluation(run_dir: Path) -> dict[str, Entry]:
-    """A run's evaluation.json: environment id to entry; empty where there is none.
+def read_evaluation(run_dir: Path, file: str = "evaluation.json") -> dict[str, Entry]:
+    """A run's evaluation.json (or probe.json): environment id to entry; empty where there is none.
 
     Raises:
         UsageError: the file is damaged.
     """
-    path = run_dir / "evaluation.json"
+    path = run_dir / file
     if not path.is_file():
         return {}
     try:
@@ -47,10 +47,10 @@ def read_evaluation(run_dir: Path) -> dict[str, Entry]:
     return entries
 
 
-def save_entry(run_dir: Path, env_id: str, entry: Entry) -> Path:
+def save_entry(run_dir: Path, env_id: str, entry: Entry, file: str = "evaluation.json") -> Path:
     """Put an entry into a run's evaluation.json, in place of an older one of the same environment."""
-    write_json(run_dir / "evaluation.json", read_evaluation(run_dir) | {env_id: entry})
-    return run_dir / "evaluation.json"
+    write_json(run_dir / file, read_evaluation(run_dir, file) | {env_id: entry})
+    return run_dir / file
 
 
 def read_results(run_dir: Path) -> list[Result]:

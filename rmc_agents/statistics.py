@@ -25,10 +25,11 @@ Scores = Sequence[ArrayLike]
 RESAMPLES = 2000
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
+def wilson(successes: float, trials: float, confidence: float = 0.95) -> Interval:
     """Wilson's score interval for a rate: the p with |p_hat - p| <= z sqrt(p (1 - p) / n).
 
-    It stays within [0, 1] and is honest at 0 and at 1, where p_hat +- z sqrt(...) has no width.
+    It stays within [0, 1] and is honest at 0 and at 1, where p_hat +- z sqrt(...) has no width. The numbers
+    need not be whole: of weighted trials an effective number may be given.
 
     Raises:
         ValueError: no trial, or more successes than trials.

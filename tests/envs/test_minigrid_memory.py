@@ -327,3 +327,36 @@ def test_picture_is_minigrids_to_the_last() -> None:
     assert terminated
     single.reset()
     np.testing.assert_array_equal(single.get_full_render(True, 32), ours.render(0))
+
+
+@pytest.mark.parametrize("env_id", ["MiniGrid-MemoryS9-v0", "MiniGrid-MemoryS13Random-v0"])
+def test_facts_are_what_faramas_environment_knows(env_id: str) -> None:
+    single = envs.farama(env_id, actions=3)()
+    ours = envs.make(env_id, 1, actions=3, seeding="farama")
+    assert isinstance(ours, envs.MemoryMazes)
+    with pytest.raises(RuntimeError, match="before the first reset"):
+        ours.facts()
+    rng = np.random.default_rng(0)
+    known: dict[tuple, int] = {}  # all but the cue -> situation
+    for seed in range(30):
+        single.reset(seed=seed)
+        ours.reset(seed)
+        for _ in range(25):
+            maze = single.unwrapped
+            assert isinstance(maze, MemoryEnv)
+            facts = ours.facts()
+            corner = (1, maze.height // 2 - 1)
+            cue = maze.grid.get(*corner)
+            assert facts.cue.tolist() == [["key", "ball"].index(cue.type)]
+            assert facts.x.tolist() == [maze.agent_pos[0]]
+            assert facts.cue_in_view.tolist() == [bool(maze.agent_sees(*corner))]
+            maze.grid.set(*corner, None)
+            rest = (maze.grid.encode().tobytes(), tuple(maze.agent_pos), maze.agent_dir)
+            maze.grid.set(*corner, cue)
+            assert known.setdefault(rest, int(facts.situation)) == int(facts.situation)
+            action = int(rng.choice(3, p=[0.2, 0.2, 0.6]))
+            *_, terminated, truncated, _ = single.step(action)
+            if terminated or truncated:
+                break
+            ours.step(torch.tensor([action]))
+    assert len(set(known.values())) == len(known) > 60
