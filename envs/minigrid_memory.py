@@ -35,7 +35,7 @@ class Facts(NamedTuple):
     x: Tensor
     """[B] int64: the agent's column."""
     situation: Tensor
-    """[B] int64: equal where everything but the cue is (maze, hallway, choices, the agent's cell, direction)."""
+    """[B] int64: equal where all but the cue is: maze, hallway, choices, the agent's cell and direction."""
 
 
 @final

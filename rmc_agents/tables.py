@@ -112,8 +112,8 @@ def _cells(figures: Entry, best: Entry | None) -> Cells:
     """Success, return, length, length in units of the best possible, episodes, whose implementation."""
     length = figures["mean_length"]
     return (
-        _value(figures.get("success_rate"), figures.get("success_ci95")),
-        _value(figures["mean_return"], figures.get("return_ci95")),
+        value_cell(figures.get("success_rate"), figures.get("success_ci95")),
+        value_cell(figures["mean_return"], figures.get("return_ci95")),
         f"{length:,.1f}",
         f"{length / best['mean_length']:,.2f}" if best else "",
         f"{figures['episodes']:,}" if figures.get("episodes") else "",
@@ -121,7 +121,8 @@ def _cells(figures: Entry, best: Entry | None) -> Cells:
     )
 
 
-def _value(value: float | None, interval: Sequence[float] | None) -> str:
+def value_cell(value: float | None, interval: Sequence[float] | None) -> str:
+    """A number with its interval, as `0.981 [0.970, 0.989]`."""
     return "-" if value is None else f"{value:.3f} {_interval(interval)}".rstrip()
 
 

@@ -12,8 +12,6 @@ import gymnasium
 import torch
 import tyro
 from gymnasium import spaces
-from rich.console import Console
-from rich.table import Table
 
 import envs
 from rmc_agents.cli import choose_device, parse, run_script
@@ -24,6 +22,7 @@ from rmc_agents.probe import TARGETS, Probe, Score, probe
 from rmc_agents.recording import Recording, Wandering, record
 from rmc_agents.results import read_evaluation, save_entry
 from rmc_agents.runs import Run, load, names
+from rmc_agents.tables import Table, value_cell
 from rmc_agents.versions import versions
 
 FILE = "probe.json"
@@ -153,22 +152,17 @@ def exchange(new_policy: Any, env: envs.MemoryMazes, recording: Recording, confi
 
 def show(found: Found) -> None:
     """A table: what is read from each part, and how often exchanging it flips the choice."""
-    table = Table(
-        title=f"{found.run.name} ({found.run.agent.core_name}) in {found.env_id}: "
-        f"{found.probe.episodes:,} episodes, {found.probe.success_rate:.3f} solved; "
-        "95 % intervals in brackets"
-    )
-    table.add_column("part")
-    for column in ("cue read", "position, R²", "time since cue, R²", "choice flips", "control"):
-        table.add_column(column, justify="right", no_wrap=True)
-    flips = {
-        (swap.part, swap.same_cue): f"{swap.rate:.3f} {_interval(swap.interval)}" for swap in found.swaps
-    }
+    flips = {(swap.part, swap.same_cue): value_cell(swap.rate, swap.interval) for swap in found.swaps}
+    rows = []
     for part in found.probe.parts:
         cells = [_cell(found.probe.overall[target][part]) for target in TARGETS]
-        table.add_row(part, *cells, flips.get((part, False), ""), flips.get((part, True), ""))
-    console = Console()
-    (console if console.is_terminal else Console(width=150)).print(table)
+        rows.append((part, *cells, flips.get((part, False), ""), flips.get((part, True), "")))
+    columns = ("part", "cue read", "position, R²", "time since cue, R²", "choice flips", "control")
+    title = (
+        f"{found.run.name} ({found.run.agent.core_name}) in {found.env_id}: {found.probe.episodes:,} "
+        f"episodes, {found.probe.success_rate:.3f} solved; 95 % intervals in brackets"
+    )
+    Table(title, columns, frozenset(columns[1:]), (tuple(rows),)).print()
 
 
 def save(found: Found, config: ProbeConfig, command: str) -> Path:
@@ -223,11 +217,7 @@ def compare(found: Sequence[Found]) -> list[Path]:
 
 
 def _cell(score: Score | None) -> str:
-    return "-" if score is None else f"{score.value:.3f} {_interval((score.low, score.high))}"
-
-
-def _interval(interval: tuple[float, float]) -> str:
-    return f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+    return "-" if score is None else value_cell(score.value, (score.low, score.high))
 
 
 if __name__ == "__main__":
