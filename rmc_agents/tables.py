@@ -28,7 +28,7 @@ class Table:
         """Show it in the terminal; as wide as it needs where the output is a file, so that nothing is cut."""
         if console is None:
             console = Console()
-            console = console if console.is_terminal else Console(width=150)
+            console = console if console.is_terminal else Console(width=170)
         table = rich_table.Table(title=self.title, title_justify="left")
         for column in self.columns:
             right = column in self.numeric

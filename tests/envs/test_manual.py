@@ -1,0 +1,149 @@
+"""A person's walk is the environment's own: in a window without a screen, and in a terminal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+import envs
+from tests.support import MAZE
+
+pygame = pytest.importorskip("pygame")
+ROOT = Path(__file__).parents[2]
+UP, LEFT, RIGHT = pygame.K_UP, pygame.K_LEFT, pygame.K_RIGHT
+TO_JUNCTION = 5
+
+
+@pytest.fixture
+def no_screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    pygame.display.init()
+    yield
+    pygame.quit()
+
+
+def press(*keys: int) -> None:
+    for key in keys:
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key))
+
+
+def right_way(seed: int) -> tuple[int, str]:
+    """The turn at the junction that is right, as a key and as a letter."""
+    env = envs.farama(MAZE)()
+    env.reset(seed=seed)
+    above = env.unwrapped.success_pos[1] < env.unwrapped.failure_pos[1]  # type: ignore[attr-defined]
+    return (LEFT, "a") if above else (RIGHT, "d")
+
+
+@pytest.mark.usefixtures("no_screen")
+def test_a_window_is_played_by_keys() -> None:
+    from envs.manual import Window
+
+    said: list[str] = []
+    right = right_way(3)[0]
+    wrong = RIGHT if right_way(4)[0] == LEFT else LEFT
+    env = envs.farama(MAZE, render_mode="human", agent_pov=True)()
+    window = Window(env, 3, said.append)
+    press(*[UP] * TO_JUNCTION, right, UP)
+    press(*[UP] * TO_JUNCTION, wrong, UP)
+    press(pygame.K_m, pygame.K_BACKSPACE, pygame.K_ESCAPE)
+    window.start()
+    assert window.closed
+    assert [line.split(":")[0] for line in said[1:]] == [
+        "seed 3",
+        f"✓ solved after {TO_JUNCTION + 2} steps",
+        "seed 4",
+        f"✗ the wrong one, after {TO_JUNCTION + 2} steps",
+        "seed 5",
+        "seed 6",
+    ]
+
+
+@pytest.mark.usefixtures("no_screen")
+def test_the_window_shows_the_agents_own_view() -> None:
+    from envs.manual import Window
+
+    env = envs.farama(MAZE, render_mode="human", agent_pov=True)()
+    window = Window(env, 0, lambda _: None)
+    window.reset()
+    own = pygame.surfarray.array3d(pygame.display.get_surface())
+    pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key="m"))
+    window.key_handler(pygame.event.get(pygame.KEYDOWN)[0])
+    whole = pygame.surfarray.array3d(pygame.display.get_surface())
+    assert own.shape == whole.shape == (640, 640, 3)
+    assert len(np.unique(own)) > 3  # something is drawn
+    assert (own != whole).any()
+    env.close()
+
+
+def played(*lines: str, seed: int = 3) -> list[str]:
+    from envs.manual import play_in_terminal
+
+    said: list[str] = []
+    play_in_terminal(envs.farama(MAZE)(), seed, lines, said.append)
+    return said
+
+
+def test_a_terminal_is_played_by_letters() -> None:
+    letter = right_way(3)[1]
+    said = played("w" * TO_JUNCTION + letter + "w", "n", "?", "q", "w")
+    assert f"✓ solved after {TO_JUNCTION + 2} steps: reward 0.974" in said
+    assert [line.split(":")[0] for line in said if line.startswith("seed")] == ["seed 3", "seed 4", "seed 5"]
+    assert any(line.startswith("'?' is no move") for line in said)
+    assert played() == played("q")  # the end of the input is the end
+
+
+def test_the_text_is_what_the_agent_sees() -> None:
+    from envs.manual import view
+
+    env: gymnasium.Env = envs.farama(MAZE)()
+    obs, _ = env.reset(seed=1)
+    rows = view(obs["image"]).splitlines()[1:-1]
+    assert len(rows) == 7
+    letters = [[row[2 + 2 * x] for x in range(7)] for row in rows]
+    assert letters[6][3] == "▲"
+    for x in range(7):
+        for y in range(7):
+            thing = obs["image"][x, y, 0]
+            if (x, y) != (3, 6):
+                assert letters[y][x] == {0: " ", 1: "·", 2: "█", 5: "K", 6: "B"}[int(thing)]
+
+
+def play(*flags: str, keys: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train" / "play.py"), *flags],
+        input=keys,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+    )
+
+
+def test_the_script_plays_in_the_terminal_where_there_is_no_screen() -> None:
+    result = play("--env", "rmc/MemoryS13-v0", "--view-size", "3", keys="ww\nq\n")
+    assert result.returncode == 0, result.stderr
+    assert "matching object" in result.stdout
+    assert "▲" in result.stdout
+    if sys.platform.startswith("linux"):
+        assert "no screen here" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--env", "CartPole-v1"], "cannot be walked"),
+        (["--env", "MiniGrid-MemoryS8-v0"], "odd"),
+        (["--env", "MiniGrid-Nope-v0"], "unknown environment"),
+    ],
+)
+def test_the_script_says_what_cannot_be_played(flags: list[str], message: str) -> None:
+    result = play(*flags)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
