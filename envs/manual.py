@@ -28,12 +28,8 @@ LETTERS = {
 """What to type in a terminal."""
 SHOWN = {"unseen": " ", "empty": "·", "wall": "█", "agent": "▲"}
 """A cell in a terminal; other things are shown by the first letter of their name."""
-KEYS_HELP = (
-    "arrows: turn and walk; space: toggle; tab: pick up; M: the whole maze; backspace: next; esc: leave"
-)
-LETTERS_HELP = (
-    "a, d: turn left, right; w: walk; t: toggle; p: pick up; x: drop; n: next; q: leave. wwa: three at once"
-)
+KEYS_HELP = "arrows: walk; space: toggle; tab: pick up; M: the whole maze; backspace: next; esc: leave"
+LETTERS_HELP = "w: ahead; a, d: turn left, right; t: toggle; p: pick up; x: drop; n: next; q: leave"
 
 
 @final
