@@ -292,6 +292,31 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> ActorCritic:
     return agent.eval()
 
 
+def export_agent(run: Path | str, folder: Path | str) -> Path:
+    """Write a run's trained agent alone, without what training needs to go on, as a small run folder.
+
+    Its floating-point weights are rounded to half precision: a fifth of the bytes and less, and evaluation is
+    as before in all but the last digit. `load`, `train/evaluate.py` and `train/probe.py` take the folder.
+
+    Returns:
+        the checkpoint in `folder`.
+
+    Raises:
+        UsageError: `run` holds no run or no readable checkpoint.
+    """
+    folder = Path(folder)
+    path, payload, _ = read_newest(Path(run))
+    config = read_config(run)
+    require_fit(config, payload, path)
+    weights = {
+        name: x.to(torch.float16) if x.is_floating_point() else x for name, x in payload["agent"].items()
+    }
+    write_json(folder / "config.json", config)
+    for old in checkpoints(folder):
+        old.unlink()
+    return save_checkpoint(folder, payload["steps"], {"agent": weights, "steps": payload["steps"]})
+
+
 def build_agent(config: dict[str, Any], run_dir: Path) -> ActorCritic:
     """The untrained agent that a config.json describes.
 
@@ -333,6 +358,8 @@ def load_agent(agent: ActorCritic, payload: dict[str, Any], path: Path) -> None:
     if not isinstance(given, dict) or not all(isinstance(x, torch.Tensor) for x in given.values()):
         raise UsageError(f"{path} holds no agent")
     wanted = agent.state_dict()
+    halves = {name for name, x in given.items() if x.dtype == torch.float16 and name in wanted}
+    given = {name: x.to(wanted[name].dtype) if name in halves else x for name, x in given.items()}
     wrong = [
         f"{name}: {_form(given.get(name))}, expected {_form(wanted.get(name))}"
         for name in [*wanted, *(name for name in given if name not in wanted)]

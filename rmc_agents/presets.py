@@ -1,17 +1,19 @@
 """Tuned settings by environment: the defaults of `python train/ppo.py --env ID`. One place, nothing hidden.
 
-What each reaches, and the command that shows it, stands in the README.
+What each reaches, and the command that shows it, stands in benchmarks/results/memory_mazes.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from rmc_agents.cli import flag_value
 from rmc_agents.config import RunConfig
 from rmc_agents.ppo import PPOConfig
 
 LEARNING = PPOConfig(
-    total_steps=1_000_000,
+    total_steps=3_000_000,
     # With 3e-4 RMC was still guessing on MemoryS9 after a million steps.
     learning_rate=1e-3,
     # Near the end advantages are small, normalising them makes noise large, and one epoch of that at this
@@ -20,6 +22,8 @@ LEARNING = PPOConfig(
     entropy_coef=0.01,
     entropy_coef_end=0.01,
 )
+EXPLORING = replace(LEARNING, total_steps=4_000_000, learning_rate_end=2e-4, entropy_coef=0.02)
+"""For view 3: with less entropy an agent uses a cue that it happens to see, and never looks for one."""
 
 MEMORY_S9 = RunConfig(
     env="MiniGrid-MemoryS9-v0",
@@ -30,19 +34,53 @@ MEMORY_S9 = RunConfig(
     ppo=replace(LEARNING, total_steps=1_500_000, learning_rate_end=5e-4, entropy_coef=0.02),
 )
 
-MEMORY_S11 = replace(
+
+def _curriculum(maze: str, train_on: str, ppo: PPOConfig = LEARNING, view_size: int = 7) -> RunConfig:
+    """A maze, learned in a batch that mixes it with others.
+
+    Alone, an agent hardly finds out that looking back pays. Where hallways are shorter, or of random length
+    so that some episodes begin near the cue, it does.
+    """
+    return replace(
+        MEMORY_S9,
+        env=_id(maze),
+        env_options={"actions": 3} if view_size == 7 else {"actions": 3, "view_size": view_size},
+        train_on=",".join(map(_id, train_on.split())),
+        num_envs=64,
+        # Of all mazes together, the longest of which comes last.
+        stop_at_success=0.995,
+        ppo=ppo,
+    )
+
+
+def _id(maze: str) -> str:
+    return f"MiniGrid-Memory{maze}-v0"
+
+
+_PRESETS = (
+    replace(MEMORY_S9, env=_id("S7")),
     MEMORY_S9,
-    env="MiniGrid-MemoryS11-v0",
-    # Alone, an agent hardly finds out that looking back pays. It does in smaller mazes, some of which show
-    # the cue and the choices at once; half of the environments are the maze itself: only memory helps there.
-    train_on="MiniGrid-MemoryS7-v0,MiniGrid-MemoryS9-v0,MiniGrid-MemoryS11-v0,MiniGrid-MemoryS11-v0",
-    num_envs=64,
-    ppo=replace(LEARNING, total_steps=3_000_000),
+    _curriculum("S11", "S11Random S11"),
+    _curriculum("S13", "S13Random S13"),
+    _curriculum("S13Random", "S13Random"),
+    _curriculum("S17Random", "S13Random S17Random"),
+    _curriculum("S9", "S5 S7 S9Random S9", EXPLORING, view_size=3),
+    _curriculum("S11", "S5 S7 S9Random S11Random S11", EXPLORING, view_size=3),
+    _curriculum("S13", "S5 S7 S9Random S13Random S13Random S13", EXPLORING, view_size=3),
 )
+PRESETS: dict[tuple[str, int], RunConfig] = {
+    (config.env, int(config.env_options.get("view_size") or 7)): config for config in _PRESETS
+}
+"""By environment id and view size."""
 
-PRESETS: dict[str, RunConfig] = {config.env: config for config in (MEMORY_S9, MEMORY_S11)}
 
-
-def preset(env_id: str) -> RunConfig:
+def preset(env_id: str, view_size: int = 7) -> RunConfig:
     """The tuned settings of an environment, or the general ones with its id."""
-    return PRESETS.get(env_id, RunConfig(env=env_id))
+    return PRESETS.get((env_id, view_size), RunConfig(env=env_id))
+
+
+def preset_of(args: Sequence[str]) -> RunConfig:
+    """The tuned settings for the environment and view size that flags of `train/ppo.py` name."""
+    views = [word.partition("=")[2] for word in args if word.startswith("view_size=")]
+    view_size = int(views[-1]) if views and views[-1].isdigit() else 7
+    return preset(flag_value(args, "--env") or RunConfig.env, view_size)

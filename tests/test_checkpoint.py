@@ -11,7 +11,14 @@ import torch
 
 import rmc_agents
 from rmc_agents import UsageError
-from rmc_agents.checkpoint import checkpoints, read_checkpoint, read_newest, save_checkpoint, write_atomically
+from rmc_agents.checkpoint import (
+    checkpoints,
+    export_agent,
+    read_checkpoint,
+    read_newest,
+    save_checkpoint,
+    write_atomically,
+)
 from tests.test_trainer import trainer
 
 
@@ -91,3 +98,13 @@ def test_a_checkpoint_of_another_configuration_is_refused(run_dir: Path) -> None
         rmc_agents.load(run_dir)
     with pytest.raises(UsageError, match="another configuration"):
         trainer(run_dir, "lstm").restore()
+
+
+def test_an_exported_agent_is_small_and_nearly_as_it_was(run_dir: Path, tmp_path: Path) -> None:
+    path = export_agent(run_dir, tmp_path / "kept" / "agent")
+    assert 4 * path.stat().st_size < checkpoints(run_dir)[0].stat().st_size
+    before = rmc_agents.load(run_dir).state_dict()
+    for name, x in rmc_agents.load(tmp_path / "kept" / "agent").state_dict().items():
+        torch.testing.assert_close(x, before[name], atol=1e-4, rtol=1e-3)
+    with pytest.raises(UsageError):
+        export_agent(tmp_path / "none", tmp_path / "other")

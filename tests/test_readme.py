@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import envs
-from rmc_agents.cli import flag_value, parse
+from rmc_agents.cli import parse
 from rmc_agents.config import RunConfig
 from rmc_agents.cores import CORES
-from rmc_agents.presets import preset
+from rmc_agents.presets import preset_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "README.md").read_text()
@@ -52,8 +52,7 @@ def test_every_command_parses() -> None:
     for _python, _script, *words in COMMANDS:
         if "--resume" in words:
             continue  # needs the run
-        env_id = flag_value(words, "--env") or RunConfig.env
-        config = parse(RunConfig, preset(env_id), words, prog="train/ppo.py")
+        config = parse(RunConfig, preset_of(words), words, prog="train/ppo.py")
         assert config.core in CORES
         assert envs.make(config.env, 2, **config.env_options).num_envs == 2
 

@@ -16,14 +16,14 @@ from rmc_agents.cli import choose_device, flag_value, parse, run_script
 from rmc_agents.config import RunConfig
 from rmc_agents.errors import Interrupted, UsageError
 from rmc_agents.execution import run_networks
-from rmc_agents.presets import preset
+from rmc_agents.presets import preset_of
 from rmc_agents.resume import require_same, resumed, run_to_resume
 
 
 def main(args: Sequence[str]) -> None:
     """Parse the flags, build environments and agent, train."""
     resume = flag_value(args, "--resume") or run_to_resume(args)
-    default = resumed(Path(resume)) if resume else preset(flag_value(args, "--env") or RunConfig.env)
+    default = resumed(Path(resume)) if resume else preset_of(args)
     try:
         config = parse(RunConfig, default, args, prog="train/ppo.py")
         config = over_preset(default, config)

@@ -17,7 +17,7 @@ import envs
 from rmc_agents.checkpoint import checkpoints
 from rmc_agents.cli import flag_value, run_script, whole_number
 from rmc_agents.config import parse_options
-from rmc_agents.presets import PRESETS, preset
+from rmc_agents.presets import PRESETS, preset_of
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -188,10 +188,15 @@ def test_an_environment_that_raises_is_named(
 
 
 def test_presets_are_whole_minibatches_and_named_by_their_environment() -> None:
-    for env_id, config in PRESETS.items():
+    for (env_id, view_size), config in PRESETS.items():
         assert config.env == env_id
         config.ppo.check_num_envs(config.num_envs)
-    assert preset("CartPole-v1").env == "CartPole-v1"
+        mazes = envs.make(config.train_on or env_id, config.num_envs, **config.env_options)
+        assert env_id in mazes.tasks
+        assert mazes.observation_space["image"].shape == (view_size, view_size, 3)
+        assert preset_of(["--env", env_id, "--env-options", f"view_size={view_size}"]) == config
+    assert preset_of(["--env=MiniGrid-MemoryS13-v0"]).env_options == {"actions": 3}
+    assert preset_of(["--env", "CartPole-v1"]).env == "CartPole-v1"
 
 
 def test_whole_numbers() -> None:
