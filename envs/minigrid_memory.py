@@ -202,6 +202,13 @@ class MemoryMazes(BatchedEnv):
         self._clock = torch.where(done, self._clock_start, clock)
         return Transition(self._observe(self._state), reward, terminated, truncated, final_obs, success)
 
+    def starts_now(self) -> Tensor:
+        """[B] int64, right after a reset: environments of the same number go the same way under the same
+        actions, up to the end of their first episode."""
+        if self._state is None:
+            raise RuntimeError("starts_now before the first reset: there is no episode yet")
+        return self._state.clone()
+
     def facts(self) -> Facts:
         """What is so now, in the environments as the last `reset` or `step` left them."""
         if self._state is None:

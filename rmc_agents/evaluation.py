@@ -27,7 +27,11 @@ STEP_LIMIT = 100_000
 
 
 class Policy(Protocol):
-    """Anything that acts. Rows are independent: a row's action may depend on no other row."""
+    """Anything that acts. Rows are independent: a row's action may depend on no other row.
+
+    One that draws nothing may say so by an attribute `deterministic = True`: what must go the same way is
+    then played once.
+    """
 
     def initial_state(self, batch_size: int) -> Tree:
         """What the policy carries from step to step, before the first: tensors [R, ...], or None."""
@@ -181,11 +185,13 @@ def _wave(
     lengths = torch.zeros(counted, dtype=torch.int64, device=device)
     success = torch.full((counted,), -1, dtype=torch.int8, device=device)
 
-    rows = torch.arange(counted, device=device)  # [R] the environments whose episode still runs
-    obs = map_tree(lambda x: x[:counted], env.reset(seed))
-    starts = torch.ones(counted, dtype=torch.bool, device=device)
-    reward = torch.zeros(counted, device=device)
-    state = policy.initial_state(counted)
+    obs = env.reset(seed)
+    # [R] the environments whose episode still runs, and of each environment the one that plays for it
+    rows, player = _players(policy, env, counted)
+    obs = map_tree(lambda x: x[rows], obs)
+    starts = torch.ones(len(rows), dtype=torch.bool, device=device)
+    reward = torch.zeros(len(rows), device=device)
+    state = policy.initial_state(len(rows))
     actions: Tensor | None = None  # [B, ...]; finished environments repeat their last
     for _ in range(step_limit):
         acted, state = policy.act(obs, starts, reward, state)
@@ -205,11 +211,28 @@ def _wave(
         keep = ~ended
         starts, reward, rows = (step.terminated | step.truncated)[rows][keep], reward[keep], rows[keep]
         if not len(rows):
-            return returns.cpu().numpy(), lengths.cpu().numpy(), success.cpu().numpy()
+            returns, lengths, success = (figures[player].cpu() for figures in (returns, lengths, success))
+            return returns.numpy(), lengths.numpy(), success.numpy()
         obs = map_tree(lambda x: x[rows], step.obs)  # noqa: B023 - called at once
         state = map_tree(lambda x: x[keep.to(x.device)], state)  # noqa: B023 - called at once
+    unfinished = int(torch.isin(player, rows).sum())
     raise UsageError(
-        f"{len(rows)} of {counted} episodes of {', '.join(env.tasks)} did not end within {step_limit} steps "
+        f"{unfinished} of {counted} episodes of {', '.join(env.tasks)} did not end within {step_limit} steps "
         f"(environment {int(rows[0])}, seed {seed + int(rows[0])}, is one); give it a time limit, "
         "such as gymnasium.make(..., max_episode_steps=1000)"
     )
+
+
+def _players(policy: Policy, env: BatchedEnv, counted: int) -> tuple[Tensor, Tensor]:
+    """Which environments are played, [R], and whose episode stands for each, [counted].
+
+    A policy that draws nothing goes the same way from the same start: where an environment can tell its
+    starts apart (a maze of fixed size has 4 for each cell of its hallway), one of each is played.
+    """
+    everyone = torch.arange(counted, device=env.device)
+    starts_now = getattr(env, "starts_now", None)
+    if starts_now is None or not getattr(policy, "deterministic", False):
+        return everyone, everyone
+    distinct, start = torch.unique(starts_now()[:counted], return_inverse=True)
+    first = torch.full_like(distinct, counted).scatter_reduce(0, start, everyone, "amin")
+    return first, first[start]

@@ -15,7 +15,7 @@ from torch import Tensor
 import envs
 from rmc_agents import UsageError
 from rmc_agents.evaluation import Episodes, RandomPolicy, evaluate
-from tests.scripted import Scripted
+from tests.scripted import Plan, Scripted
 from tests.support import MAZE, small_agent
 
 
@@ -188,6 +188,28 @@ def test_random_waves_differ_and_seeds_repeat() -> None:
     first = draws(one)
     assert draws(other) == first
     assert draws(one) != first
+
+
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_what_must_go_the_same_way_is_played_once(forgetful: bool) -> None:
+    """S7 has 4 x 4 starts; the figures are those of playing every episode."""
+
+    class Counting(Scripted):
+        deterministic = True
+        rows = 0
+
+        def initial_state(self, batch_size: int) -> Plan:
+            self.rows = max(self.rows, batch_size)
+            return super().initial_state(batch_size)
+
+    policy = Counting(forgetful)
+    once = evaluate(policy, mazes(num_envs=60), 50, seed=3)
+    assert policy.rows == 16
+    assert_same(once, evaluate(Scripted(forgetful), mazes(num_envs=60), 50, seed=3))
+    assert len(np.unique(once.lengths)) > 3
+    policy.deterministic = False
+    evaluate(policy, mazes(num_envs=60), 50, seed=3)
+    assert policy.rows == 50
 
 
 def test_a_summary_is_json() -> None:
