@@ -119,7 +119,8 @@ def success_by_hallway(
     if trained_up_to is not None and trained_up_to < longest:
         edge = (trained_up_to * min(h for h in mazes if h > trained_up_to)) ** 0.5
         axes.axvspan(edge, longest * 1.3, color="#000000", alpha=0.06, lw=0)
-        axes.text(edge * 1.04, 0.03, "longer than any in training", color=FAINT, fontsize=11)
+        corner = {"ha": "right", "transform": axes.transAxes}
+        axes.text(0.99, 0.02, "shaded: longer than any in training", color=FAINT, fontsize=11, **corner)
     look = styles(results)
     for core, runs in results.items():
         colour, marker = look[core]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from rmc_agents.checkpoint import write_json
 from rmc_agents.comparison import learning_curves, write_comparison
@@ -42,6 +45,15 @@ def test_curves_are_grouped_by_environment_and_core(tmp_path: Path) -> None:
     curves, of_success = found["CartPole-v1"]
     assert not of_success  # which one of them does not know
     assert [curve.values.tolist() for curve in curves["gru"]] == [[20.0, 20.0], [0.4, 0.4]]
+
+
+def test_the_example_in_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    run(tmp_path / "runs" / "rmc-1", "rmc", MAZE, **{"rollout/success_rate": 0.5})
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "evaluation.md", "exec"), {})
+    assert (tmp_path / "figures" / f"{MAZE}.png").is_file()
 
 
 def test_a_comparison_is_written(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_success_against_hallway_length() -> None:
     assert lines["rmc (1 run, 95 %)"] == [1.0, 0.9]
     assert lines["gru (2 runs, their range)"] == [0.9, 0.5]
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1\nS7", "7\nS13"]
-    assert "longer than any in training" in [text.get_text() for text in figure.axes[0].texts]
+    assert "shaded: longer than any in training" in [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_training_shows_what_the_log_has() -> None:
