@@ -21,8 +21,6 @@ from rmc_agents.tables import evaluation_table
 
 SIZE_LIMIT = 5_000_000
 """Bytes of report.html."""
-RESERVED = 200_000
-"""Of them, for all that is no picture."""
 KINDS = {".gif": "image/gif", ".png": "image/png", ".svg": "image/svg+xml"}
 
 NOTES = (
@@ -115,17 +113,18 @@ def write_report(run_dir: Path) -> Path:
     if read_results(run_dir):
         write_markdown(run_dir)
     path = run_dir / "report.html"
-    page = render(run_dir)
+    bare = render(run_dir, room=0)
+    page = render(run_dir, room=SIZE_LIMIT - len(bare.encode()))
     write_atomically(path, lambda file: file.write(page.encode()))
     return path
 
 
-def render(run_dir: Path) -> str:
-    """The page of a run."""
+def render(run_dir: Path, room: int) -> str:
+    """The page of a run, with at most `room` characters of pictures."""
     import jinja2
 
     config, found = read_config(run_dir), read_results(run_dir)
-    pictures, left_out = collect_pictures(run_dir / "media")
+    pictures, left_out = collect_pictures(run_dir / "media", room)
     own = {"training", "success-by-hallway"}
     probe = run_dir / "probe.json"
     template = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
@@ -140,7 +139,7 @@ def render(run_dir: Path) -> str:
         plots={picture.name: picture for picture in pictures if picture.name in own},
         pictures=[picture for picture in pictures if picture.name not in own],
         left_out=left_out,
-        probe=_indented(probe.read_text(encoding="utf-8")) if probe.is_file() else "",
+        probe=probe.read_text(encoding="utf-8") if probe.is_file() else "",
         config=json.dumps(config, indent=2),
         commands=list(dict.fromkeys(r.entry["command"] for r in found if "command" in r.entry)),
         versions=_versions([config, *(r.entry for r in found)]),
@@ -148,8 +147,8 @@ def render(run_dir: Path) -> str:
     )
 
 
-def collect_pictures(media: Path) -> tuple[list[Picture], list[str]]:
-    """The pictures of a folder as data URIs, and the names of those that there is no room for.
+def collect_pictures(media: Path, room: int) -> tuple[list[Picture], list[str]]:
+    """The pictures of a folder as data URIs of at most `room` characters, and the names of those left out.
 
     Of a picture that comes as PNG and as SVG the smaller file is taken. Small pictures are taken first.
     """
@@ -159,13 +158,15 @@ def collect_pictures(media: Path) -> tuple[list[Picture], list[str]]:
         key = (path.stem, path.suffix == ".gif")
         if key not in chosen or path.stat().st_size < chosen[key].stat().st_size:
             chosen[key] = path
-    room, pictures, left_out = SIZE_LIMIT - RESERVED, [], []
+    pictures, left_out = [], []
     for path in sorted(chosen.values(), key=lambda path: path.stat().st_size):
         data = f"data:{KINDS[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
-        if len(data) > room:
+        # Its caption stands there twice, among tags.
+        needed = len(data) + 300 + 12 * len(path.stem)  # &quot; and the like
+        if needed > room:
             left_out.append(path.name)
             continue
-        room -= len(data)
+        room -= needed
         pictures.append(Picture(path.stem, path.stem.replace("_", " "), data))
     return sorted(pictures, key=lambda picture: picture.name), sorted(left_out)
 
@@ -194,10 +195,3 @@ def _versions(sources: Iterable[dict[str, Any]]) -> list[str]:
     """Each set of versions once."""
     found = [source["versions"] for source in sources if isinstance(source.get("versions"), dict)]
     return list(dict.fromkeys(", ".join(f"{name} {version}" for name, version in v.items()) for v in found))
-
-
-def _indented(text: str) -> str:
-    try:
-        return json.dumps(json.loads(text), indent=2)
-    except ValueError:
-        return text

@@ -150,13 +150,23 @@ def test_pictures_that_there_is_no_room_for_are_named(tmp_path: Path) -> None:
     (tmp_path / "c.svg").write_bytes(bytes(100))
     (tmp_path / "c.png").write_bytes(bytes(200))
     (tmp_path / "film.mp4").write_bytes(bytes(10))
-    pictures, left_out = collect_pictures(tmp_path)
+    pictures, left_out = collect_pictures(tmp_path, 5_000_000)
     assert [(p.name, p.data.partition(",")[0]) for p in pictures] == [
         ("a", "data:image/gif;base64"),
         ("c", "data:image/svg+xml;base64"),
     ]
     assert left_out == ["b.gif"]
-    assert collect_pictures(tmp_path / "none") == ([], [])
+    assert collect_pictures(tmp_path, 1000) == (pictures[1:], ["a.gif", "b.gif"])
+    assert collect_pictures(tmp_path / "none", 1000) == ([], [])
+
+
+def test_the_page_keeps_to_its_size(run: Path) -> None:
+    for i in range(5):
+        (run / "media" / f"film{i}.gif").write_bytes(bytes(1_000_000))
+    (run / "probe.json").write_text(json.dumps(["<figure>"] * 60_000))
+    page = write_report(run).read_text()
+    assert 4_000_000 < len(page.encode()) <= SIZE_LIMIT
+    assert "film4.gif" in page  # by name
 
 
 def test_evaluation_md_says_how(run: Path) -> None:
