@@ -85,6 +85,32 @@ def draw_questions(
     return Questions(inputs, answers_so_far[-1], answers_so_far, answerable, ranks)
 
 
+class Hints(NamedTuple):
+    """What is worth knowing on the way to an answer, and where it can be known."""
+
+    values: Tensor
+    """[T, B, (2 D + 1) T] for each label its vector, then for each its vector less that of the reference,
+    then for each the square of its distance from the reference; each about as large as a normal number."""
+    weights: Tensor
+    """[T, B, (2 D + 1) T] 0 where an object or the reference has not been seen; the parts weigh alike."""
+
+
+def draw_hints(questions: Questions, num_dims: int) -> Hints:
+    """What a reader of `questions` of D = `num_dims` dimensions could know after each step, to train it."""
+    x, D = questions.inputs, num_dims
+    T, B = questions.answers_so_far.shape
+    vectors, labels, reference_label = x[..., :D], x[..., D : D + T], x[0, :, D + 2 * T :]
+    by_label = torch.einsum("tbl,tbd->bld", labels, vectors)
+    away = by_label - torch.einsum("bl,bld->bd", reference_label, by_label).unsqueeze(1)
+    # Per dimension the square of a difference of two uniform numbers in (-1, 1) has mean 2/3, variance 28/45.
+    distances = (away.square().sum(2) - D * 2 / 3) / (D * 28 / 45) ** 0.5
+    values = torch.cat([by_label.flatten(1) * 3**0.5, away.flatten(1) * 1.5**0.5, distances], dim=1)
+    seen = labels.cumsum(0)
+    compared = seen * questions.answerable.unsqueeze(2)
+    wide = [part.repeat_interleave(D, dim=2) / D for part in (seen, compared)]
+    return Hints(values.expand(T, B, -1), torch.cat([*wide, compared], dim=2))
+
+
 @final
 class NthFarthest(BatchedEnv):
     """See the objects, one a step; after the last, name the n-th farthest from the one labelled m.

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch import nn
 
 from rmc_agents.actor_critic import ActorCritic
 from rmc_agents.errors import TrainingError, UsageError
@@ -348,8 +349,8 @@ def _brief(error: Exception) -> str:
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__} {text}".strip()
 
 
-def load_agent(agent: ActorCritic, payload: dict[str, Any], path: Path) -> None:
-    """Put a checkpoint's weights into an agent, all or none of them.
+def load_agent(agent: nn.Module, payload: dict[str, Any], path: Path) -> None:
+    """Put a checkpoint's weights into an agent (or another network), all or none of them.
 
     Raises:
         UsageError: they are of another configuration.
@@ -368,7 +369,7 @@ def load_agent(agent: ActorCritic, payload: dict[str, Any], path: Path) -> None:
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UsageError(f"{path} belongs to an agent of another configuration: {'; '.join(wrong[:3])}{more}")
-    if agent.device.type != "meta":
+    if next(agent.parameters()).device.type != "meta":
         agent.load_state_dict(given)
 
 

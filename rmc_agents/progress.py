@@ -18,6 +18,9 @@ COLUMNS = {
     "length": "{:.1f}",
     "entropy": "{:.3f}",
     "kl": "{:.4f}",
+    "loss": "{:.4f}",
+    "hint loss": "{:.4f}",
+    "level": "{:.0f}",
     "time left": "{}",
 }
 """What is shown, and how."""

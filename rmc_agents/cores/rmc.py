@@ -21,6 +21,7 @@ from rmc_agents.cores.native.call import eager
 from rmc_agents.cores.rmc_sequence import Weights, rmc_sequence
 
 GateStyle = Literal["unit", "memory", "none"]
+SlotAttention = Literal["all", "own", "none"]
 
 
 class RMCState(NamedTuple):
@@ -65,9 +66,13 @@ class RMC(HoistedCore):
         gate_style: "unit" gates every unit, "memory" each slot as a whole, "none" overwrites the memory.
         input_bias: added to the input gate before the sigmoid.
         forget_bias: added to the forget gate before the sigmoid; 1 keeps the memory at first.
+        slot_attention: which slots a slot reads beside the input: "all" of them, as the paper has it, its
+            "own" or "none". The last two take from the core what it is named for; they are there to measure
+            what that is worth, and run in the plain loop.
     """
 
     _gate_bias: Tensor
+    _hidden_rows: Tensor | None
 
     def __init__(
         self,
@@ -82,6 +87,7 @@ class RMC(HoistedCore):
         gate_style: GateStyle = "unit",
         input_bias: float = 0.0,
         forget_bias: float = 1.0,
+        slot_attention: SlotAttention = "all",
     ) -> None:
         super().__init__(input_size)
         key_size = head_size if key_size is None else key_size
@@ -95,6 +101,10 @@ class RMC(HoistedCore):
         )
         if gate_style not in get_args(GateStyle):
             raise ValueError(f"gate_style must be one of {get_args(GateStyle)}, got {gate_style!r}")
+        if slot_attention not in get_args(SlotAttention):
+            raise ValueError(
+                f"slot_attention must be one of {get_args(SlotAttention)}, got {slot_attention!r}"
+            )
         self.num_slots, self.num_heads = num_slots, num_heads
         self.head_size, self.key_size = head_size, key_size
         self.slot_size = slot_size = num_heads * head_size
@@ -114,6 +124,13 @@ class RMC(HoistedCore):
             self.memory_gates = nn.Linear(slot_size, gates)
             bias = torch.tensor([float(input_bias), float(forget_bias)]).repeat_interleave(gates // 2)
             self.register_buffer("_gate_bias", bias, persistent=False)
+        # [R, R] true where a row (first axis) does not read another. The input's row reads itself alone, or
+        # it would tell slots of each other in a second block.
+        hidden = torch.ones(num_slots + 1, num_slots + 1, dtype=torch.bool)
+        hidden[:, -1] = False
+        if slot_attention == "own":
+            hidden.fill_diagonal_(False)
+        self.register_buffer("_hidden_rows", None if slot_attention == "all" else hidden, persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 _initialise(module)
@@ -187,7 +204,10 @@ class RMC(HoistedCore):
         """softmax(q k^T / sqrt(K)) v of the first Q rows: [B, R, A*(2K+V)] -> [B, Q, D], [B, A, Q, R]."""
         heads = qkv.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [B, A, R, 2K+V]
         q, k, v = heads.split([self.key_size, self.key_size, self.head_size], dim=-1)
-        weights = torch.softmax(q[:, :, :num_queries] @ k.transpose(-1, -2) * self.key_size**-0.5, dim=-1)
+        logits = q[:, :, :num_queries] @ k.transpose(-1, -2) * self.key_size**-0.5
+        if self._hidden_rows is not None:
+            logits = logits.masked_fill(self._hidden_rows[:num_queries], -torch.inf)
+        weights = torch.softmax(logits, dim=-1)
         return (weights @ v).transpose(1, 2).flatten(2), weights
 
     def _mlp(self, rows: Tensor) -> Tensor:
@@ -197,7 +217,7 @@ class RMC(HoistedCore):
 
     def _has_fused_sequence(self, inputs: Tensor) -> bool:
         """Whether `rmc_sequence` can stand in for the loop over `recur`: it knows one block and one dtype."""
-        return len(self.qkv) == 1 and eager(inputs.device)
+        return len(self.qkv) == 1 and self._hidden_rows is None and eager(inputs.device)
 
     def _fused_sequence(
         self, inputs: Tensor, state: RMCState, starts: Tensor | None

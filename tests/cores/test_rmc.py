@@ -25,6 +25,8 @@ SHAPES: list[dict[str, Any]] = [
     {"num_blocks": 3, "key_size": 3, "gate_style": "memory"},
     {"mlp_layers": 1},
     {"mlp_layers": 3, "input_bias": -0.5, "forget_bias": 0.25},
+    {"slot_attention": "own"},
+    {"slot_attention": "none", "num_blocks": 2},
     {"num_slots": 6, "num_heads": 1, "head_size": 4},  # more slots than a slot is wide: the identity is cut
 ]
 
@@ -54,6 +56,7 @@ def test_against_numpy(options: dict[str, Any]) -> None:
                 num_blocks=options.get("num_blocks", 1),
                 mlp_layers=options.get("mlp_layers", 2),
                 gate_style=options.get("gate_style", "unit"),
+                slot_attention=options.get("slot_attention", "all"),
                 input_bias=options.get("input_bias", 0.0),
                 forget_bias=options.get("forget_bias", 1.0),
             )
@@ -224,3 +227,32 @@ def test_the_input_can_be_read() -> None:
     inputs, state, _ = sequence(core)
     assert (core.trace(inputs[0], state)[2].attention[..., -1] > 0).all()
     assert (core.step(inputs[0], state)[0] != core.step(inputs[1], state)[0]).any()
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2])
+@pytest.mark.parametrize(("slot_attention", "reads"), [("all", True), ("own", False), ("none", False)])
+def test_without_slot_attention_no_slot_knows_of_another(
+    slot_attention: str, reads: bool, num_blocks: int
+) -> None:
+    core = tiny_rmc(slot_attention=slot_attention, num_blocks=num_blocks)
+    inputs, state, _ = sequence(core)
+    never = torch.zeros(6, 4, dtype=torch.bool)
+    other = state.memory.detach().clone()
+    other[:, 0] += 1.0
+    outputs = [core.unroll(inputs, RMCState(memory), never)[0] for memory in (state.memory, other)]
+    first, second = (x.unflatten(-1, (3, -1)) for x in outputs)
+    assert not torch.allclose(first[:, :, 0], second[:, :, 0])
+    assert torch.allclose(first[:, :, 1:], second[:, :, 1:]) != reads
+
+
+def test_a_slot_that_reads_its_own_row_and_the_input_alone() -> None:
+    core = tiny_rmc(slot_attention="own")
+    inputs, state, _ = sequence(core)
+    attention = core.trace(inputs[0], state)[2].attention[0, 0, 0]
+    shown = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]], dtype=torch.bool)
+    assert torch.equal(attention > 0, shown)
+
+
+def test_an_unknown_slot_attention_is_refused() -> None:
+    with pytest.raises(ValueError, match="slot_attention must be one of"):
+        RMC(3, slot_attention="some")  # type: ignore[arg-type]

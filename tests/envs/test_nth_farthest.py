@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs import NthFarthest
-from envs.nth_farthest import draw_questions
+from envs.nth_farthest import draw_hints, draw_questions
 
 
 @given(
@@ -85,3 +85,43 @@ def test_an_episode() -> None:
 def test_numbers_that_do_not_fit(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         NthFarthest(**bad)
+
+
+def test_hints_by_a_plain_loop() -> None:
+    T, D = 4, 3
+    generator = torch.Generator().manual_seed(0)
+    questions = draw_questions(6, num_objects=T, num_dims=D, generator=generator)
+    values, weights = draw_hints(questions, D)
+    assert values.shape == weights.shape == (T, 6, (2 * D + 1) * T)
+    for row in range(6):
+        shown = questions.inputs[:, row]
+        vectors, labels = shown[:, :D], shown[:, D : D + T].argmax(1).tolist()
+        m = int(shown[0, D + 2 * T :].argmax())
+        reference = vectors[labels.index(m)]
+        for label in range(T):
+            at = labels.index(label)
+            away = vectors[at] - reference
+            own, difference = slice(label * D, (label + 1) * D), slice((T + label) * D, (T + label + 1) * D)
+            distance = 2 * D * T + label
+            for t in range(T):
+                seen, compared = float(t >= at), float(t >= at and t >= labels.index(m))
+                assert weights[t, row, own].tolist() == pytest.approx([seen / D] * D)
+                assert weights[t, row, difference].tolist() == pytest.approx([compared / D] * D)
+                assert weights[t, row, distance] == compared
+                torch.testing.assert_close(values[t, row, own], vectors[at] * 3**0.5)
+                torch.testing.assert_close(values[t, row, difference], away * 1.5**0.5)
+                expected = (away.square().sum() - D * 2 / 3) / (D * 28 / 45) ** 0.5
+                torch.testing.assert_close(values[t, row, distance], expected)
+
+
+def test_hints_are_about_as_large_as_normal_numbers() -> None:
+    questions = draw_questions(5000, generator=torch.Generator().manual_seed(0))
+    values = draw_hints(questions, 16).values[-1]
+    others = torch.ones(5000, 8, dtype=torch.bool)
+    others[torch.arange(5000), questions.inputs[0, :, -8:].argmax(1)] = (
+        False  # the reference is at distance 0
+    )
+    own, difference, distance = values.split([128, 128, 8], dim=1)
+    for part in (own, difference.unflatten(1, (8, 16))[others], distance[others]):
+        assert abs(part.mean()) < 0.05
+        assert abs(part.std() - 1) < 0.05

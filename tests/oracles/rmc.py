@@ -35,6 +35,7 @@ def rmc_step(
     gate_style: str,
     input_bias: float,
     forget_bias: float,
+    slot_attention: str = "all",
 ) -> Array:
     """x [inputs], memory [N, D] -> next memory [N, D]; `p` holds parameters by their name in the module."""
     num_slots = len(memory)
@@ -43,8 +44,12 @@ def rmc_step(
     for block in range(num_blocks):
         qkv = [layer_norm(p, f"qkv_norm.{block}", affine(p, f"qkv.{block}", row)) for row in rows]
         rows = [
-            layer_norm(p, f"attention_norm.{block}", row + attend(own, qkv, num_heads, key_size, head_size))
-            for row, own in zip(rows, qkv, strict=True)
+            layer_norm(
+                p,
+                f"attention_norm.{block}",
+                row + attend(qkv[r], seen(qkv, r, slot_attention), num_heads, key_size, head_size),
+            )
+            for r, row in enumerate(rows)
         ]
         rows = [layer_norm(p, f"mlp_norm.{block}", row + mlp(p, row, mlp_layers)) for row in rows]
 
@@ -58,6 +63,15 @@ def rmc_step(
         i, f = sigmoid(gates[:half] + input_bias), sigmoid(gates[half:] + forget_bias)
         following[slot] = i * np.tanh(rows[slot]) + f * memory[slot]
     return following
+
+
+def seen(rows: list[Array], r: int, slot_attention: str) -> list[Array]:
+    """What row `r` may read; the input is the last row."""
+    if slot_attention == "all":
+        return rows
+    if slot_attention == "own" and r < len(rows) - 1:
+        return [rows[r], rows[-1]]
+    return [rows[-1]]
 
 
 def attend(own: Array, everybody: list[Array], num_heads: int, key_size: int, head_size: int) -> Array:

@@ -1,0 +1,73 @@
+"""A classifier of sequences: shapes, scales, what can be built and loaded again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rmc_agents.checkpoint import save_checkpoint, write_json
+from rmc_agents.classifier import SequenceClassifier, load_classifier
+from rmc_agents.errors import UsageError
+from tests.conftest import small_options
+
+
+def small(core: str = "gru", **options: object) -> SequenceClassifier:
+    sizes = {"hidden_size": 8, "hidden_layers": 2, **options}
+    return SequenceClassifier(5, 3, core, small_options(core), **sizes)  # type: ignore[arg-type]
+
+
+def test_logits_of_the_steps_asked_for(any_core: str) -> None:
+    model = small(any_core)
+    inputs = torch.randn(4, 2, 5)
+    outputs, logits = model(inputs)
+    assert outputs.shape == (4, 2, model.core.output_size)
+    assert logits.shape == (4, 2, 3)
+    steps = torch.tensor([1, 3])
+    torch.testing.assert_close(model(inputs, steps).logits, logits[steps])
+
+
+def test_an_input_scale_is_the_same_as_larger_inputs() -> None:
+    model, scaled = small(), small(scaled_inputs=2, input_scale=4.0)
+    scaled.load_state_dict(model.state_dict())
+    inputs = torch.randn(4, 2, 5)
+    larger = inputs * torch.tensor([4.0, 4.0, 1.0, 1.0, 1.0])
+    torch.testing.assert_close(scaled(inputs).logits, model(larger).logits)
+
+
+def test_muon_gets_the_inner_matrices_alone() -> None:
+    model = small(hint_size=4)
+    assert model.hint is not None
+    given = {id(p) for p in model.matrices()}
+    names = {name for name, p in model.named_parameters() if id(p) in given}
+    every = {name for name, p in model.named_parameters() if p.ndim == 2}
+    assert names == every - {"logits.weight", "hint.weight"}
+    assert len(names) > 2
+
+
+@pytest.mark.parametrize("options", [{"scaled_inputs": 6}, {"input_scale": 0.0}, {"hidden_layers": 0}])
+def test_sizes_that_do_not_fit(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"expected|must be"):
+        small(**options)
+
+
+def test_what_was_saved_is_built_again(tmp_path: Path) -> None:
+    model = small("rmc", hint_size=2, scaled_inputs=1, input_scale=2.0)
+    write_json(tmp_path / "config.json", {"agent": model.config()})
+    save_checkpoint(tmp_path, 7, {"agent": model.state_dict(), "seconds": 3.0})
+    again, path, payload = load_classifier(tmp_path)
+    assert path.name == "step_000000000007.pt"
+    assert payload["seconds"] == 3.0
+    inputs = torch.randn(4, 2, 5)
+    assert torch.equal(again(inputs).logits, model(inputs).logits)
+
+
+def test_another_shape_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", {"agent": small("lstm").config()})
+    save_checkpoint(tmp_path, 7, {"agent": small("gru").state_dict()})
+    with pytest.raises(UsageError, match="another configuration"):
+        load_classifier(tmp_path)
+    write_json(tmp_path / "config.json", {"agent": {"core": "gru"}})
+    with pytest.raises(UsageError, match="does not describe a classifier"):
+        load_classifier(tmp_path)

@@ -1,0 +1,188 @@
+"""Learning from examples: a small task that needs memory, its levels, and going on bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from rmc_agents.classifier import SequenceClassifier
+from rmc_agents.errors import Interrupted, TrainingError, UsageError
+from rmc_agents.supervised import Examples, SupervisedConfig, SupervisedTrainer, loss
+from tests.conftest import small_options
+
+
+class FirstSymbol:
+    """Which of four symbols came first? At level 0 it is one of two."""
+
+    num_levels, num_groups = 2, 4
+
+    def draw(self, batch_size: int, level: int, generator: torch.Generator) -> Examples:
+        symbols = torch.randint(4, (3, batch_size), generator=generator)
+        symbols[0] %= 2 if level == 0 else 4
+        inputs = one_hot(symbols, 4).float()
+        targets = symbols[:1].expand(3, -1)
+        hints = inputs[:1].expand(3, -1, -1)
+        return Examples(
+            inputs,
+            targets,
+            torch.ones_like(targets, dtype=torch.bool),
+            symbols[0],
+            hints,
+            torch.ones_like(hints),
+        )
+
+
+CONFIG: dict[str, Any] = {"total_samples": 4096, "batch_size": 32, "warmup_updates": 10, "promote_at": 0.9}
+
+
+def trainer(run_dir: Path, core: str = "gru", seed: int = 0, **options: Any) -> SupervisedTrainer:
+    torch.manual_seed(seed)
+    model = SequenceClassifier(4, 4, core, small_options(core), hidden_size=16, hidden_layers=1, hint_size=4)
+    return SupervisedTrainer(
+        model, FirstSymbol(), SupervisedConfig(**{**CONFIG, **options}), run_dir, seed=seed, log_every=16
+    )
+
+
+@pytest.mark.parametrize("core", ["rmc", "gru", "feedforward"])
+def test_who_remembers_learns_and_who_does_not_guesses(core: str, tmp_path: Path) -> None:
+    t = trainer(tmp_path, core, total_samples=16_000, promote_at=0.6)
+    t.level = 1
+    t.run()
+    if core == "feedforward":
+        assert t.accuracy < 0.4
+    else:
+        assert t.accuracy > 0.9
+        shares = t.recent[0] / t.recent[1]
+        assert (shares > 0.8).all()
+
+
+def test_a_level_is_left_when_it_is_learned(tmp_path: Path) -> None:
+    t = trainer(tmp_path, total_samples=32_000)
+    t.run()
+    assert t.level == 1
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    notes = [line for line in lines if "note" in line]
+    assert len(notes) == 1
+    assert notes[0]["note"].startswith("level 2 of 2")
+    before = [x for x in lines if "train/level" in x and x["step"] <= notes[0]["step"]]
+    assert before[-1]["train/accuracy"] >= 0.9
+    assert all(x["train/level"] == 0 for x in before)
+
+
+def test_a_level_not_learned_is_not_left(tmp_path: Path) -> None:
+    t = trainer(tmp_path, "feedforward")
+    t.run()
+    assert t.level == 0
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole")
+    whole.run()
+    first = trainer(tmp_path / "parts")
+    for _ in range(3):
+        first.iterate()
+        first.promote()
+    first._open_run_dir()
+    first.save()
+    second = trainer(tmp_path / "parts", seed=5)  # other weights and another generator, both replaced
+    assert second.restore() == [f"going on from {tmp_path}/parts/checkpoints/step_000000001536.pt"]
+    second.run()
+    assert second.samples == whole.samples == 4096
+    for a, b in zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(whole.recent, second.recent)
+
+
+def test_sigterm_saves_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    t = trainer(tmp_path)
+    iterate = t.iterate
+
+    def interrupted() -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return iterate()
+
+    monkeypatch.setattr(t, "iterate", interrupted)
+    with pytest.raises(Interrupted, match="stopped after 512 samples") as stop:
+        t.run()
+    assert stop.value.signal == signal.SIGTERM
+    assert [p.name for p in (tmp_path / "checkpoints").glob("*.pt")] == ["step_000000000512.pt"]
+
+
+def test_a_run_folder_in_use_is_refused(tmp_path: Path) -> None:
+    trainer(tmp_path, total_samples=64).run()
+    with pytest.raises(UsageError, match="already holds a run"):
+        trainer(tmp_path).run()
+
+
+def test_the_mark_ends_the_run(tmp_path: Path) -> None:
+    t = trainer(tmp_path, total_samples=10**6)
+    t.stop_at_accuracy = 0.9
+    t.run()
+    assert t.samples < 10**5
+    assert t.accuracy >= 0.9
+    assert t.level == 1
+
+
+def test_minutes_end_the_run(tmp_path: Path) -> None:
+    t = trainer(tmp_path, total_samples=10**9, minutes=0.01)
+    t.run()
+    assert 0.6 <= t.seconds < 20
+    assert t.progress >= 1
+
+
+def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path) -> None:
+    t = trainer(tmp_path)
+    with torch.no_grad():
+        next(t.model.parameters()).fill_(float("nan"))
+    with pytest.raises(TrainingError, match="not finite"):
+        t.run()
+    assert not list(tmp_path.glob("checkpoints/*.pt"))
+
+
+def test_the_loss_by_hand(tmp_path: Path) -> None:
+    t = trainer(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    examples = t.task.draw(6, 1, generator)
+    answerable = examples.answerable.clone()
+    answerable[:2, ::2] = False
+    examples = examples._replace(answerable=answerable)
+    outputs, logits = t.model(examples.inputs)
+    log_probs = logits.log_softmax(-1).gather(-1, examples.targets.unsqueeze(-1)).squeeze(-1)
+    config = SupervisedConfig(extra_steps=2, hint_weight=3.0)
+
+    losses, right = loss(t.model, examples, config, generator, aids=True)
+    answer = -log_probs[-1].mean()
+    others = -(log_probs * answerable)[:2].sum() / 6
+    assert t.model.hint is not None
+    hint = (t.model.hint(outputs) - examples.hints).square().mean()
+    torch.testing.assert_close(losses["answer_loss"], answer)
+    torch.testing.assert_close(losses["hint_loss"], hint)
+    torch.testing.assert_close(losses["loss"], answer + others + 3 * hint)
+    assert torch.equal(right, (logits[-1].argmax(-1) == examples.targets[-1]).float())
+
+    alone, _ = loss(t.model, examples, config, generator, aids=False)
+    assert alone.keys() == {"answer_loss", "loss"}
+    torch.testing.assert_close(alone["loss"], answer)
+
+
+def test_learning_rates_grow_then_fall_to_zero() -> None:
+    config = SupervisedConfig(warmup_updates=10, decay_share=0.5)
+    assert config.rate_at(0.0, 0) == pytest.approx(0.1)
+    assert config.rate_at(0.3, 50) == 1
+    assert config.rate_at(0.75, 500) == pytest.approx(0.5)
+    assert config.rate_at(1.0, 500) == 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"total_samples": 0}, {"minutes": -1.0}, {"promote_at": 2.0}, {"adam_lr": float("nan")}]
+)
+def test_numbers_that_are_none(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        SupervisedConfig(**options)

@@ -1,0 +1,318 @@
+"""Reproduce the paper's claim: `python train/nth_farthest.py --core rmc`; `--evaluate` shows what it gave.
+
+Supervised: the answer after the last of eight objects, as in Santoro et al. 2018, A.1. Training may have
+aids (hints, levels, a scale, answers in between), the same for every core; the test has none.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from envs.nth_farthest import draw_hints, draw_questions
+from rmc_agents.checkpoint import read_config, write_json
+from rmc_agents.classifier import SequenceClassifier, load_classifier
+from rmc_agents.cli import choose_device, flag_value, parse, run_script
+from rmc_agents.config import Options
+from rmc_agents.errors import Interrupted, UsageError
+from rmc_agents.statistics import wilson
+from rmc_agents.supervised import Examples, SupervisedConfig, SupervisedTrainer
+from rmc_agents.versions import versions
+
+KEPT = Path(__file__).parent / "nth_farthest_rmc"
+"""The run folder of the trained RMC that comes with the repository."""
+NUM_OBJECTS, NUM_DIMS = 8, 16
+"""The paper's."""
+
+
+@dataclass(frozen=True)
+class NthFarthestConfig:
+    """Train a memory core to name the n-th farthest vector from the one labelled m, or judge trained ones."""
+
+    core: str = "rmc"
+    """Memory core: rmc, lstm, gru, rnn, dnc, feedforward, or your own in CORES."""
+    core_options: Options = field(default_factory=dict)
+    """The core's own options, as `--core-options num_slots=8 head_size=32`, over those used here."""
+    ranks: tuple[int, ...] = (NUM_OBJECTS,)
+    """Levels of training: at each n is uniform below that number (1 asks for the farthest only). The last
+    must be 8, the whole task."""
+    dims: tuple[int, ...] = (NUM_DIMS,)
+    """Levels of training: dimensions that vectors have; the others are 0. The last must be 16."""
+    vector_scale: float = 4.0
+    """The vectors are multiplied by that before they are read, in training and test alike."""
+    hints: bool = True
+    """While training a linear layer on the core's output shall tell, for each label, the vector, its
+    difference from the reference and their distance."""
+
+    learning: Annotated[SupervisedConfig, tyro.conf.arg(name="")] = field(default_factory=SupervisedConfig)
+    """How to learn."""
+    stop_at_accuracy: float | None = None
+    """Stop once about that share of the latest answers was right; None uses the whole budget."""
+
+    seed: int = 0
+    """Fixes weights and questions."""
+    device: str = "auto"
+    """auto (cuda where there is one), cpu, cuda, cuda:1, ..."""
+    threads: int = 1
+    """CPU threads of torch; 0 leaves the choice to torch."""
+    run_dir: Path | None = None
+    """Where to save; runs/nth-farthest-CORE-SEED if not given."""
+    resume: Path | None = None
+    """A run folder to go on with; all else is taken from there, but for --device, --threads,
+    --total-samples, --minutes, --stop-at-accuracy and --checkpoint-seconds."""
+    checkpoint_seconds: float = 60.0
+    """How often to save; the end is always saved."""
+
+    evaluate: tuple[Path, ...] | None = None
+    """Do not train: judge these run folders on the test distribution; without a name the RMC that comes with
+    the repository."""
+    test_samples: int = 20_000
+    """Fresh questions to judge by."""
+    test_seed: int = 1_000_000
+    """Fixes them; far from the seeds of training."""
+
+    def __post_init__(self) -> None:
+        if not self.ranks or not self.dims or self.ranks[-1] != NUM_OBJECTS or self.dims[-1] != NUM_DIMS:
+            raise ValueError(
+                f"--ranks {self.ranks} --dims {self.dims}: the last levels must be the whole task, "
+                f"{NUM_OBJECTS} and {NUM_DIMS}"
+            )
+        if not all(1 <= n <= NUM_OBJECTS for n in self.ranks) or not all(
+            1 <= d <= NUM_DIMS for d in self.dims
+        ):
+            raise ValueError(
+                f"--ranks {self.ranks} --dims {self.dims}: expected 1 to {NUM_OBJECTS} and 1 to {NUM_DIMS}"
+            )
+        if self.test_samples < 1:
+            raise ValueError(f"--test-samples {self.test_samples}: ask for 1 or more")
+
+
+CORE_OPTIONS: dict[str, dict[str, Any]] = {
+    "rmc": {"num_slots": 8, "num_heads": 4, "head_size": 16},
+}
+"""The sizes used here where the flags say nothing."""
+
+
+class NthFarthestTask:
+    """Questions as examples, by levels: (n below, dimensions)."""
+
+    num_groups = NUM_OBJECTS
+
+    def __init__(
+        self, ranks: Sequence[int], dims: Sequence[int], hints: bool, device: torch.device | str = "cpu"
+    ) -> None:
+        self.num_levels = max(len(ranks), len(dims))
+        self.levels = [
+            (ranks[min(i, len(ranks) - 1)], dims[min(i, len(dims) - 1)]) for i in range(self.num_levels)
+        ]
+        self.hints, self.device = hints, device
+
+    def draw(self, batch_size: int, level: int, generator: torch.Generator | None) -> Examples:
+        """Fresh questions; vectors of fewer dimensions than 16 are filled up with zeros."""
+        max_rank, dims = self.levels[level]
+        questions = draw_questions(
+            batch_size, num_dims=dims, max_rank=max_rank, generator=generator, device=self.device
+        )
+        if dims < NUM_DIMS:
+            vectors, rest = questions.inputs.split([dims, questions.inputs.shape[-1] - dims], dim=-1)
+            padded = torch.nn.functional.pad(vectors, (0, NUM_DIMS - dims))
+            questions = questions._replace(inputs=torch.cat([padded, rest], dim=-1))
+        values, weights = questions.inputs[..., :0], questions.inputs[..., :0]
+        if self.hints:
+            values, weights = draw_hints(questions, NUM_DIMS)
+        return Examples(
+            questions.inputs,
+            questions.answers_so_far,
+            questions.answerable,
+            questions.ranks,
+            values,
+            weights,
+        )
+
+
+def main(args: Sequence[str]) -> None:
+    """Parse the flags; train, or judge what was trained."""
+    resume = flag_value(args, "--resume")
+    try:
+        default = resumed(Path(resume)) if resume else None
+        config = parse(NthFarthestConfig, default, args, prog="train/nth_farthest.py")
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        if config.evaluate is not None:
+            judge(config, args)
+            return
+        if default is not None:
+            require_same(default, config)
+        trainer = build(config)
+        notes = trainer.restore() if resume else []
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for note in notes:
+        print(note)
+    print(f"run folder: {trainer.run_dir}", flush=True)
+    try:
+        trainer.run()
+    except Interrupted as stop:
+        command = shlex.join(["python", "train/nth_farthest.py", "--resume", str(trainer.run_dir)])
+        raise Interrupted(f"{stop}\ngo on with: {command}", stop.signal) from None
+    print(f"trained on {trainer.samples:,} samples in {trainer.seconds:.0f} s")
+    judge_run(trainer.run_dir, config, args)
+
+
+def build(config: NthFarthestConfig) -> SupervisedTrainer:
+    """The trainer that a configuration describes."""
+    device = choose_device(config.device)
+    options = {**CORE_OPTIONS.get(config.core, {}), **config.core_options}
+    torch.manual_seed(config.seed)
+    model = SequenceClassifier(
+        NUM_DIMS + 3 * NUM_OBJECTS,
+        NUM_OBJECTS,
+        config.core,
+        options,
+        scaled_inputs=NUM_DIMS,
+        input_scale=config.vector_scale,
+        hint_size=NUM_OBJECTS * (2 * NUM_DIMS + 1) if config.hints else 0,
+    ).to(device)
+    task = NthFarthestTask(config.ranks, config.dims, config.hints, device)
+    described = {name: value for name, value in asdict(config).items() if name in DESCRIBED}
+    return SupervisedTrainer(
+        model,
+        task,
+        config.learning,
+        config.resume or config.run_dir or free_run_dir(config),
+        seed=config.seed,
+        description={"nth_farthest": described, "stop_at_accuracy": config.stop_at_accuracy},
+        checkpoint_seconds=config.checkpoint_seconds,
+        stop_at_accuracy=config.stop_at_accuracy,
+    )
+
+
+DESCRIBED = ("core", "core_options", "ranks", "dims", "vector_scale", "hints", "seed")
+"""Fields that make a run what it is, beside `learning`."""
+FREE = ("total_samples", "minutes")
+"""Of `learning`, what a resumed run may have otherwise."""
+
+
+def resumed(run_dir: Path) -> NthFarthestConfig:
+    """The configuration that a run was started with.
+
+    Raises:
+        UsageError: no run of this script.
+    """
+    saved = read_config(run_dir)
+    try:
+        described = saved["nth_farthest"]
+        described |= {name: tuple(described[name]) for name in ("ranks", "dims")}
+        return NthFarthestConfig(
+            **{name: described[name] for name in DESCRIBED},
+            learning=SupervisedConfig(**saved["supervised"]),
+            stop_at_accuracy=saved["stop_at_accuracy"],
+            resume=run_dir,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{run_dir}/config.json does not describe a run of this script: {error}") from error
+
+
+def require_same(saved: NthFarthestConfig, asked: NthFarthestConfig) -> None:
+    """Raise UsageError if a resumed run was asked to be another run."""
+    pairs = [(name, getattr(saved, name), getattr(asked, name)) for name in DESCRIBED]
+    old, new = asdict(saved.learning), asdict(asked.learning)
+    pairs += [(name, old[name], new[name]) for name in old if name not in FREE]
+    changed = [f"--{n.replace('_', '-')} was {a}, asked for {b}" for n, a, b in pairs if a != b]
+    if changed:
+        raise UsageError(f"a resumed run cannot change: {'; '.join(changed)}")
+
+
+def free_run_dir(config: NthFarthestConfig) -> Path:
+    """runs/nth-farthest-CORE-SEED, with a number behind it where that is taken."""
+    base = f"nth-farthest-{config.core}-s{config.seed}"
+    tries = (Path("runs") / (base if n == 1 else f"{base}-{n}") for n in range(1, 10_000))
+    return next(path for path in tries if not path.exists())
+
+
+def judge(config: NthFarthestConfig, args: Sequence[str]) -> None:
+    """Judge the runs of --evaluate, or the one that comes with the repository."""
+    for run_dir in config.evaluate or (KEPT,):
+        judge_run(run_dir, config, args)
+
+
+def judge_run(run_dir: Path, config: NthFarthestConfig, args: Sequence[str]) -> None:
+    """Test a run's newest checkpoint, show a table; evaluation.json, but for the one in the repository."""
+    device = choose_device(config.device)
+    model, path, payload = load_classifier(run_dir, device)
+    entry = test(model, config.test_samples, config.test_seed)
+    entry |= {
+        "training_samples": payload.get("counters", [None])[0],
+        "training_seconds": payload.get("seconds"),
+        "checkpoint": str(path),
+        "command": shlex.join(["python", "train/nth_farthest.py", *args]),
+        "versions": versions(),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+    show(run_dir.name, model, entry)
+    if run_dir.resolve() != KEPT.resolve():
+        write_json(run_dir / "evaluation.json", {"rmc/NthFarthest-v0": entry})
+        print(f"figures: {run_dir / 'evaluation.json'}")
+
+
+@torch.no_grad()
+def test(model: SequenceClassifier, samples: int, seed: int) -> dict[str, Any]:
+    """Accuracy on fresh questions of the paper's distribution, by n, with 95 % intervals."""
+    torch.set_flush_denormal(True)
+    generator = torch.Generator(model.device).manual_seed(seed)
+    right, asked = torch.zeros(NUM_OBJECTS), torch.zeros(NUM_OBJECTS)
+    left = samples
+    while left:
+        size = min(left, 2000)
+        questions = draw_questions(size, generator=generator, device=model.device)
+        last = torch.tensor([NUM_OBJECTS - 1], device=model.device)
+        answers = model(questions.inputs, last).logits[0].argmax(-1)
+        hits = (answers == questions.answers).float().cpu()
+        ranks = questions.ranks.cpu()
+        right.index_add_(0, ranks, hits)
+        asked.index_add_(0, ranks, torch.ones(size))
+        left -= size
+    by_rank = list(zip(right.long().tolist(), asked.long().tolist(), strict=True))
+    total = int(right.sum())
+    return {
+        "success_rate": total / samples,
+        "success_ci95": wilson(total, samples),
+        "samples": samples,
+        "first_seed": seed,
+        "by_rank": [r / n if n else None for r, n in by_rank],
+        "by_rank_ci95": [wilson(r, n) if n else None for r, n in by_rank],
+        "parameters": {
+            "core": sum(p.numel() for p in model.core.parameters()),
+            "all": sum(p.numel() for name, p in model.named_parameters() if not name.startswith("hint.")),
+        },
+    }
+
+
+def show(name: str, model: SequenceClassifier, entry: dict[str, Any]) -> None:
+    """A table of accuracies: all questions, and those of each n."""
+    low, high = entry["success_ci95"]
+    title = (
+        f"{name} ({model.core_name}, {entry['parameters']['all']:,} parameters): "
+        f"{entry['success_rate']:.4f} [{low:.4f}, {high:.4f}] of {entry['samples']:,} questions"
+    )
+    table = Table(title=title, title_justify="left", caption="2/8 = 0.25 shows no relation; chance is 0.125")
+    table.add_column("n")
+    for rank in range(NUM_OBJECTS):
+        words = {0: "farthest", NUM_OBJECTS - 1: "itself"}
+        table.add_column(words.get(rank, str(rank + 1)), justify="right")
+    table.add_row("right", *("-" if share is None else f"{share:.3f}" for share in entry["by_rank"]))
+    console = Console()
+    (console if console.is_terminal else Console(width=100)).print(table)
+
+
+if __name__ == "__main__":
+    run_script(main)
