@@ -18,12 +18,9 @@ COLUMNS = {
     "length": "{:.1f}",
     "entropy": "{:.3f}",
     "kl": "{:.4f}",
-    "loss": "{:.4f}",
-    "hint loss": "{:.4f}",
-    "level": "{:.0f}",
     "time left": "{}",
 }
-"""What is shown, and how."""
+"""What is shown of reinforcement learning, and how."""
 
 
 class Progress:
@@ -32,9 +29,17 @@ class Progress:
     Args:
         total_steps: environment steps of the whole run.
         every: seconds between plain lines where the output is not a terminal.
+        columns: what is shown, and how; "steps", "steps/s" and "time left" are among them.
     """
 
-    def __init__(self, title: str, total_steps: int, every: float = 5.0) -> None:
+    def __init__(
+        self,
+        title: str,
+        total_steps: int,
+        every: float = 5.0,
+        columns: Mapping[str, str] = COLUMNS,
+    ) -> None:
+        self.columns = columns
         self.console = Console()
         self.title, self.total_steps, self.every = title, total_steps, every
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
@@ -55,7 +60,7 @@ class Progress:
             self._line(self.rows[-1])
 
     def show(self, figures: Mapping[str, float]) -> None:
-        """Figures by the names of `COLUMNS`; what is missing is shown as a dash."""
+        """Figures by the names of `columns`; what is missing is shown as a dash."""
         self.rows = [*self.rows[-11:], figures]
         if self.live is not None:
             self.live.update(self._table(), refresh=True)
@@ -68,16 +73,16 @@ class Progress:
         self.console.print(message, highlight=False, soft_wrap=True)
 
     def _cells(self, figures: Mapping[str, float]) -> dict[str, str]:
-        cells = {name: form.format(figures[name]) for name, form in COLUMNS.items() if name in figures}
+        cells = {name: form.format(figures[name]) for name, form in self.columns.items() if name in figures}
         done = figures.get("steps", 0)
         left = max(self.total_steps - done, 0) / max(figures.get("steps/s", 0), 1e-9)
         cells["time left"] = f"{int(left // 60)}:{int(left % 60):02d}" if left < 1e7 else "-"
-        return {name: cells.get(name, "-") for name in COLUMNS}
+        return {name: cells.get(name, "-") for name in self.columns}
 
     def _table(self) -> Table:
         done = 100 * self.rows[-1].get("steps", 0) / self.total_steps
         table = Table(title=f"{self.title}  {done:.0f} %")
-        for name in COLUMNS:
+        for name in self.columns:
             table.add_column(name, justify="right")
         for row in self.rows:
             table.add_row(*self._cells(row).values())

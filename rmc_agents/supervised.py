@@ -27,6 +27,22 @@ from rmc_agents.runlog import RunLog
 from rmc_agents.signals import Interruption
 from rmc_agents.versions import versions
 
+TEST_SEED = 2_000_000
+"""Plus the run's: the seed of the questions that training looks at now and then."""
+
+
+COLUMNS = {
+    "steps": "{:,.0f}",
+    "steps/s": "{:,.0f}",
+    "level": "{:.0f}",
+    "right": "{:.3f}",
+    "test": "{:.3f}",
+    "loss": "{:.4f}",
+    "hint loss": "{:.4f}",
+    "time left": "{}",
+}
+"""What is shown while training, and how; a step is a sequence."""
+
 
 class Examples(NamedTuple):
     """A batch of sequences and what is to be said of them."""
@@ -71,21 +87,23 @@ class SupervisedConfig:
     """Learning rate of Adam, for all else."""
     warmup_updates: int = 100
     """Updates in which the learning rates grow from 0."""
-    decay_share: float = 0.3
+    decay_share: float = 0.6
     """The last share of the budget, in which the learning rates fall to 0."""
     max_grad_norm: float = 0.0
     """Cut gradients to that norm; 0 leaves them."""
     extra_steps: int = 1
     """At how many steps beside the last an answer is asked, drawn anew for each batch."""
-    hint_weight: float = 1.0
+    hint_weight: float = 5.0
     """Weight of the hints in the loss; 0 for none."""
-    aids_share: float = 0.8
+    aids_share: float = 0.85
     """Hints and extra steps end after that share of the budget: what follows is the task alone."""
-    promote_at: float = 0.75
+    test_every: int = 100_000
+    """Samples between two looks at the task itself, without aids and always on the same fresh questions."""
+    promote_at: float = 0.6
     """The next level begins where that share of the last answers (in about 100 batches) is right."""
 
     def __post_init__(self) -> None:
-        positive = {"total_samples": self.total_samples, "batch_size": self.batch_size}
+        positive = {n: getattr(self, n) for n in ("total_samples", "batch_size", "test_every")}
         positive |= {"minutes": 1.0 if self.minutes is None else self.minutes}
         bad = [f"{name}={value}" for name, value in positive.items() if not value > 0]
         rates = ("muon_lr", "adam_lr", "warmup_updates", "max_grad_norm", "extra_steps", "hint_weight")
@@ -227,6 +245,18 @@ class SupervisedTrainer:
             "time/total_seconds": self.seconds,
         }
 
+    @torch.no_grad()
+    def test(self, samples: int = 4000) -> dict[str, float]:
+        """Accuracy on questions of the last level, other ones than training's."""
+        generator = torch.Generator(self.model.device).manual_seed(self.seed + TEST_SEED)
+        last = torch.tensor([-1], device=self.model.device)
+        right = 0.0
+        for size in [1000] * (samples // 1000):
+            examples = self.task.draw(size, self.task.num_levels - 1, generator)
+            answers = self.model(examples.inputs, last).logits[0].argmax(-1)
+            right += (answers == examples.targets[-1]).sum().item()
+        return {"test/accuracy": right / samples}
+
     def promote(self) -> str | None:
         """Begin the next level where this one is learned; returns what to say of it."""
         ready = self.since_promotion >= 100 and self.accuracy >= self.config.promote_at
@@ -247,11 +277,17 @@ class SupervisedTrainer:
         self._open_run_dir()
         saved = time.monotonic()
         title = f"{self.model.core_name}, {sum(p.numel() for p in self.model.parameters()):,} parameters"
-        with Interruption() as interruption, Progress(title, self.config.total_samples) as progress:
+        with (
+            Interruption() as interruption,
+            Progress(title, self.config.total_samples, columns=COLUMNS) as progress,
+        ):
             log = RunLog(self.run_dir, self.samples, progress.note)
             try:
                 while not self.done and interruption.signal is None:
+                    before = self.samples // self.config.test_every
                     figures = self.iterate()
+                    if self.samples // self.config.test_every > before or self.done:
+                        figures |= self.test()
                     log.figures(self.samples, figures)
                     progress.show(_shown(self.samples, figures))
                     message = self.promote()
@@ -392,7 +428,8 @@ def _shown(samples: int, figures: Mapping[str, float]) -> dict[str, float]:
     return {
         "steps": samples,
         "steps/s": figures["time/fps"],
-        "success": figures["train/accuracy"],
+        "right": figures["train/accuracy"],
+        **({"test": figures["test/accuracy"]} if "test/accuracy" in figures else {}),
         "level": figures["train/level"],
         "loss": figures["train/answer_loss"],
         "hint loss": figures.get("train/hint_loss", 0.0),

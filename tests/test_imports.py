@@ -19,8 +19,8 @@ LAYERS = [
     {"rollout", "episodes"},
     {"ppo"},
     {"checkpoint", "progress", "health", "runlog", "execution"},
-    {"snapshot"},
-    {"trainer"},
+    {"snapshot", "classifier"},
+    {"trainer", "supervised"},
 ]
 PURE = ["cores", "ppo.py", "rollout.py", "actor_critic.py", "encoders.py", "heads.py"]
 IMPURE = {

@@ -42,7 +42,7 @@ class NthFarthestConfig:
     """Memory core: rmc, lstm, gru, rnn, dnc, feedforward, or your own in CORES."""
     core_options: Options = field(default_factory=dict)
     """The core's own options, as `--core-options num_slots=8 head_size=32`, over those used here."""
-    ranks: tuple[int, ...] = (NUM_OBJECTS,)
+    ranks: tuple[int, ...] = (1, 2, 4, NUM_OBJECTS)
     """Levels of training: at each n is uniform below that number (1 asks for the farthest only). The last
     must be 8, the whole task."""
     dims: tuple[int, ...] = (NUM_DIMS,)
@@ -97,9 +97,13 @@ class NthFarthestConfig:
 
 
 CORE_OPTIONS: dict[str, dict[str, Any]] = {
-    "rmc": {"num_slots": 8, "num_heads": 4, "head_size": 16},
+    "rmc": {"num_slots": 8, "num_heads": 4, "head_size": 32},
+    "lstm": {"hidden_size": 276},
+    "gru": {"hidden_size": 314},
+    "rnn": {"hidden_size": 508},
+    "dnc": {"hidden_size": 184, "num_rows": 16, "row_size": 32, "num_reads": 4},
 }
-"""The sizes used here where the flags say nothing."""
+"""The sizes used here where the flags say nothing: with the read-out about 617,000 parameters each."""
 
 
 class NthFarthestTask:

@@ -149,3 +149,31 @@ def test_rounds_ratios_and_targets(module: Callable[[str], Any]) -> None:
     assert common.target("x", 3.1, at_most=3.0)["reached"] == "no"
     assert common.target("x", None, at_most=3.0)["reached"] == "not measured"
     assert [common.show(x) for x in (None, 12345.6, 0.01234, 7, "a")] == ["", "12,346", "0.0123", "7", "a"]
+
+
+def test_nth_farthest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def run(*flags: str) -> dict[str, Any]:
+        script = SCRIPTS / "nth_farthest.py"
+        monkeypatch.setattr(sys, "argv", [str(script), "--quick", "--out", str(tmp_path), *flags])
+        runpy.run_path(str(script), run_name="__main__")
+        return json.loads((tmp_path / "nth_farthest.json").read_text())
+
+    empty = run("--report")
+    assert "Equal samples" not in empty
+    assert any("Not made yet: rmc, lstm" in note for note in empty["notes"])
+
+    results = run("--only", "lstm", "rmc-gate-memory")
+    kept = json.loads((tmp_path / "nth_farthest" / "lstm.json").read_text())
+    assert kept["core"] == "lstm"
+    assert kept["samples"] == kept["curve"][-1][0] == 512
+    assert kept["test_samples"] == 500
+    assert [row["run"] for row in results["Equal samples"]] == ["lstm"]
+    assert results["Equal samples"][0]["right"] == f"{kept['accuracy']:.4f}"
+    assert (tmp_path / "nth_farthest.png").stat().st_size > 5000
+
+    before = (tmp_path / "nth_farthest" / "lstm.json").stat().st_mtime_ns
+    run("--only", "lstm")  # what was made is not made again
+    assert (tmp_path / "nth_farthest" / "lstm.json").stat().st_mtime_ns == before

@@ -1,0 +1,228 @@
+"""The paper's claim, tested: RMC against LSTM, GRU and DNC on Nth Farthest, and what RMC owes to its parts.
+
+    python benchmarks/nth_farthest.py                 # every run of the study, in turn: many hours
+    python benchmarks/nth_farthest.py --only rmc lstm # these alone
+    python benchmarks/nth_farthest.py --report        # no run: the tables and the picture from what there is
+    python benchmarks/nth_farthest.py --quick         # does it run? a minute
+
+Every run is `python train/nth_farthest.py` with the flags in `RUNS`. It can be stopped at any time: the same
+command goes on where it was. What a run gave is kept in results/nth_farthest/NAME.json; a run without such a
+file has not been made, and is not in the tables.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import COLOURS, Machine, Report, Row, parse, prepare
+from matplotlib.figure import Figure
+
+from rmc_agents.checkpoint import write_json
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "train" / "nth_farthest.py"
+MAX_POINTS = 100
+"""Of a learning curve in a file."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, by the flags that differ from the script's defaults."""
+
+    table: str
+    flags: tuple[str, ...]
+    as_long_as: str | None = None
+    """Train for as many minutes as that run took, rather than on as many samples."""
+
+
+SAMPLES, TIME, PARTS = "Equal samples", "Equal wall time", "What RMC owes to its parts"
+RUNS: dict[str, Run] = {
+    "rmc": Run(SAMPLES, ("--core", "rmc")),
+    "lstm": Run(SAMPLES, ("--core", "lstm")),
+    "dnc": Run(SAMPLES, ("--core", "dnc")),
+    "gru": Run(SAMPLES, ("--core", "gru")),
+    "lstm-time": Run(TIME, ("--core", "lstm", "--total-samples", "1e9"), as_long_as="rmc"),
+    "gru-time": Run(TIME, ("--core", "gru", "--total-samples", "1e9"), as_long_as="rmc"),
+    "dnc-time": Run(TIME, ("--core", "dnc", "--total-samples", "1e9"), as_long_as="rmc"),
+    "rmc-own-slot": Run(PARTS, ("--core-options", "slot_attention=own")),
+    "rmc-input-only": Run(PARTS, ("--core-options", "slot_attention=none")),
+    "rmc-slots-1": Run(PARTS, ("--core-options", "num_slots=1")),
+    "rmc-slots-4": Run(PARTS, ("--core-options", "num_slots=4")),
+    "rmc-slots-16": Run(PARTS, ("--core-options", "num_slots=16")),
+    "rmc-gate-memory": Run(PARTS, ("--core-options", "gate_style=memory")),
+    "rmc-gate-none": Run(PARTS, ("--core-options", "gate_style=none")),
+    "rmc-no-levels": Run(PARTS, ("--ranks", "8")),
+    "rmc-no-hints": Run(PARTS, ("--no-hints",)),
+    "rmc-no-aids": Run(
+        PARTS, ("--ranks", "8", "--no-hints", "--extra-steps", "0", "--vector-scale", "1", "--muon-lr", "0")
+    ),
+    "rmc-s1": Run(SAMPLES, ("--core", "rmc", "--seed", "1")),
+    "rmc-s2": Run(SAMPLES, ("--core", "rmc", "--seed", "2")),
+}
+"""In the order of what matters most, by name."""
+QUICK = ("--total-samples", "512", "--batch-size", "64", "--test-every", "256", "--test-samples", "500")
+
+
+def main() -> None:
+    parser = parse(__doc__, threads=(1,))
+    parser.add_argument("--only", nargs="+", choices=list(RUNS), metavar="NAME", help="these runs alone")
+    parser.add_argument("--report", action="store_true", help="make no run: show what there is")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "nth-farthest", help="run folders")
+    args = parser.parse_args()
+    machine = prepare(args)
+    kept = args.out / "nth_farthest"
+    runs = args.out / "runs" if args.quick else args.runs
+    names = args.only or (["lstm", "lstm-time"] if args.quick else list(RUNS))
+    for name in names:
+        if not args.report and not (kept / f"{name}.json").exists():
+            make(name, runs / name, kept, machine, args.quick)
+    report(kept, machine).write(args.out, draw(results(kept)))
+
+
+def make(name: str, run_dir: Path, kept: Path, machine: Machine, quick: bool) -> None:
+    """Train, or go on training, and keep what came of it."""
+    run = RUNS[name]
+    flags = [*run.flags, *(QUICK if quick else ()), "--threads", str(machine.facts["torch threads"][0])]
+    if run.as_long_as is not None:
+        path = kept / f"{run.as_long_as}.json"
+        if not path.exists() and not quick:
+            print(f"{name}: waits for {run.as_long_as}, whose time it takes", flush=True)
+            return
+        minutes = 0.01 if quick else json.loads(path.read_text())["seconds"] / 60
+        flags += ["--minutes", f"{minutes:.4g}"]
+    begun = any((run_dir / "checkpoints").glob("step_*.pt"))
+    where = ["--resume", str(run_dir)] if begun else [*flags, "--run-dir", str(run_dir)]
+    command = [sys.executable, str(SCRIPT), *where]
+    print(f"{name}: {' '.join(command[1:])}", flush=True)
+    subprocess.run(command, check=True, cwd=ROOT)
+    write_json(kept / f"{name}.json", keep(run_dir, run, machine))
+
+
+def keep(run_dir: Path, run: Run, machine: Machine) -> dict[str, Any]:
+    """What lasts of a run: its test, and its curve in about `MAX_POINTS` points."""
+    (entry,) = json.loads((run_dir / "evaluation.json").read_text()).values()
+    config = json.loads((run_dir / "config.json").read_text())
+    lines = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    tested = [line for line in lines if "test/accuracy" in line]
+    thin = tested[:: -(-len(tested) // MAX_POINTS)] if tested else []
+    return {
+        "flags": list(run.flags),
+        "core": config["agent"]["core"],
+        "core_options": config["agent"]["core_options"],
+        "parameters": entry["parameters"]["all"],
+        "samples": entry["training_samples"],
+        "seconds": entry["training_seconds"],
+        "accuracy": entry["success_rate"],
+        "ci95": entry["success_ci95"],
+        "by_rank": entry["by_rank"],
+        "test_samples": entry["samples"],
+        "levels": [[line["step"], line["note"]] for line in lines if "level" in str(line.get("note"))],
+        "curve": [[x["step"], round(x["time/total_seconds"], 1), x["test/accuracy"]] for x in thin],
+        "machine": machine.facts,
+    }
+
+
+def results(kept: Path) -> dict[str, dict[str, Any]]:
+    """What the runs that were made gave, by name."""
+    found = {name: kept / f"{name}.json" for name in RUNS}
+    return {name: json.loads(path.read_text()) for name, path in found.items() if path.exists()}
+
+
+def report(kept: Path, machine: Machine) -> Report:
+    """The tables."""
+    found = results(kept)
+    tables: dict[str, list[Row]] = {title: [] for title in (SAMPLES, TIME, PARTS)}
+    for name, result in found.items():
+        table = tables[RUNS[name].table]
+        if not table and name != "rmc" and "rmc" in found:  # what the others are measured by
+            table.append(row("rmc", found["rmc"]))
+        table.append(row(name, result))
+    made = Report("nth_farthest", machine, {title: rows for title, rows in tables.items() if rows})
+    missing = [name for name in RUNS if name not in found]
+    made.notes = [
+        "Right answers in 20,000 fresh questions of the paper's distribution: 8 objects, 16 dimensions, m "
+        "and n uniform, one answer after the last object. 95 % intervals (Wilson). By n: 1 is the farthest, "
+        "8 the reference itself.",
+        "0.25 takes no relation at all: name m where n asks for m itself, guess among the others elsewhere. "
+        "Chance is 0.125.",
+        "Every core has the same read-out (four layers of 256), the same aids in training (hints, levels, "
+        "answers in between, the vectors times 4, Muon) and, in the first table, the same number of samples; "
+        "about as many parameters in all. The test has no aids.",
+        "Minutes are of one thread on a machine that did other work beside: compare them with care. They are "
+        "of training alone.",
+    ]
+    if missing:
+        made.notes.append(f"Not made yet: {', '.join(missing)}.")
+    made.print()
+    return made
+
+
+def row(name: str, result: dict[str, Any]) -> Row:
+    low, high = result["ci95"]
+    ranks = {
+        f"n={rank + 1}": None if share is None else round(share, 3)
+        for rank, share in enumerate(result["by_rank"])
+    }
+    return {
+        "run": name,
+        "parameters": result["parameters"],
+        "samples (M)": result["samples"] / 1e6,
+        "minutes": result["seconds"] / 60,
+        "right": f"{result['accuracy']:.4f}",
+        "95 %": f"[{low:.4f}, {high:.4f}]",
+        **ranks,
+    }
+
+
+def draw(found: dict[str, dict[str, Any]]) -> Figure:
+    """Learning curves and accuracy by n, first of the cores, then of RMC's variants."""
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    cores = [name for name in found if RUNS[name].table == SAMPLES]
+    parts = [name for name in found if RUNS[name].table == PARTS]
+    parts = ["rmc", *parts] if "rmc" in found and parts else parts
+    axes = figure.subplots(2, 2, squeeze=False)
+    for line, names, title in ((0, cores, "cores, equal samples"), (1, parts, "RMC and its variants")):
+        curves(axes[line][0], names, found, title)
+        ranks(axes[line][1], names, found)
+    return figure
+
+
+def curves(axes: Any, names: Sequence[str], found: dict[str, dict[str, Any]], title: str) -> None:
+    for i, name in enumerate(names):
+        points = found[name]["curve"]
+        axes.plot(
+            [step / 1e6 for step, _, _ in points],
+            [right for _, _, right in points],
+            label=name,
+            color=COLOURS[i % len(COLOURS)],
+            linestyle="-" if i < len(COLOURS) else "--",
+        )
+    axes.axhline(0.25, color="grey", linewidth=0.8, linestyle=":")
+    axes.set(title=title, xlabel="samples (millions)", ylabel="right on the whole task", ylim=(0, 1))
+    if names:
+        axes.legend(fontsize=8)
+
+
+def ranks(axes: Any, names: Sequence[str], found: dict[str, dict[str, Any]]) -> None:
+    for i, name in enumerate(names):
+        shares = [0.0 if share is None else share for share in found[name]["by_rank"]]
+        axes.plot(
+            range(1, 9),
+            shares,
+            marker="o",
+            label=name,
+            color=COLOURS[i % len(COLOURS)],
+            linestyle="-" if i < len(COLOURS) else "--",
+        )
+    axes.axhline(1 / 7, color="grey", linewidth=0.8, linestyle=":")
+    axes.set(title="by n", xlabel="n (1: the farthest, 8: itself)", ylabel="right", ylim=(0, 1.02))
+
+
+if __name__ == "__main__":
+    main()
