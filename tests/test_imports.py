@@ -20,7 +20,8 @@ LAYERS = [
     {"ppo"},
     {"checkpoint", "progress", "health", "runlog", "execution"},
     {"snapshot", "classifier"},
-    {"trainer", "supervised"},
+    {"trainer", "examples"},
+    {"supervised"},
 ]
 PURE = ["cores", "ppo.py", "rollout.py", "actor_critic.py", "encoders.py", "heads.py"]
 IMPURE = {

@@ -14,7 +14,8 @@ from torch.nn.functional import one_hot
 
 from rmc_agents.classifier import SequenceClassifier
 from rmc_agents.errors import Interrupted, TrainingError, UsageError
-from rmc_agents.supervised import Examples, SupervisedConfig, SupervisedTrainer, loss
+from rmc_agents.examples import Examples, SupervisedConfig, loss
+from rmc_agents.supervised import SupervisedTrainer
 from tests.conftest import small_options
 
 

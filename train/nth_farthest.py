@@ -24,8 +24,9 @@ from rmc_agents.classifier import SequenceClassifier, load_classifier
 from rmc_agents.cli import choose_device, flag_value, parse, run_script
 from rmc_agents.config import Options
 from rmc_agents.errors import Interrupted, UsageError
+from rmc_agents.examples import Examples, SupervisedConfig
 from rmc_agents.statistics import wilson
-from rmc_agents.supervised import Examples, SupervisedConfig, SupervisedTrainer
+from rmc_agents.supervised import SupervisedTrainer
 from rmc_agents.versions import versions
 
 KEPT = Path(__file__).parent / "nth_farthest_rmc"
