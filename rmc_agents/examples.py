@@ -74,13 +74,16 @@ class SupervisedConfig:
     promote_at: float = 0.6
     """The next level begins where that share of the last answers (in about 100 batches) is right."""
 
+    levels_share: float = 0.5
+    """After that share of the budget the last level begins, learned or not: it is what counts."""
+
     def __post_init__(self) -> None:
         positive = {n: getattr(self, n) for n in ("total_samples", "batch_size", "test_every")}
         positive |= {"minutes": 1.0 if self.minutes is None else self.minutes}
         bad = [f"{name}={value}" for name, value in positive.items() if not value > 0]
         rates = ("muon_lr", "adam_lr", "warmup_updates", "max_grad_norm", "extra_steps", "hint_weight")
         bad += [f"{n}={getattr(self, n)}" for n in rates if not 0 <= getattr(self, n) < math.inf]
-        shares = ("decay_share", "aids_share", "promote_at")
+        shares = ("decay_share", "aids_share", "promote_at", "levels_share")
         bad += [f"{n}={getattr(self, n)}" for n in shares if not 0 <= getattr(self, n) <= 1]
         if bad:
             raise ValueError(

@@ -179,13 +179,15 @@ class SupervisedTrainer:
         return {"test/accuracy": right / samples}
 
     def promote(self) -> str | None:
-        """Begin the next level where this one is learned; returns what to say of it."""
-        ready = self.since_promotion >= 100 and self.accuracy >= self.config.promote_at
-        if not ready or self.level == self.task.num_levels - 1:
+        """Begin the next level where this one is learned, or in time the last; returns what to say of it."""
+        last = self.task.num_levels - 1
+        learned = self.since_promotion >= 100 and self.accuracy >= self.config.promote_at
+        late = self.progress >= self.config.levels_share
+        if self.level == last or not (learned or late):
             return None
-        self.level += 1
+        self.level = last if late else self.level + 1
         self.since_promotion = 0
-        return f"level {self.level + 1} of {self.task.num_levels} after {self.samples:,} samples"
+        return f"level {self.level + 1} of {last + 1} after {self.samples:,} samples"
 
     def run(self) -> None:
         """Train until the budget or the mark is reached.

@@ -40,7 +40,13 @@ class FirstSymbol:
         )
 
 
-CONFIG: dict[str, Any] = {"total_samples": 4096, "batch_size": 32, "warmup_updates": 10, "promote_at": 0.9}
+CONFIG: dict[str, Any] = {
+    "levels_share": 1.0,
+    "total_samples": 4096,
+    "batch_size": 32,
+    "warmup_updates": 10,
+    "promote_at": 0.9,
+}
 
 
 def trainer(run_dir: Path, core: str = "gru", seed: int = 0, **options: Any) -> SupervisedTrainer:
@@ -77,10 +83,12 @@ def test_a_level_is_left_when_it_is_learned(tmp_path: Path) -> None:
     assert all(x["train/level"] == 0 for x in before)
 
 
-def test_a_level_not_learned_is_not_left(tmp_path: Path) -> None:
-    t = trainer(tmp_path, "feedforward")
+def test_a_level_not_learned_is_left_in_time_for_the_last(tmp_path: Path) -> None:
+    t = trainer(tmp_path, "feedforward", levels_share=0.75)
     t.run()
-    assert t.level == 0
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "note" in line] == [3072]
+    assert t.level == 1
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
