@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import COLOURS, Machine, Report, Row, parse, prepare
+from common import Machine, Report, Row, parse, prepare
 from matplotlib.figure import Figure
 
 from rmc_agents.checkpoint import write_json
+from rmc_agents.palette import CORE_COLOURS, OKABE_ITO
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "train" / "nth_farthest.py"
@@ -193,6 +194,12 @@ def draw(found: dict[str, dict[str, Any]]) -> Figure:
     return figure
 
 
+def style(i: int, name: str) -> dict[str, str]:
+    """A core has its colour everywhere; variants take turns."""
+    colour = CORE_COLOURS.get(name, OKABE_ITO[i % len(OKABE_ITO)])
+    return {"color": colour, "linestyle": "-" if i < len(OKABE_ITO) else "--"}
+
+
 def curves(axes: Any, names: Sequence[str], found: dict[str, dict[str, Any]], title: str) -> None:
     for i, name in enumerate(names):
         points = found[name]["curve"]
@@ -200,8 +207,7 @@ def curves(axes: Any, names: Sequence[str], found: dict[str, dict[str, Any]], ti
             [step / 1e6 for step, _, _ in points],
             [right for _, _, right in points],
             label=name,
-            color=COLOURS[i % len(COLOURS)],
-            linestyle="-" if i < len(COLOURS) else "--",
+            **style(i, name),
         )
     axes.axhline(0.25, color="grey", linewidth=0.8, linestyle=":")
     axes.set(title=title, xlabel="samples (millions)", ylabel="right on the whole task", ylim=(0, 1))
@@ -217,8 +223,7 @@ def ranks(axes: Any, names: Sequence[str], found: dict[str, dict[str, Any]]) -> 
             shares,
             marker="o",
             label=name,
-            color=COLOURS[i % len(COLOURS)],
-            linestyle="-" if i < len(COLOURS) else "--",
+            **style(i, name),
         )
     axes.axhline(1 / 7, color="grey", linewidth=0.8, linestyle=":")
     axes.set(title="by n", xlabel="n (1: the farthest, 8: itself)", ylabel="right", ylim=(0, 1.02))
