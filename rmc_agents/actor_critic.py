@@ -217,12 +217,12 @@ class ActorCritic(nn.Module):
         if self.previous_reward:
             x = torch.cat([x, torch.where(starts, 0.0, rewards).unsqueeze(-1)], dim=-1)
         outputs, memory = self.core.unroll(x, state.memory, starts)
+        outputs = torch.cat([outputs, x], dim=-1) if self.skip else outputs
         critic, critic_memory = outputs, state.critic_memory
         if self.critic_core is not None:
             critic, critic_memory = self.critic_core.unroll(x, state.critic_memory, starts)
-        if self.skip:
-            outputs, critic = torch.cat([outputs, x], dim=-1), torch.cat([critic, x], dim=-1)
-        if self.critic_memory == "none":
+            critic = torch.cat([critic, x], dim=-1) if self.skip else critic
+        elif self.critic_memory == "none":
             critic = x
         parameters = self.policy(self.policy_hidden(outputs))
         values = self.value_head(self.value_hidden(critic)).squeeze(-1)
