@@ -24,7 +24,7 @@ LEARNING = PPOConfig(
     entropy_coef_end=0.01,
 )
 FAR = replace(LEARNING, bptt_length=32)
-"""For view 7: what is learned through 32 steps, and not 16, holds in hallways longer than those of training."""
+"""For view 7: what is learned through 32 steps, not 16, holds in hallways longer than those of training."""
 NEAR = replace(LEARNING, total_steps=4_000_000, learning_rate_end=2e-4)
 """For view 3."""
 
