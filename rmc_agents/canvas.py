@@ -1,12 +1,11 @@
-"""Draws the frames that `visuals` shows, and saves them. All sizes are in pixels.
+"""Draws the frames that `visuals` shows. All sizes are in pixels.
 
-N slots; a slot's row shows what it attends to (the slots, then the input) and its gates.
+A heads, N slots; a slot's row shows what it attends to (the slots, then the input) and its gates.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from rmc_agents.palette import BLUE, GREEN, ORANGE, VERMILLION, YELLOW
+
 if TYPE_CHECKING:
     from rmc_agents.visuals import Cue, MemoryTrace, Moment, Playthrough
 
 Frame = tuple[Image.Image, float]
 """A picture, and the seconds that it is shown."""
 
-# Okabe and Ito's palette, told apart with any colour vision.
-BLUE, VERMILLION, YELLOW, ORANGE, GREEN = "#0072B2", "#D55E00", "#F0E442", "#E69F00", "#009E73"
 INK, FAINT, PAPER, TRACK = "#1a1a1a", "#666666", "#ffffff", "#e6e6e6"
 
 MARGIN, BAR_HEIGHT, GATE_WIDTH, NARROWEST = 16, 44, 76, 440
@@ -30,12 +29,10 @@ FIRST, EACH, LAST = 1.0, 0.3, 2.5
 """Seconds that an episode's first frame, each later one and its last are shown."""
 LONGEST = 80
 """Frames of one episode; of longer ones evenly spaced frames are shown."""
-SIZE_LIMIT = 2_000_000
-"""Bytes of a GIF."""
 
 
-def draw(episode: Playthrough, title: str) -> list[Frame]:
-    """The frames of an episode; the last one says how it ended."""
+def draw(episode: Playthrough, title: str, heads: bool = False) -> list[Frame]:
+    """The frames of an episode; the last one says how it ended. `heads`: attention head by head."""
     moments = episode.moments
     chosen = np.unique(np.linspace(0, len(moments) - 1, min(len(moments), LONGEST)).round().astype(int))
     if len(chosen) < len(moments):
@@ -45,46 +42,16 @@ def draw(episode: Playthrough, title: str) -> list[Frame]:
         moment, end = moments[i], i == len(moments) - 1
         trace = moment.trace or moments[i - 1].trace  # nothing is read after the last action
         seen = any(m.cue is not None and m.cue.in_view for m in moments[: i + 1])
-        text, colour = _verdict(episode) if end else _caption(moment, seen)
-        image = _frame(moment, trace, f"{title}   step {moment.step}", text, colour)
+        text, colour = verdict(episode) if end else caption(moment, seen)
+        memory = None if trace is None else _memory(trace, heads)
+        image = _frame(moment, memory, f"{title}   step {moment.step}", text, colour)
         frames.append((image, LAST if end else FIRST if i == 0 else EACH))
     return frames
 
 
-def save(path: Path, frames: Sequence[Frame], limit: int = SIZE_LIMIT) -> None:
-    """Save frames as a GIF of at most `limit` bytes; where it would be larger, every other short one goes."""
-    size = (max(image.width for image, _ in frames), max(image.height for image, _ in frames))
-    frames = [(_pad(image, size), seconds) for image, seconds in frames]
-    while True:
-        data = _encode(frames)
-        short = [i for i, (_, seconds) in enumerate(frames) if seconds == EACH]
-        if len(data) <= limit or len(short) < 2:
-            break
-        dropped = set(short[::2])
-        frames = [frame for i, frame in enumerate(frames) if i not in dropped]
-    path.write_bytes(data)
-
-
-def _encode(frames: Sequence[Frame]) -> bytes:
-    """One palette for all frames, so that flat areas stay equal from frame to frame and cost nothing."""
-    longest_first = sorted(range(len(frames)), key=lambda i: -frames[i][1])
-    samples = [frames[i][0] for i in longest_first[:8]]
-    sheet = Image.new("RGB", (samples[0].width, sum(image.height for image in samples)))
-    for i, image in enumerate(samples):
-        sheet.paste(image, (0, i * samples[0].height))
-    # Maximum coverage keeps colours that few pixels have, such as the bright end of a scale.
-    palette = sheet.quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    first, *others = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image, _ in frames]
-    buffer = io.BytesIO()
-    durations = [round(1000 * seconds) for _, seconds in frames]
-    first.save(buffer, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
-    return buffer.getvalue()
-
-
-def _frame(moment: Moment, trace: MemoryTrace | None, title: str, text: str, colour: str) -> Image.Image:
+def _frame(moment: Moment, memory: Image.Image | None, title: str, text: str, colour: str) -> Image.Image:
     """The scene under a title and above a bar of text; beside it the memory, if it has slots."""
     scene = _scene(moment.picture, moment.cue)
-    memory = None if trace is None else _memory(trace)
     width = scene.width + 2 * MARGIN + (0 if memory is None else memory.width + 2 * MARGIN)
     height = max(scene.height, 0 if memory is None else memory.height)
     frame = Image.new("RGB", (max(width, NARROWEST), height + 2 * BAR_HEIGHT + MARGIN), PAPER)
@@ -100,7 +67,7 @@ def _frame(moment: Moment, trace: MemoryTrace | None, title: str, text: str, col
     return frame
 
 
-def _caption(moment: Moment, seen: bool) -> tuple[str, str]:
+def caption(moment: Moment, seen: bool) -> tuple[str, str]:
     """What to say while the episode runs, and on which colour; `seen`: the cue has been in view by now."""
     if moment.cue is None:
         return f"return so far {moment.reward:.2f}", TRACK
@@ -111,7 +78,7 @@ def _caption(moment: Moment, seen: bool) -> tuple[str, str]:
     return "the cue has not been in view yet", TRACK
 
 
-def _verdict(episode: Playthrough) -> tuple[str, str]:
+def verdict(episode: Playthrough) -> tuple[str, str]:
     """What to say at the end, and on which colour."""
     last = episode.moments[-1]
     steps = f"{last.step} step{'s' if last.step != 1 else ''}"
@@ -156,66 +123,88 @@ def _scene(picture: NDArray[np.uint8], cue: Cue | None) -> Image.Image:
     return image
 
 
-def _memory(trace: MemoryTrace) -> Image.Image:
-    """For each slot a row: what it attends to, how far it is written and kept, how much it changed."""
-    slots, rows = trace.attention.shape
-    cell = int(np.clip(240 / rows, 14, 40))
-    label = 62
-    heat = rows * cell
-    gates = max(label + heat + 30, 260)
-    top = 76  # titles above the rows
-    image = Image.new("RGB", (gates + 3 * GATE_WIDTH, top + slots * cell + 74), PAPER)
+def _memory(trace: MemoryTrace, heads: bool = False) -> Image.Image:
+    """What each slot attends to; beside it how far it is written and kept, and how much it changed."""
+    maps = trace.heads if heads else trace.attention[None]
+    count, slots, rows = maps.shape
+    across = math.ceil(math.sqrt(count))
+    down = -(-count // across)
+    cell = int(np.clip((360 if heads else 240) / (rows * across), 9 if heads else 14, 40))
+    label, top = 62, 76
+    wide, high = rows * cell, slots * cell
+    gates = max(label + across * (wide + 20) + 10, 260)
+    height = top + down * (high + 40) + 34
+    image = Image.new("RGB", (gates + 3 * GATE_WIDTH, height), PAPER)
     paint = ImageDraw.Draw(image)
     paint.text((0, 4), "what each slot attends to", INK, _font(16, bold=True))
     paint.text((gates, 4), "each slot, from 0 to 1", INK, _font(16, bold=True))
-    paint.text((0, 26), "(mean of heads)", FAINT, _font(13))
+    paint.text((0, 26), "(head by head)" if heads else "(mean of heads)", FAINT, _font(13))
     paint.text((gates, 26), "(gates: mean of units)", FAINT, _font(13))
-    step = 1 if cell >= 18 else -(-18 // cell)  # leave out numbers that would touch
-    for column in range(rows - 1):
-        if column % step == 0:
-            x = label + (column + 0.5) * cell
-            paint.text((x, top - 6), str(column + 1), INK, _font(14), anchor="ms")
-    narrow = cell < 38  # the word would touch the number before it
-    x = label + (rows - 1 if narrow else rows - 0.5) * cell
-    paint.text((x, top - 6), "input", INK, _font(14, bold=True), anchor="ls" if narrow else "ms")
-    for i, name in enumerate(("written", "kept", "changed")):
-        paint.text((gates + i * GATE_WIDTH, top - 6), name, INK, _font(14), anchor="ls")
+    for head, shares in enumerate(maps):
+        x, y = label + head % across * (wide + 20), top + head // across * (high + 40)
+        _heat(paint, (x, y), cell, shares, f"head {head + 1}" if heads else "", first=head % across == 0)
+    _scale(paint, label, top + down * (high + 40) - 26, across * (wide + 20) - 22, "share of attention")
+    _gates(paint, (gates, top), cell if not heads else max(cell, 18), trace)
+    return image
 
+
+def _heat(
+    paint: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    cell: int,
+    shares: NDArray[np.float32],
+    title: str,
+    first: bool,
+) -> None:
+    """A map [N, R] of shares: with a title, or with its columns numbered; `first`: its rows have names."""
+    left, top = corner
+    slots, rows = shares.shape
+    step = 1 if cell >= 18 else -(-18 // cell)  # leave out numbers that would touch
+    if title:
+        paint.text((left, top - 6), title, INK, _font(13), anchor="ls")
+    else:
+        for column in range(0, rows - 1, step):
+            paint.text((left + (column + 0.5) * cell, top - 6), str(column + 1), INK, _font(14), anchor="ms")
+    narrow = cell < 38  # the word would touch the number before it
+    if not title:
+        x = left + (rows - 1 if narrow else rows - 0.5) * cell
+        paint.text((x, top - 6), "input", INK, _font(14, bold=True), anchor="ls" if narrow else "ms")
+    elif cell * rows > 84:
+        paint.text((left + rows * cell, top - 6), "input", INK, _font(13), anchor="rs")
     for slot in range(slots):
         y = top + slot * cell
-        if slot % step == 0:
-            paint.text((label - 8, y + cell / 2), f"slot {slot + 1}", INK, _font(14), anchor="rm")
+        if first and slot % step == 0:
+            paint.text((left - 8, y + cell / 2), f"slot {slot + 1}", INK, _font(14), anchor="rm")
         for column in range(rows):
-            x = label + column * cell
-            box = (x, y, x + cell - 2, y + cell - 2)
-            paint.rectangle(box, _viridis(float(trace.attention[slot, column])))
+            x = left + column * cell
+            gap = 2 if cell > 12 else 1
+            paint.rectangle((x, y, x + cell - gap, y + cell - gap), viridis(float(shares[slot, column])))
+
+
+def _gates(paint: ImageDraw.ImageDraw, corner: tuple[int, int], cell: int, trace: MemoryTrace) -> None:
+    """Bars of how far each slot is written and kept, and how much it changed."""
+    left, top = corner
+    for i, name in enumerate(("written", "kept", "changed")):
+        paint.text((left + i * GATE_WIDTH, top - 6), name, INK, _font(14), anchor="ls")
+    for slot in range(len(trace.written)):
+        y = top + slot * cell
         for i, (share, colour) in enumerate(
             zip((trace.written, trace.kept, trace.changed), (BLUE, ORANGE, GREEN), strict=True)
         ):
-            x, length = gates + i * GATE_WIDTH, GATE_WIDTH - 12
+            x, length = left + i * GATE_WIDTH, GATE_WIDTH - 12
             high, low = y + cell * 0.2, y + cell * 0.8 - 2
             paint.rectangle((x, high, x + length, low), TRACK)
             paint.rectangle((x, high, x + length * float(share[slot]), low), colour)
-    _scale(paint, label, top + slots * cell + 14, heat - 2, "share of attention")
-    return image
 
 
 def _scale(paint: ImageDraw.ImageDraw, x: int, y: int, width: int, name: str) -> None:
     """A colour scale from 0 to 1."""
     for i in range(width):
-        paint.line((x + i, y, x + i, y + 12), _viridis(i / max(width - 1, 1)))
+        paint.line((x + i, y, x + i, y + 12), viridis(i / max(width - 1, 1)))
     paint.text((x, y + 16), "0", INK, _font(13))
     below = 16 if width > 180 else 34
     paint.text((x + width / 2, y + below), name, FAINT, _font(13), anchor="ma")
     paint.text((x + width, y + 16), "1", INK, _font(13), anchor="ra")
-
-
-def _pad(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    if image.size == size:
-        return image
-    padded = Image.new("RGB", size, PAPER)
-    padded.paste(image, (0, 0))
-    return padded
 
 
 @lru_cache
@@ -228,7 +217,7 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 @lru_cache(maxsize=512)
-def _viridis(share: float) -> tuple[int, int, int]:
+def viridis(share: float) -> tuple[int, int, int]:
     """0 to 1 as a colour, dark to bright, readable without colour vision."""
     import matplotlib
 

@@ -26,15 +26,19 @@ from rmc_agents.errors import UsageError
 class MemoryTrace:
     """What a step did to a memory of slots."""
 
-    attention: NDArray[np.float32]
-    """[N, R] how much each slot read of each slot and, last, of the input: the mean of all heads.
-    Rows sum to 1."""
+    heads: NDArray[np.float32]
+    """[A, N, R] how much each slot read of each slot and, last, of the input, by head. Rows sum to 1."""
     written: NDArray[np.float32]
     """[N] how open the gate to new content was, 0 to 1: mean over a slot's units."""
     kept: NDArray[np.float32]
     """[N] how open the gate to the old content was."""
     changed: NDArray[np.float32]
     """[N] |M' - M| / (|M'| + |M|) of a slot's content M before and M' after: 0 the same, 1 the opposite."""
+
+    @property
+    def attention(self) -> NDArray[np.float32]:
+        """[N, R] the mean of all heads."""
+        return self.heads.mean(0)
 
 
 @dataclass(frozen=True)
@@ -137,33 +141,45 @@ def play(agent: ActorCritic, env: Env[Any, Any], seed: int, deterministic: bool 
     return Playthrough(moments, None if said is None else bool(said), bool(terminated))
 
 
-def save_gif(
-    path: Path, agent: ActorCritic, env: Env[Any, Any], seeds: Sequence[int], deterministic: bool = True
-) -> list[Playthrough]:
-    """Play an episode for each seed and save them, one after the other, as an animated GIF.
+def save_pictures(
+    stem: Path,
+    agent: ActorCritic,
+    env: Env[Any, Any],
+    seeds: Sequence[int],
+    deterministic: bool = True,
+    heads: bool = False,
+) -> tuple[list[Path], list[Playthrough]]:
+    """Play an episode for each seed, and show what happened.
 
     Args:
-        path: where to; its folder is made.
+        stem: where to, without an ending; its folder is made.
         agent: the player.
-        env: made with `render_mode="rgb_array"`. For MiniGrid's Memory mazes the picture says whether
+        env: made with `render_mode="rgb_array"`. For MiniGrid's Memory mazes the pictures say whether
             the cue is in view, and at the end whether the agent remembered it.
         seeds: of the episodes.
         deterministic: the most likely action rather than a drawn one.
+        heads: attention head by head, rather than their mean.
 
     Returns:
-        what was played.
+        `stem`.gif with all episodes, one after the other, and `stem`.mp4 with the same where there is an
+        encoder (`animation.save_mp4`); `stem`-still.png and .svg of the first episode, for papers. And what
+        was played.
     """
-    from rmc_agents import canvas
+    from rmc_agents import animation, canvas, plots, still
 
     played = [play(agent, env, seed, deterministic) for seed in seeds]
     frames = [
         frame
         for number, episode in enumerate(played)
-        for frame in canvas.draw(episode, f"episode {number + 1} of {len(played)}")
+        for frame in canvas.draw(episode, f"episode {number + 1} of {len(played)}", heads)
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path, frames)
-    return played
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("gif", "mp4")]
+    animation.save_gif(paths[0], frames)
+    if animation.can_encode():
+        animation.save_mp4(paths[1], frames)
+    else:
+        paths.pop()
+    return paths + plots.save(still.draw(played[0], heads), stem.with_name(f"{stem.name}-still")), played
 
 
 def _render(env: Env[Any, Any]) -> NDArray[np.uint8]:
@@ -183,11 +199,11 @@ def _cue(env: Env[Any, Any]) -> Cue | None:
 
 
 def _memory_trace(step: Step) -> MemoryTrace:
-    """The first row of a core of slots, averaged for the eye over blocks, heads and units."""
+    """The first row of a core of slots, averaged for the eye over blocks and units."""
     trace, before, after = step.trace, step.before.memory[0], step.after.memory[0]
     change = (after - before).norm(dim=-1) / (after.norm(dim=-1) + before.norm(dim=-1)).clamp(min=1e-8)
     rows = (
-        trace.attention[0].mean((0, 1)),
+        trace.attention[0].mean(0),
         trace.input_gate[0].mean(-1),
         trace.forget_gate[0].mean(-1),
         change,

@@ -30,6 +30,7 @@ from rmc_agents.runs import Run, load, names
 from rmc_agents.versions import versions
 
 GIF_EPISODES = 3
+VIDEO = " (for an MP4 too: pip install 'rmc-agents[video]')"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class EvaluateConfig:
     that MiniGrid registers, batched for all others of ours."""
     gif: bool = True
     """Draw the first episodes into media/; of a suite, in the mazes that the run was trained for."""
+    heads: bool = False
+    """In these pictures show the attention of an RMC head by head, rather than their mean."""
     report: bool = True
     """Make plots, and report.html in the run folder."""
     out: Path = Path("comparison")
@@ -207,20 +210,21 @@ class Baseline:
 
 def draw(run: Run, env_id: str, config: EvaluateConfig) -> str:
     """Draw the first episodes, and return where they are, or why there is no picture."""
-    from rmc_agents.visuals import save_gif  # matplotlib and Pillow take a second
+    from rmc_agents.visuals import save_pictures  # matplotlib and Pillow take a second
 
     options = run.options_for(env_id)
     try:
         env = envs.farama(env_id, render_mode="rgb_array", **options)()
     except (ValueError, TypeError, gymnasium.error.Error) as error:
         return f"none ({error})"
-    path = run.folder / "media" / f"{env_id.replace('/', '-')}.gif"
+    stem = run.folder / "media" / env_id.replace("/", "-")
     seeds = range(config.seed, config.seed + min(GIF_EPISODES, config.episodes))
     try:
-        save_gif(path, run.agent, env, seeds, deterministic=not config.stochastic)
+        paths, _ = save_pictures(stem, run.agent, env, seeds, not config.stochastic, config.heads)
     finally:
         env.close()
-    return str(path)
+    no_video = "" if any(path.suffix == ".mp4" for path in paths) else VIDEO
+    return ", ".join(map(str, paths)) + no_video
 
 
 def now() -> str:

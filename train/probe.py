@@ -20,6 +20,7 @@ from rmc_agents.evaluation import AgentPolicy, Policy
 from rmc_agents.intervention import Swap, swap_parts
 from rmc_agents.probe import TARGETS, Probe, Score, probe
 from rmc_agents.recording import Recording, Wandering, record
+from rmc_agents.report import write_report
 from rmc_agents.results import read_evaluation, save_entry
 from rmc_agents.runs import Run, load, names
 from rmc_agents.tables import Table, value_cell
@@ -99,6 +100,9 @@ def main(args: Sequence[str]) -> None:
         print(f"pictures: {', '.join(str(path) for path in draw(found[-1], config))}", flush=True)
     if len(runs) > 1:
         print(f"pictures: {', '.join(str(path) for path in compare(found))}", flush=True)
+    for folder in dict.fromkeys(run.folder for run in runs):
+        if (folder / "report.html").is_file():
+            print(f"report: {write_report(folder)}", flush=True)
 
 
 def build(run: Run, env_id: str, num_envs: int) -> envs.MemoryMazes:

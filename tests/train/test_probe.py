@@ -58,11 +58,15 @@ def test_runs_are_probed_and_compared(runs: dict[str, Path], capsys: pytest.Capt
 
 
 def test_the_same_command_gives_the_same_figures(runs: dict[str, Path]) -> None:
+    """And a report that is there takes them up."""
     found = []
+    page = runs["gru"] / "report.html"
+    page.write_text("as it was")
     for _ in range(2):
         probe.main([str(runs["gru"]), *QUICK])
         found.append(entry(runs["gru"]))
     assert found[0] == found[1]
+    assert f"{MAZE}-probe" in page.read_text()
 
 
 @pytest.mark.parametrize(
