@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+import envs
+from rmc_agents import ActorCritic, PPOConfig
 from rmc_agents.cores import RMC
 
 ROOT = Path(__file__).parents[2]
@@ -177,3 +180,90 @@ def test_nth_farthest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (tmp_path / "nth_farthest" / "lstm.json").stat().st_mtime_ns
     run("--only", "lstm")  # what was made is not made again
     assert (tmp_path / "nth_farthest" / "lstm.json").stat().st_mtime_ns == before
+
+
+def test_the_products_of_an_iteration_are_counted(module: Callable[[str], Any]) -> None:
+    """Of an agent without memory they can be counted by hand."""
+    iteration_flops = module("arithmetic").iteration_flops
+    num_envs, config = 4, PPOConfig(num_steps=32, bptt_length=16, minibatch_size=64, epochs=3)
+    env = envs.make("MiniGrid-MemoryS7-v0", num_envs)
+    agent = ActorCritic(env.observation_space, env.action_space, "feedforward")
+    layers = {
+        name: module.weight.numel() for name, module in agent.named_modules() if isinstance(module, nn.Linear)
+    }
+    (embedding,) = (name for name in layers if "embedding" in name)
+    steps = num_envs * config.num_steps
+    forward = 2 * (sum(layers.values()) + 48 * layers[embedding])  # once for each of 49 cells
+    acting, learning = iteration_flops("MiniGrid-MemoryS7-v0", "feedforward", {}, num_envs, config)
+    assert acting == (steps + num_envs) * forward  # and the value of what follows the last step
+    # Backward costs each product twice, for its weights and for its input; nobody asks for that of the codes.
+    assert learning == config.epochs * steps * (3 * forward - 2 * 49 * layers[embedding])
+
+
+def test_a_run_of_the_memory_mazes(tmp_path: Path, module: Callable[[str], Any]) -> None:
+    """A tiny run end to end: trained, judged, summed up."""
+    study = module("memory_mazes")
+    job = study.Job("S7", 7, "rmc", 11)
+    figures = study.work(job, tmp_path / "results", tmp_path / "runs", quick=True)
+    assert figures["steps"] == 8192
+    assert set(figures["evaluation"]) == {job.env_id}
+    assert figures["evaluation"][job.env_id]["implementation"] == "farama"
+    assert study.read(tmp_path / "results") == [json.loads(json.dumps(figures))]
+    assert [row["core"] for row in study.table([figures])] == ["rmc"]
+
+
+def result(core: str, seed: int, success: float, learned: int | None) -> dict[str, Any]:
+    """What a run on S13 might have given."""
+    rates = {13: success, 17: success - 0.02, 25: success - 0.05, 33: success - 0.1}
+    return {
+        **{"maze": "S13", "view_size": 7, "core": core, "seed": seed, "command": "python train/ppo.py"},
+        **{"steps": 3_000_000, "seconds": 300.0, "cpu_seconds": 290.0, "steps_to_learn": learned},
+        "curve": {"steps": [1_000_000, 3_000_000], "success": [0.5, success]},
+        "evaluation": {
+            f"MiniGrid-MemoryS{size}-v0": {
+                **{"success_rate": rate, "success_ci95": [rate - 0.01, rate + 0.01], "hallway": size - 3}
+            }
+            for size, rate in rates.items()
+        },
+    }
+
+
+def test_the_report_of_the_memory_mazes(tmp_path: Path, module: Callable[[str], Any]) -> None:
+    study = module("memory_mazes")
+    found = [result("rmc", 11, 1.0, 1_200_000), result("rmc", 12, 0.98, None), result("rmc", 13, 0.99, 10**6)]
+    found.append(result("feedforward", 11, 0.5, None))
+    for run in found:
+        study.write_json(tmp_path / "memory_mazes" / f"{run['core']}-{run['seed']}.json", run)
+    rmc, control = study.table(found)
+    assert (rmc["success, mean"], rmc["reached 0.95"]) == (pytest.approx(0.99), "2 of 3")
+    assert control["IQM [95 %]"] == "0.500"
+    assert study.longer(found)[0]["S25"] == pytest.approx(0.94)
+    reached = {row["what"]: row["reached"] for row in study.targets(found)}
+    assert reached["RMC on S13, view 7"] == "yes"
+    assert reached["RMC on S7, view 7"] == "not measured"
+    assert reached["feedforward on S13, view 7"] == "yes"
+    assert reached["S13: millions of steps to 0.95, median of seeds"] == "yes"
+    assert reached["RMC trained up to S13, on S33"] == "yes"
+    study.report(tmp_path / "memory_mazes")
+    assert "memory_mazes-s13-view7.png" in (tmp_path / "memory_mazes.md").read_text()
+    assert (tmp_path / "memory_mazes-longer.png").stat().st_size > 5000
+
+
+def test_steps_to_learn(module: Callable[[str], Any]) -> None:
+    study = module("memory_mazes")
+    curve = study.Curve.of([10, 20, 30, 40, 50, 60, 70], [0.5, 1, 1, 1, 1, 1, 1])
+    assert study.steps_to(curve, 0.95) == 60  # the first by which the mean of five no longer has the 0.5
+    assert study.steps_to(curve, 0.9) == 50
+    assert study.steps_to(study.Curve.of([1, 2], [0, 0.5]), 0.95) is None
+
+
+def test_the_study_compares_agents_of_equal_size(module: Callable[[str], Any]) -> None:
+    study = module("memory_mazes")
+    mazes = envs.make("MiniGrid-MemoryS13-v0", 2, actions=3)
+    sizes = []
+    with torch.device("meta"):
+        for core, option in study.CORES.items():
+            options = {} if not option else {"hidden_size": int(option.removeprefix("hidden_size="))}
+            agent = ActorCritic(mazes.observation_space, mazes.action_space, core, options)
+            sizes.append(sum(p.numel() for p in agent.parameters()))
+    assert max(sizes) <= 1.01 * min(sizes)
