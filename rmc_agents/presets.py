@@ -37,10 +37,12 @@ VIEW_7 = replace(
     # Learned through 16 steps, what is remembered did not last as well in hallways longer than in training.
     bptt_length=32,
 )
-VIEW_3 = replace(LEARNING, total_steps=4_000_000, learning_rate_end=2e-4)
+VIEW_3 = replace(VIEW_7, bptt_length=16)
+VIEW_3_LONGER = replace(LEARNING, total_steps=4_000_000, learning_rate_end=2e-4)
+"""The same schedule, going on."""
 
 
-def _curriculum(maze: str, train_on: str, view_size: int = 7) -> RunConfig:
+def _curriculum(maze: str, train_on: str, view_size: int = 7, ppo: PPOConfig = VIEW_7) -> RunConfig:
     """A maze, learned in a batch that mixes it with smaller ones.
 
     Alone, an agent guesses for long, or for good. In the smallest maze it takes a few steps from the cue to
@@ -54,7 +56,7 @@ def _curriculum(maze: str, train_on: str, view_size: int = 7) -> RunConfig:
         num_envs=64,
         # Of all mazes together, the longest of which comes last.
         stop_at_success=0.995,
-        ppo=VIEW_7 if view_size == 7 else VIEW_3,
+        ppo=ppo,
     )
 
 
@@ -69,9 +71,9 @@ _PRESETS = (
     _curriculum("S13", "S5 S7 S9Random S13Random S13Random S13"),
     _curriculum("S13Random", "S5 S7 S9Random S13Random S13Random"),
     _curriculum("S17Random", "S5 S7 S9Random S13Random S17Random S17Random"),
-    _curriculum("S9", "S5 S7 S9Random S9", view_size=3),
-    _curriculum("S11", "S5 S7 S9Random S11Random S11", view_size=3),
-    _curriculum("S13", "S5 S7 S9Random S13Random S13Random S13", view_size=3),
+    _curriculum("S9", "S5 S7 S9Random S9", 3, VIEW_3),
+    _curriculum("S11", "S5 S7 S9Random S11Random S11", 3, VIEW_3_LONGER),
+    _curriculum("S13", "S5 S7 S9Random S13Random S13Random S13", 3, VIEW_3_LONGER),
 )
 PRESETS: dict[tuple[str, int], RunConfig] = {
     (config.env, int(config.env_options.get("view_size") or 7)): config for config in _PRESETS
