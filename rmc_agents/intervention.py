@@ -68,7 +68,8 @@ def swap_parts(
     recording: Recording,
     after: int,
 ) -> list[Swap]:
-    """Exchange each part of the memory, between episodes with opposite cues and between such with the same.
+    """Exchange each part of the memory, and half of the slots, between episodes with opposite cues; and with
+    the same cue.
 
     Args:
         new_policy: gives the policy that was recorded, as it was before the first step.
@@ -83,6 +84,9 @@ def swap_parts(
     parts = parts_of(recording.memory, 2)
     if parts[WHOLE].shape[-1] == 0:
         raise UsageError("this core has no memory, so there is nothing to exchange")
+    names = list(parts)
+    if len(names) > 3:
+        names.insert(-1, f"slots 1-{len(names) // 2}")
     moment = moments(recording, after)
     found = []
     for same_cue in (False, True):
@@ -97,7 +101,7 @@ def swap_parts(
         histories = recording.history[moment[takers], takers], recording.history[moment[givers], givers]
         frequency = np.unique(np.stack(histories), axis=1, return_counts=True)[1].astype(np.float64)
         only = np.isin(np.arange(recording.episodes), takers)
-        for part in parts:
+        for part in names:
             edit = _edit(part, np.where(only, moment, -1), given)
             now = record(new_policy(), env, seed, len(recording.running), edit, only).choice[takers]
             flipped = (now >= 0) & (now != recording.choice[takers])

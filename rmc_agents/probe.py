@@ -28,6 +28,8 @@ FEWEST = 10
 """Different histories below which nothing is said."""
 SMALLEST_SHARE = 0.05
 """Of the episodes: what a number of steps that fewer come to tells is not how the agent remembers."""
+MOST_EQUAL = 0.8
+"""Share of the commonest value of a position or time above which there is nothing to tell apart."""
 RESAMPLES = 1000
 CUE, POSITION, TIME = "cue", "position", "time"
 TARGETS = (CUE, POSITION, TIME)
@@ -212,7 +214,8 @@ def _score(
     y: Floats, predicted: Floats, weight: Floats, two_classes: bool, group: NDArray[np.int64] | None
 ) -> Score | None:
     """None where there is nothing to tell apart. `group`: what the interval is over; None: the samples."""
-    if y.std() < 1e-6:
+    commonest = max(weight[y == value].sum() for value in np.unique(y)) / weight.sum()
+    if commonest == 1 or (not two_classes and commonest > MOST_EQUAL):
         return None
     own = np.arange(len(y)) if group is None else group
     if two_classes:

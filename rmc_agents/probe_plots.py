@@ -51,7 +51,7 @@ def heat_maps(probe: Probe, title: str) -> Figure:
 
 def swaps(found: Sequence[Swap], after: int, title: str) -> Figure:
     """How often the choice flips when a part of the memory is exchanged, by part."""
-    parts = list(dict.fromkeys(swap.part for swap in found))
+    parts = list(dict.fromkeys(swap.part for swap in found))  # some of the slots stand before all of them
     figure = Figure(figsize=(max(7.0, 2.2 + 1.25 * len(parts)), 5), layout="constrained")
     plot = figure.add_subplot()
     plot.set_title(title, fontsize=14, loc="left")

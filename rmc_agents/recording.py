@@ -151,12 +151,13 @@ def parts_of(memory: State, axes: int = 1) -> dict[str, Tensor]:
 
 
 def with_part(memory: State, part: str, other: State) -> State:
-    """A state with one of its parts (`parts_of`) taken from another."""
+    """A state with one of its parts (`parts_of`), or some (`"slots 1-3"`), taken from another."""
     if part == WHOLE:
         return other
-    slot = int(part.removeprefix("slot ")) - 1
+    first, _, last = part.removeprefix("slots ").removeprefix("slot ").partition("-")
+    which = slice(int(first) - 1, int(last or first))
     slots = memory.memory.clone()
-    slots[:, slot] = other.memory[:, slot]
+    slots[:, which] = other.memory[:, which]
     return memory._replace(memory=slots)
 
 

@@ -36,10 +36,13 @@ def test_the_choice_flips_with_the_slot_that_it_is_made_by(slot: int, after: int
     recording = record(player(), mazes(), SEED, STEPS)
     found = swap_parts(player, mazes(), SEED, recording, after)
     assert {(swap.part, swap.same_cue) for swap in found} == {
-        (part, same) for part in [*(f"slot {i}" for i in range(1, 5)), WHOLE] for same in (False, True)
+        (part, same)
+        for part in [*(f"slot {i}" for i in range(1, 5)), "slots 1-2", WHOLE]
+        for same in (False, True)
     }
     for swap in found:
-        decides = swap.part in (f"slot {slot}", WHOLE) and not swap.same_cue
+        holds = (f"slot {slot}", WHOLE, *["slots 1-2"] * (slot == 2))
+        decides = swap.part in holds and not swap.same_cue
         assert swap.pairs > 100
         assert swap.undecided == 0
         assert swap.flipped == (swap.pairs if decides else 0)

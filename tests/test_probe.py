@@ -136,6 +136,15 @@ def test_nothing_is_said_of_too_few_episodes() -> None:
     assert found.since.chance == pytest.approx([max(c.mean(), 1 - c.mean()) for c in [recording().cue] * 2])
 
 
+def test_of_what_hardly_differs_nothing_is_said() -> None:
+    x = np.full((STEPS, EPISODES), 4)
+    x[:, :50] = np.arange(1, 51) % 5  # 8 of 100 stand elsewhere
+    held = probe(recording(x=x))
+    assert np.isnan(values(held.step, POSITION, "slot 1")).all()
+    x[:, :180] = np.arange(180) % 5
+    assert not np.isnan(values(probe(recording(x=x)).step, POSITION, "slot 1")).any()
+
+
 def test_a_memory_of_no_numbers_knows_nothing() -> None:
     found = probe(recording(memory=(torch.zeros(STEPS, EPISODES, 0),)))
     assert found.parts == [WHOLE, OBSERVATION]

@@ -158,8 +158,9 @@ def show(found: Found) -> None:
     """A table: what is read from each part, and how often exchanging it flips the choice."""
     flips = {(swap.part, swap.same_cue): value_cell(swap.rate, swap.interval) for swap in found.swaps}
     rows = []
-    for part in found.probe.parts:
-        cells = [_cell(found.probe.overall[target][part]) for target in TARGETS]
+    exchanged = list(dict.fromkeys(swap.part for swap in found.swaps))
+    for part in [*exchanged, *(part for part in found.probe.parts if part not in exchanged)]:
+        cells = [_cell(found.probe.overall[target].get(part)) for target in TARGETS]
         rows.append((part, *cells, flips.get((part, False), ""), flips.get((part, True), "")))
     columns = ("part", "cue read", "position, R²", "time since cue, R²", "choice flips", "control")
     title = (

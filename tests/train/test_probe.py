@@ -40,9 +40,8 @@ def test_runs_are_probed_and_compared(runs: dict[str, Path], capsys: pytest.Capt
         assert found["versions"]["torch"]
         assert found["core"] == core
         swaps = {(swap["part"], swap["same_cue"]): swap for swap in found["swaps"]}
-        assert set(swaps) == {
-            (part, same) for part in parts[:-1] for same in (False, True) if core != "feedforward"
-        }
+        exchanged = [] if core == "feedforward" else parts[:-1] + ["slots 1-2"] * (core == "rmc")
+        assert set(swaps) == {(part, same) for part in exchanged for same in (False, True)}
         for swap in swaps.values():
             assert 0 <= swap["ci95"][0] <= swap["rate"] <= swap["ci95"][1] <= 1
         pictures = {"probe", "cores"} | ({"swap"} if swaps else set())
