@@ -148,6 +148,9 @@ def _heat(plot: Plot, axis: Axis, target: str, parts: Sequence[str]) -> Any:
     plot.tick_params(labelsize=11, length=0)
     for y in np.arange(len(parts) - 1) + 0.5:
         plot.axhline(y, color="white", lw=3 if parts[int(y + 0.5)] in (WHOLE, OBSERVATION) else 1)
+    if not np.isfinite(values).any():
+        middle = ((columns - 1) / 2, (len(parts) - 1) / 2)
+        plot.text(*middle, "nothing to tell apart", ha="center", va="center", color=FAINT, fontsize=12)
     if columns <= 16:
         for (y, x), value in np.ndenumerate(values):
             if np.isfinite(value):

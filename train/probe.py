@@ -211,10 +211,10 @@ def compare(found: Sequence[Found]) -> list[Path]:
     paths = []
     for env_id in dict.fromkeys(each.env_id for each in found):
         here = [each for each in found if each.env_id == env_id]
-        probes = [
-            (f"{each.run.agent.core_name} ({each.run.name})", each.run.agent.core_name, each.probe)
-            for each in here
-        ]
+        probes = []
+        for each in here:
+            core, name = each.run.agent.core_name, each.run.name
+            probes.append((core if name == core else f"{core} ({name})", core, each.probe))
         figure = probe_plots.curves(probes, f"How long the cue stays in memory, {here[0].maze}")
         for folder in dict.fromkeys(each.run.folder for each in here):
             paths += plots.save(figure, folder / "media" / f"{env_id}-cores")
