@@ -28,6 +28,7 @@ from arithmetic import iteration_flops, product_rate
 from common import Report, Row, num_threads, parse, prepare, target
 from matplotlib.figure import Figure
 from minigrid.wrappers import ImgObsWrapper
+from parts import parts_of_a_step
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
@@ -229,6 +230,18 @@ def measure(sizes: Sizes, phase: str, threads: int) -> list[Row]:
     return rows
 
 
+def parts(sizes: Sizes, threads: Sequence[int], seconds: float) -> list[Row]:
+    """Where the time of a gradient step of ours goes, walking: a row per agent and threads."""
+    found: list[Row] = []
+    for n in threads:
+        with num_threads(n):
+            for agent, run in candidates(sizes, walks=True).items():
+                if isinstance(run, Ours):
+                    run.iterate()
+                    found.append({"agent": agent, "threads": n, **parts_of_a_step(run.trainer, seconds)})
+    return found
+
+
 def bounds(rows: Sequence[Row], sizes: Sizes) -> list[Row]:
     """How fast an iteration could be if all but its matrix products took no time."""
     config = PPOConfig(
@@ -310,7 +323,12 @@ def main() -> None:
     sizes = QUICK if args.quick else Sizes()
     threads = args.threads[:1] if args.quick else args.threads
     rows = [row for phase in PHASES for n in threads for row in measure(sizes, phase, n)]
-    tables = {"Targets": targets(rows, args.quick), "Training": rows, "Bound": bounds(rows, sizes)}
+    tables = {
+        "Targets": targets(rows, args.quick),
+        "Training": rows,
+        "Where a gradient step goes": parts(sizes, threads, 0.1 if args.quick else 4.0),
+        "Bound": bounds(rows, sizes),
+    }
     report = Report("training", machine, tables)
     report.notes = [
         f"{MAZE}, {sizes.num_envs} environments, {sizes.num_steps} steps, minibatches of "
@@ -331,6 +349,8 @@ def main() -> None:
         f"through up to {sizes.num_steps}, so the rows with BPTT {sizes.num_steps} do the same there.",
         "environment: inside step(). policy: the rest of the rollout. update: from there to the next one "
         "(sb3-contrib computes advantages within `policy`, we within `update`).",
+        "Where a gradient step goes: forward and backward of each part by itself on a minibatch of a "
+        "rollout, the optimizer with the clipping before it; heads and loss are what is left of the whole.",
         "Bound: the matrix products of an iteration at the rate of a 512 x 256 x 256 product on this "
         "machine, everything else for nothing; against sb3-contrib's default while walking.",
         "`times sb3` is the median over rounds of the ratio of whole iterations within a round.",

@@ -1,0 +1,70 @@
+"""Where the time of a gradient step goes: encoder, memory core, heads and loss, optimizer."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+import torch
+from common import Row, take_turns
+from torch import Tensor, nn
+
+from rmc_agents import Trainer
+from rmc_agents.ppo import ppo_loss
+from rmc_agents.rollout import Chunks, cut
+
+
+def parts_of_a_step(trainer: Trainer, seconds: float) -> Row:
+    """Milliseconds of each part of one minibatch's forward and backward pass, and of the optimizer.
+
+    Each part is run by itself on what it gets in training. `heads, loss` is the rest: the whole pass without
+    encoder and core.
+    """
+    agent, config = trainer.agent, trainer.config
+    chunks = minibatch(trainer)
+    with torch.no_grad():
+        features = agent.encoder(chunks.obs)
+        outputs, _ = agent.core.unroll(features, chunks.state.memory, chunks.starts)
+    upstream_features, upstream_outputs = torch.randn_like(features), torch.randn_like(outputs)
+
+    def encoder() -> None:
+        agent.encoder(chunks.obs).backward(upstream_features)
+
+    def core() -> None:
+        x = features.requires_grad_()
+        agent.core.unroll(x, chunks.state.memory, chunks.starts)[0].backward(upstream_outputs)
+
+    def whole() -> None:
+        ppo_loss(agent, chunks, config, 0.01)[0].backward()
+
+    def optimizer() -> None:
+        # As in an update, but so small a step that the agent stays the one that is measured.
+        nn.utils.clip_grad_norm_(list(agent.parameters()), 1e-12)
+        trainer.optimizer.step()
+
+    calls: dict[str, Callable[[], None]] = {
+        "encoder": encoder,
+        "core": core,
+        "whole": whole,
+        "optimizer": optimizer,
+    }
+    times = {name: 1e3 * statistics.median(ts) for name, ts in take_turns(calls, seconds).items()}
+    for parameter in agent.parameters():
+        parameter.grad = None
+    return {
+        "encoder ms": times["encoder"],
+        "core ms": times["core"],
+        "heads, loss ms": times["whole"] - times["encoder"] - times["core"],
+        "optimizer ms": times["optimizer"],
+        "a gradient step ms": times["whole"] + times["optimizer"],
+    }
+
+
+def minibatch(trainer: Trainer) -> Chunks:
+    """One minibatch of the trainer's latest rollout."""
+    rollout, config = trainer.rollout, trainer.config
+    advantages: Tensor = torch.randn_like(rollout.values)
+    chunks = cut(rollout, advantages, advantages + rollout.values, config.bptt_length)
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(chunks.starts.shape[1], generator=generator)
+    return chunks.select(order[: config.minibatch_size // config.bptt_length])
