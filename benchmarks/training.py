@@ -16,10 +16,14 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -242,6 +246,20 @@ def parts(sizes: Sizes, threads: Sequence[int], seconds: float) -> list[Row]:
     return found
 
 
+def startup_seconds(repeats: int) -> float:
+    """Seconds of `python train/ppo.py` from nothing to one rollout of 16 steps, saved: the median."""
+    script = Path(__file__).parents[1] / "train" / "ppo.py"
+    tiny = ["--env", MAZE, "--num-envs", "32", "--num-steps", "16", "--total-steps", "512", "--epochs", "1"]
+    times = []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            command = [sys.executable, str(script), *tiny, "--run-dir", str(Path(folder) / "run")]
+            subprocess.run([*command, "--bptt-length", "16"], check=True, capture_output=True)
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
 def bounds(rows: Sequence[Row], sizes: Sizes) -> list[Row]:
     """How fast an iteration could be if all but its matrix products took no time."""
     config = PPOConfig(
@@ -323,8 +341,10 @@ def main() -> None:
     sizes = QUICK if args.quick else Sizes()
     threads = args.threads[:1] if args.quick else args.threads
     rows = [row for phase in PHASES for n in threads for row in measure(sizes, phase, n)]
+    startup = startup_seconds(1 if args.quick else 3)
+    starts = target("from `python train/ppo.py` to a first rollout, s", startup, at_most=5.0)
     tables = {
-        "Targets": targets(rows, args.quick),
+        "Targets": [*targets(rows, args.quick), starts],
         "Training": rows,
         "Where a gradient step goes": parts(sizes, threads, 0.1 if args.quick else 4.0),
         "Bound": bounds(rows, sizes),

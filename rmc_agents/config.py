@@ -87,7 +87,8 @@ class RunConfig:
     ppo: Annotated[PPOConfig, tyro.conf.arg(name="")] = field(default_factory=PPOConfig)
     """How to learn."""
     stop_at_success: float | None = None
-    """Stop once this share of the latest 1000 episodes was solved; None uses the whole budget."""
+    """Stop once this share of the latest 1000 episodes of --env was solved (of all that it trains on, where
+    --env is not among that); None uses the whole budget."""
 
     seed: int = 0
     """Fixes weights, actions, minibatches and episodes."""

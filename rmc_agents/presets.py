@@ -54,8 +54,6 @@ def _curriculum(maze: str, train_on: str, view_size: int = 7, ppo: PPOConfig = V
         env_options={"actions": 3} if view_size == 7 else {"actions": 3, "view_size": view_size},
         train_on=",".join(map(_id, train_on.split())),
         num_envs=64,
-        # Of all mazes together, the longest of which comes last.
-        stop_at_success=0.995,
         ppo=ppo,
     )
 

@@ -10,7 +10,7 @@ holds, `signals` lets an iteration end before Ctrl-C does.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Trainer:
         checkpoint_seconds: how often to save; the end is always saved.
         keep_checkpoints: how many of the newest to keep, beside the best one and those that were evaluated.
         stop_at_success: stop once this share of the latest 1000 or more episodes was solved.
+        judged_by: the tasks whose episodes count for that and for the best checkpoint; all if not given.
 
     Raises:
         ValueError: sizes that do not fit, or spaces of agent and environments that differ.
@@ -58,6 +59,7 @@ class Trainer:
         checkpoint_seconds: float = 60.0,
         keep_checkpoints: int = 3,
         stop_at_success: float | None = None,
+        judged_by: Sequence[str] | None = None,
     ) -> None:
         config.check_num_envs(env.num_envs)
         if not checkpoint_seconds >= 0 or keep_checkpoints < 1:
@@ -67,6 +69,9 @@ class Trainer:
             )
         if stop_at_success is not None and not 0 < stop_at_success <= 1:
             raise ValueError(f"stop_at_success must be above 0 and at most 1, got {stop_at_success}")
+        unknown = set(judged_by or ()) - set(env.tasks)
+        if unknown:
+            raise ValueError(f"judged_by names {', '.join(unknown)}; the tasks are {', '.join(env.tasks)}")
         for name in ("observation_space", "action_space"):
             if getattr(agent, name) != getattr(env, name):
                 raise ValueError(
@@ -77,6 +82,7 @@ class Trainer:
         self.run_dir, self.seed, self.description = Path(run_dir), seed, dict(description or {})
         self.checkpoint_seconds, self.keep_checkpoints = checkpoint_seconds, keep_checkpoints
         self.stop_at_success = stop_at_success
+        self.judged = [not judged_by or task in judged_by for task in env.tasks]
         # Denormal numbers appear as gates saturate, and make a CPU three times slower.
         torch.set_flush_denormal(True)
         self.generator = torch.Generator(agent.device).manual_seed(seed)
@@ -331,9 +337,11 @@ class Trainer:
 
     def _rollout_figures(self, per_task: list[list[float]]) -> dict[str, float]:
         count, returns, lengths, solved = (sum(numbers) for numbers in per_task)
+        judged = [sum(n for n, counts in zip(x, self.judged, strict=True) if counts) for x in per_task]
+        if judged[0]:
+            self.recent.add(judged[0], judged[3], judged[1])
         if not count:
             return {}
-        self.recent.add(count, solved, returns)
         figures = {"rollout/ep_rew_mean": returns / count, "rollout/ep_len_mean": lengths / count}
         if not self.rollout.says_success:
             return figures

@@ -45,6 +45,23 @@ def test_the_same_seed_is_the_same_run(any_core: str, tmp_path: Path) -> None:
     assert_identical(*runs)
 
 
+def test_the_mark_counts_the_episodes_of_the_tasks_that_are_judged(tmp_path: Path) -> None:
+    tasks = ["MiniGrid-MemoryS5-v0", "MiniGrid-MemoryS7-v0"]
+    config = dataclasses.replace(QUICK, total_steps=32 * 256 * 2, num_steps=256, minibatch_size=512)
+    for judged in (None, tasks[:1], tasks[1:]):
+        run = trainer(
+            tmp_path / "run", env=envs.make(",".join(tasks), 32, actions=3), config=config, judged_by=judged
+        )
+        figures = run.iterate()
+        which = "rollout/success_rate" if judged is None else f"rollout/success_rate/{judged[0]}"
+        latest = run.recent.latest()
+        assert latest is not None
+        assert latest[0] == figures[which]
+    assert len({figures[f"rollout/success_rate/{task}"] for task in tasks}) == 2
+    with pytest.raises(ValueError, match="judged_by names MiniGrid-MemoryS9-v0"):
+        trainer(tmp_path / "run", judged_by=["MiniGrid-MemoryS9-v0"])
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_resumed_equals_uninterrupted(any_core: str, task: str, tmp_path: Path) -> None:
     whole = trainer(tmp_path / "whole", any_core, envs.make(task, 8))

@@ -18,6 +18,7 @@ from rmc_agents.errors import Interrupted, UsageError
 from rmc_agents.execution import run_networks
 from rmc_agents.presets import preset_of
 from rmc_agents.resume import require_same, resumed, run_to_resume
+from rmc_agents.runs import names
 
 
 def main(args: Sequence[str]) -> None:
@@ -114,6 +115,7 @@ def build(config: RunConfig) -> tuple[Trainer, Path]:
         checkpoint_seconds=config.checkpoint_seconds,
         keep_checkpoints=config.keep_checkpoints,
         stop_at_success=config.stop_at_success,
+        judged_by=[task for task in names(config.env) if task in env.tasks],
     )
     return trainer, run_dir
 
