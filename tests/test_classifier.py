@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rmc_agents.checkpoint import save_checkpoint, write_json
-from rmc_agents.classifier import SequenceClassifier, load_classifier
+from rmc_agents.checkpoint import read_config, save_checkpoint, write_json
+from rmc_agents.classifier import SequenceClassifier, export_classifier, load_classifier
 from rmc_agents.errors import UsageError
 from tests.conftest import small_options
 
@@ -71,3 +71,27 @@ def test_another_shape_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"agent": {"core": "gru"}})
     with pytest.raises(UsageError, match="does not describe a classifier"):
         load_classifier(tmp_path)
+
+
+def test_an_export_is_smaller_and_answers_the_same(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    model = small("rmc", hint_size=9)
+    write_json(run / "config.json", {"agent": model.config(), "seed": 4})
+    more = {"optimizers": [torch.zeros(5000)], "seconds": 3.0, "counters": [7, 1]}
+    saved = save_checkpoint(run, 7, {"agent": model.state_dict(), **more})
+    path = export_classifier(run, out)
+    assert path == out / "checkpoints" / "step_000000000007.pt"
+    assert path.stat().st_size < saved.stat().st_size
+    again, _, payload = load_classifier(out)
+    assert again.hint is None
+    assert (payload["seconds"], payload["counters"]) == (3.0, [7, 1])
+    assert read_config(out)["seed"] == 4
+    inputs = torch.randn(4, 2, 5)
+    torch.testing.assert_close(again(inputs).logits, model(inputs).logits, atol=0.02, rtol=0.02)
+    with pytest.raises(UsageError, match="exists"):
+        export_classifier(run, out)
+    with torch.no_grad():
+        model.logits.weight.fill_(1e6)
+    save_checkpoint(run, 8, {"agent": model.state_dict()})
+    with pytest.raises(UsageError, match="too large for half precision"):
+        export_classifier(run, tmp_path / "third")

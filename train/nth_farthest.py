@@ -20,7 +20,7 @@ from rich.table import Table
 
 from envs.nth_farthest import draw_hints, draw_questions
 from rmc_agents.checkpoint import read_config, write_json
-from rmc_agents.classifier import SequenceClassifier, load_classifier
+from rmc_agents.classifier import SequenceClassifier, export_classifier, load_classifier
 from rmc_agents.cli import choose_device, flag_value, parse, run_script
 from rmc_agents.config import Options
 from rmc_agents.errors import Interrupted, UsageError
@@ -29,7 +29,7 @@ from rmc_agents.statistics import wilson
 from rmc_agents.supervised import SupervisedTrainer
 from rmc_agents.versions import versions
 
-KEPT = Path(__file__).parent / "nth_farthest_rmc"
+KEPT = Path(__file__).parent / "kept" / "nth-farthest-rmc"
 """The run folder of the trained RMC that comes with the repository."""
 NUM_OBJECTS, NUM_DIMS = 8, 16
 """The paper's."""
@@ -76,6 +76,9 @@ class NthFarthestConfig:
     evaluate: tuple[Path, ...] | None = None
     """Do not train: judge these run folders on the test distribution; without a name the RMC that comes with
     the repository."""
+    export: Path | None = None
+    """With --evaluate of one run: write its network alone, in half precision, as a run folder there, and
+    judge that."""
     test_samples: int = 20_000
     """Fresh questions to judge by."""
     test_seed: int = 1_000_000
@@ -93,6 +96,8 @@ class NthFarthestConfig:
             raise ValueError(
                 f"--ranks {self.ranks} --dims {self.dims}: expected 1 to {NUM_OBJECTS} and 1 to {NUM_DIMS}"
             )
+        if self.export is not None and (self.evaluate is None or len(self.evaluate) != 1):
+            raise ValueError("--export goes with --evaluate and one run")
         if self.test_samples < 1:
             raise ValueError(f"--test-samples {self.test_samples}: ask for 1 or more")
 
@@ -246,7 +251,11 @@ def free_run_dir(config: NthFarthestConfig) -> Path:
 
 def judge(config: NthFarthestConfig, args: Sequence[str]) -> None:
     """Judge the runs of --evaluate, or the one that comes with the repository."""
-    for run_dir in config.evaluate or (KEPT,):
+    runs = config.evaluate or (KEPT,)
+    if config.export is not None:
+        print(f"written: {export_classifier(runs[0], config.export)}")
+        runs = (config.export,)
+    for run_dir in runs:
         judge_run(run_dir, config, args)
 
 

@@ -158,3 +158,12 @@ def test_mistakes_are_told_before_work_begins(
     assert code == 2
     assert message in " ".join(errors.replace("│", " ").split())
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_exported_can_be_judged(nth_farthest: Command) -> None:
+    assert nth_farthest(*SMALL, *TINY, "--run-dir", "run")[0] == 0
+    before = json.loads(Path("run/evaluation.json").read_text())["rmc/NthFarthest-v0"]
+    assert nth_farthest("--evaluate", "run", "--export", "small", "--test-samples", "500")[0] == 0
+    after = json.loads(Path("small/evaluation.json").read_text())["rmc/NthFarthest-v0"]
+    assert after["success_rate"] == pytest.approx(before["success_rate"], abs=0.02)
+    assert nth_farthest("--export", "other")[0] == 2
