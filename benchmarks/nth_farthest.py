@@ -119,6 +119,7 @@ def keep(run_dir: Path, run: Run, machine: Machine) -> dict[str, Any]:
         "parameters": entry["parameters"]["all"],
         "samples": entry["training_samples"],
         "seconds": entry["training_seconds"],
+        "cpu_seconds": entry["training_cpu_seconds"],
         "accuracy": entry["success_rate"],
         "ci95": entry["success_ci95"],
         "by_rank": entry["by_rank"],
@@ -155,8 +156,8 @@ def report(kept: Path, machine: Machine) -> Report:
         "Every core has the same read-out (four layers of 256), the same aids in training (hints, levels, "
         "answers in between, the vectors times 4, Muon) and, in the first table, the same number of samples; "
         "about as many parameters in all. The test has no aids.",
-        "Minutes are of one thread on a machine that did other work beside: compare them with care. They are "
-        "of training alone.",
+        "Minutes are of training alone, with one thread, on a machine that did other work beside: compare them "
+        "with care. CPU minutes are what the run itself used.",
     ]
     if missing:
         made.notes.append(f"Not made yet: {', '.join(missing)}.")
@@ -175,6 +176,7 @@ def row(name: str, result: dict[str, Any]) -> Row:
         "parameters": result["parameters"],
         "samples (M)": result["samples"] / 1e6,
         "minutes": result["seconds"] / 60,
+        "CPU minutes": None if result["cpu_seconds"] is None else result["cpu_seconds"] / 60,
         "right": f"{result['accuracy']:.4f}",
         "95 %": f"[{low:.4f}, {high:.4f}]",
         **ranks,

@@ -158,5 +158,5 @@ def export_classifier(run_dir: Path, folder: Path) -> Path:
     if not all(w.isfinite().all() for w in weights.values()):
         raise UsageError(f"{path} holds weights that are too large for half precision")
     write_json(folder / "config.json", {**read_config(run_dir), "agent": {**model.config(), "hint_size": 0}})
-    kept = {name: payload[name] for name in ("counters", "seconds") if name in payload}
+    kept = {name: payload[name] for name in ("counters", "seconds", "cpu_seconds") if name in payload}
     return save_checkpoint(folder, int(path.stem.removeprefix("step_")), {"agent": weights, **kept})

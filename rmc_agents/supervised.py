@@ -79,7 +79,7 @@ class SupervisedTrainer:
         self.generator = torch.Generator(model.device).manual_seed(seed)
         self.optimizers = make_optimizers(model, config)
         self.samples = self.updates = self.level = 0
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
         # Right answers and answers by group, the older the less they count.
         self.recent = torch.zeros(2, task.num_groups, device=model.device)
         self.since_promotion = 0
@@ -138,7 +138,7 @@ class SupervisedTrainer:
         Raises:
             TrainingError: a loss that is not finite.
         """
-        began, before = time.monotonic(), self.samples
+        began, cpu_began, before = time.monotonic(), time.process_time(), self.samples
         total: dict[str, Tensor] = {}
         first = self.updates
         for _ in range(self.log_every):
@@ -155,6 +155,7 @@ class SupervisedTrainer:
             )
         seconds = time.monotonic() - began
         self.seconds += seconds
+        self.cpu_seconds += time.process_time() - cpu_began
         shares = (self.recent[0] / self.recent[1].clamp(min=1)).tolist()
         return {
             "train/accuracy": self.accuracy,
@@ -164,6 +165,8 @@ class SupervisedTrainer:
             "train/learning_rate_factor": self.config.rate_at(self.progress, self.updates),
             "time/fps": (self.samples - before) / seconds,
             "time/total_seconds": self.seconds,
+            # Of all threads: what a run costs, whatever else the machine does.
+            "time/total_cpu_seconds": self.cpu_seconds,
         }
 
     @torch.no_grad()
@@ -242,6 +245,7 @@ class SupervisedTrainer:
             "recent": self.recent,
             "counters": [self.samples, self.updates, self.level, self.since_promotion],
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
         }
         return checkpoint.save_checkpoint(self.run_dir, self.samples, payload, keep=1)
 
@@ -261,6 +265,8 @@ class SupervisedTrainer:
             self.recent.copy_(payload["recent"])
             self.samples, self.updates, self.level, self.since_promotion = payload["counters"]
             self.seconds = float(payload["seconds"])
+            # Not in checkpoints of an earlier day.
+            self.cpu_seconds = float(payload.get("cpu_seconds", math.nan))
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise UsageError(f"{path} belongs to a run of another configuration: {error}") from error
         self.restored = True

@@ -7,6 +7,7 @@ aids (hints, levels, a scale, answers in between), the same for every core; the 
 from __future__ import annotations
 
 import datetime
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -267,6 +268,7 @@ def judge_run(run_dir: Path, config: NthFarthestConfig, args: Sequence[str]) -> 
     entry |= {
         "training_samples": payload.get("counters", [None])[0],
         "training_seconds": payload.get("seconds"),
+        "training_cpu_seconds": finite(payload.get("cpu_seconds")),
         "checkpoint": str(path),
         "command": shlex.join(["python", "train/nth_farthest.py", *args]),
         "versions": versions(),
@@ -276,6 +278,11 @@ def judge_run(run_dir: Path, config: NthFarthestConfig, args: Sequence[str]) -> 
     if run_dir.resolve() != KEPT.resolve():
         write_json(run_dir / "evaluation.json", {"rmc/NthFarthest-v0": entry})
         print(f"figures: {run_dir / 'evaluation.json'}")
+
+
+def finite(number: float | None) -> float | None:
+    """JSON knows no NaN."""
+    return number if number is not None and math.isfinite(number) else None
 
 
 @torch.no_grad()
