@@ -156,8 +156,8 @@ def report(kept: Path, machine: Machine) -> Report:
         "Every core has the same read-out (four layers of 256), the same aids in training (hints, levels, "
         "answers in between, the vectors times 4, Muon) and, in the first table, the same number of samples; "
         "about as many parameters in all. The test has no aids.",
-        "Minutes are of training alone, with one thread, on a machine that did other work beside: compare them "
-        "with care. CPU minutes are what the run itself used.",
+        "Minutes are of training alone, with one thread, on a machine that did other work beside: compare "
+        "them with care. CPU minutes are what the run itself used.",
     ]
     if missing:
         made.notes.append(f"Not made yet: {', '.join(missing)}.")

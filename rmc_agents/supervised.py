@@ -265,7 +265,7 @@ class SupervisedTrainer:
             self.recent.copy_(payload["recent"])
             self.samples, self.updates, self.level, self.since_promotion = payload["counters"]
             self.seconds = float(payload["seconds"])
-            # Not in checkpoints of an earlier day.
+            # Checkpoints from before it was counted do not have it.
             self.cpu_seconds = float(payload.get("cpu_seconds", math.nan))
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise UsageError(f"{path} belongs to a run of another configuration: {error}") from error
