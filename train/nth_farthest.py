@@ -261,7 +261,7 @@ def judge(config: NthFarthestConfig, args: Sequence[str]) -> None:
 
 
 def judge_run(run_dir: Path, config: NthFarthestConfig, args: Sequence[str]) -> None:
-    """Test a run's newest checkpoint, show a table; evaluation.json, but for the one in the repository."""
+    """Test a run's newest checkpoint: a table, and evaluation.json."""
     device = choose_device(config.device)
     model, path, payload = load_classifier(run_dir, device)
     entry = test(model, config.test_samples, config.test_seed)
@@ -275,7 +275,8 @@ def judge_run(run_dir: Path, config: NthFarthestConfig, args: Sequence[str]) -> 
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
     show(run_dir.name, model, entry)
-    if run_dir.resolve() != KEPT.resolve():
+    # What the repository holds is written with the network itself, not by everybody who looks at it.
+    if run_dir.resolve() != KEPT.resolve() or config.export is not None:
         write_json(run_dir / "evaluation.json", {"rmc/NthFarthest-v0": entry})
         print(f"figures: {run_dir / 'evaluation.json'}")
 

@@ -167,3 +167,17 @@ def test_what_is_exported_can_be_judged(nth_farthest: Command) -> None:
     after = json.loads(Path("small/evaluation.json").read_text())["rmc/NthFarthest-v0"]
     assert after["success_rate"] == pytest.approx(before["success_rate"], abs=0.02)
     assert nth_farthest("--export", "other")[0] == 2
+
+
+def test_the_rmc_that_comes_with_the_repository_reaches_what_is_said_of_it(
+    script: ModuleType, nth_farthest: Command
+) -> None:
+    said = json.loads((script.KEPT / "evaluation.json").read_text())["rmc/NthFarthest-v0"]
+    assert said["samples"] == 20_000
+    model, _, _ = script.load_classifier(script.KEPT)
+    found = script.test(model, 4000, seed=7)
+    p = said["success_rate"]
+    assert abs(found["success_rate"] - p) < 4 * (p * (1 - p) / 4000) ** 0.5
+    code, out, _ = nth_farthest("--evaluate", "--test-samples", "2000")
+    assert code == 0
+    assert "nth-farthest-rmc (rmc," in out
