@@ -156,6 +156,8 @@ def report(kept: Path, machine: Machine) -> Report:
         "Every core has the same read-out (four layers of 256), the same aids in training (hints, levels, "
         "answers in between, the vectors times 4, Muon) and, in the first table, the same number of samples; "
         "about as many parameters in all. The test has no aids.",
+        "Learning curves are of the whole task; they jump where training comes to its last level, before "
+        "which it asks for the first few n only.",
         "Minutes are of training alone, with one thread, on a machine that did other work beside: compare "
         "them with care. CPU minutes are what the run itself used.",
     ]
@@ -185,14 +187,16 @@ def row(name: str, result: dict[str, Any]) -> Row:
 
 def draw(found: dict[str, dict[str, Any]]) -> Figure:
     """Learning curves and accuracy by n, first of the cores, then of RMC's variants."""
-    figure = Figure(figsize=(11, 8), layout="constrained")
     cores = [name for name in found if RUNS[name].table == SAMPLES]
     parts = [name for name in found if RUNS[name].table == PARTS]
     parts = ["rmc", *parts] if "rmc" in found and parts else parts
-    axes = figure.subplots(2, 2, squeeze=False)
-    for line, names, title in ((0, cores, "cores, equal samples"), (1, parts, "RMC and its variants")):
-        curves(axes[line][0], names, found, title)
-        ranks(axes[line][1], names, found)
+    rows = [("cores, equal samples", cores)]
+    rows += [("RMC and its variants", parts)] if parts else []
+    figure = Figure(figsize=(11, 4 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), 2, squeeze=False)
+    for pair, (title, names) in zip(axes, rows, strict=True):
+        curves(pair[0], names, found, title)
+        ranks(pair[1], names, found)
     return figure
 
 
@@ -213,8 +217,9 @@ def curves(axes: Any, names: Sequence[str], found: dict[str, dict[str, Any]], ti
         )
     axes.axhline(0.25, color="grey", linewidth=0.8, linestyle=":")
     axes.set(title=title, xlabel="samples (millions)", ylabel="right on the whole task", ylim=(0, 1))
+    axes.set_xlim(left=0)
     if names:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="upper left")
 
 
 def ranks(axes: Any, names: Sequence[str], found: dict[str, dict[str, Any]]) -> None:
