@@ -180,10 +180,13 @@ def exponents(sweep: Sweep, rows: Sequence[Row]) -> Row:
 
 
 def quadratic_share(rows: Sequence[Row]) -> float | None:
-    """The share of a T^2 term in the memory at the largest T: least squares on 1, T and T^2."""
+    """The share of a T^2 term in the memory at the largest T: least squares on 1, T and T^2.
+
+    Negative where memory grows more slowly than T (the longer, the more observations are equal).
+    """
     T = np.array([row["value"] for row in rows], dtype=float) / rows[-1]["value"]
     y = np.array([row["MiB saved"] for row in rows]) / rows[-1]["MiB saved"]
-    return abs(float(np.polyfit(T, y, 2)[0])) if len(rows) > 2 else None
+    return float(np.polyfit(T, y, 2)[0]) if len(rows) > 2 else None
 
 
 def peak_rows(quick: bool) -> list[Row]:
