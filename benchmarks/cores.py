@@ -270,7 +270,8 @@ def plot(tables: Sequence[tuple[str, list[Row], dict[str, str]]]) -> Figure:
         for (key, label), colour, marker in zip(series.items(), OKABE_ITO, "osD", strict=False):
             points = [(x, row[key]) for x, row in enumerate(rows) if row[key]]
             axes.plot(*zip(*points, strict=True), marker, color=colour, label=label, markersize=7)
-        names = [f"{row['core']}\n{row['T']}x{row['B']}\n{row['threads']} thr." for row in rows]
+        cores = [row["core"].replace("feedforward", "feed-\nforward") for row in rows]
+        names = [f"{c}\n{r['T']}x{r['B']}\n{r['threads']} thr." for c, r in zip(cores, rows, strict=True)]
         axes.set_xticks(range(len(rows)), names, fontsize=6)
         axes.set_yscale("log")
         axes.set_ylabel("forward + backward [ms]")
