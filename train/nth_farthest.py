@@ -30,7 +30,7 @@ from rmc_agents.statistics import wilson
 from rmc_agents.supervised import SupervisedTrainer
 from rmc_agents.versions import versions
 
-KEPT = Path(__file__).parent / "kept" / "nth-farthest-rmc"
+KEPT = Path(__file__).parents[1] / "trained" / "nth-farthest-rmc"
 """The run folder of the trained RMC that comes with the repository."""
 NUM_OBJECTS, NUM_DIMS = 8, 16
 """The paper's."""
