@@ -39,8 +39,11 @@ class Page:
 
     def open(self, path: Path) -> None:
         """Load a file and wait until everything in it is loaded, and every picture decoded."""
+        loads = len(self.happened("Page.loadEventFired"))
         self.call("Page.navigate", url=path.resolve().as_uri())
-        self._until(lambda: self.happened("Page.loadEventFired") or None)
+        self._until(lambda: self.happened("Page.loadEventFired")[loads:] or None)
+        loaded = "new Promise(done => document.readyState === 'complete' ? done() : (window.onload = done))"
+        self.evaluate(f"{loaded}.then(() => 0)")
         self.evaluate("Promise.allSettled([...document.images].map(image => image.decode()))")
 
     def evaluate(self, expression: str) -> Any:
