@@ -303,19 +303,29 @@ def export_agent(run: Path | str, folder: Path | str) -> Path:
         the checkpoint in `folder`.
 
     Raises:
-        UsageError: `run` holds no run or no readable checkpoint.
+        UsageError: `run` holds no run or no readable checkpoint, or weights too large for half precision.
     """
     folder = Path(folder)
     path, payload, _ = read_newest(Path(run))
     config = read_config(run)
     require_fit(config, payload, path)
-    weights = {
-        name: x.to(torch.float16) if x.is_floating_point() else x for name, x in payload["agent"].items()
-    }
+    weights = half_precision(payload["agent"], path)
     write_json(folder / "config.json", config)
     for old in checkpoints(folder):
         old.unlink()
     return save_checkpoint(folder, payload["steps"], {"agent": weights, "steps": payload["steps"]})
+
+
+def half_precision(weights: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """Weights as `load_agent` takes them too: the floating-point ones in half precision.
+
+    Raises:
+        UsageError: some are too large for that; `path` is where they were read.
+    """
+    halves = {name: x.half() if x.is_floating_point() else x for name, x in weights.items()}
+    if not all(x.isfinite().all() for x in halves.values()):
+        raise UsageError(f"{path} holds weights that are too large for half precision")
+    return halves
 
 
 def build_agent(config: dict[str, Any], run_dir: Path) -> ActorCritic:

@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rmc_agents.checkpoint import load_agent, read_config, read_newest, save_checkpoint, write_json
+from rmc_agents.checkpoint import (
+    half_precision,
+    load_agent,
+    read_config,
+    read_newest,
+    save_checkpoint,
+    write_json,
+)
 from rmc_agents.cores import make_core
 from rmc_agents.cores.base import require_positive
 from rmc_agents.errors import UsageError
@@ -138,9 +145,6 @@ def load_classifier(
         model = SequenceClassifier(**described).to(device)
     except Exception as error:  # whatever a constructor raises for options of a wrong type
         raise UsageError(f"{run_dir}/config.json does not describe a classifier: {error}") from error
-    weights = payload.get("agent")
-    if isinstance(weights, dict):  # `export_classifier` stores half precision
-        payload["agent"] = {n: w.float() if isinstance(w, Tensor) else w for n, w in weights.items()}
     load_agent(model, payload, path)
     return model.eval(), path, payload
 
@@ -154,9 +158,8 @@ def export_classifier(run_dir: Path, folder: Path) -> Path:
     if folder.exists():
         raise UsageError(f"{folder} exists: choose another folder, or remove it")
     model, path, payload = load_classifier(run_dir)
-    weights = {n: w.half() for n, w in model.state_dict().items() if not n.startswith("hint.")}
-    if not all(w.isfinite().all() for w in weights.values()):
-        raise UsageError(f"{path} holds weights that are too large for half precision")
+    kept_weights = {n: w for n, w in model.state_dict().items() if not n.startswith("hint.")}
+    weights = half_precision(kept_weights, path)
     write_json(folder / "config.json", {**read_config(run_dir), "agent": {**model.config(), "hint_size": 0}})
     kept = {name: payload[name] for name in ("counters", "seconds", "cpu_seconds") if name in payload}
     return save_checkpoint(folder, int(path.stem.removeprefix("step_")), {"agent": weights, **kept})
