@@ -216,6 +216,28 @@ def read_newest(run_dir: Path, device: torch.device | str = "cpu") -> tuple[Path
     raise UsageError(f"{run_dir} holds no checkpoint that can be read{reasons or ' (none was saved yet)'}")
 
 
+def free_run_dir(name: str) -> Path:
+    """runs/NAME, with a number behind it where that is taken."""
+    tries = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
+    return next(path for path in tries if not path.exists())
+
+
+def require_no_run(run_dir: Path) -> None:
+    """Raise UsageError if a run has been saved in `run_dir`."""
+    if checkpoints(run_dir):
+        raise UsageError(
+            f"{run_dir} already holds a run: go on with --resume {run_dir}, or choose another --run-dir"
+        )
+
+
+def cannot_write(run_dir: Path, error: OSError) -> UsageError:
+    """What to tell the user of a run folder that cannot be written."""
+    return UsageError(
+        f"cannot write to the run folder {run_dir}: {error.strerror or error}; make room, or choose "
+        "another --run-dir"
+    )
+
+
 def require_run(run_dir: Path) -> None:
     """Raise UsageError unless `run_dir` is a run folder."""
     if not (run_dir / "config.json").is_file():

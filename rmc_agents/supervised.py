@@ -273,11 +273,8 @@ class SupervisedTrainer:
         return [f"skipped: {line}" for line in notes] + [f"going on from {path}"]
 
     def _open_run_dir(self) -> None:
-        if not self.restored and checkpoint.checkpoints(self.run_dir):
-            raise UsageError(
-                f"{self.run_dir} already holds a run: go on with --resume {self.run_dir}, or choose "
-                "another --run-dir"
-            )
+        if not self.restored:
+            checkpoint.require_no_run(self.run_dir)
         described = {
             "agent": self.model.config(),
             "supervised": asdict(self.config),
@@ -288,10 +285,7 @@ class SupervisedTrainer:
         try:
             checkpoint.write_json(self.run_dir / "config.json", described)
         except OSError as error:
-            raise UsageError(
-                f"cannot write to the run folder {self.run_dir}: {error.strerror or error}; make room, or "
-                "choose another --run-dir"
-            ) from error
+            raise checkpoint.cannot_write(self.run_dir, error) from error
 
     def _save_or_warn(self, progress: Progress, log: RunLog) -> None:
         try:

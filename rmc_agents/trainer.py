@@ -19,7 +19,7 @@ import torch
 
 from rmc_agents import checkpoint, episodes, health, snapshot
 from rmc_agents.actor_critic import ActorCritic
-from rmc_agents.errors import Interrupted, TrainingError, UsageError
+from rmc_agents.errors import Interrupted, TrainingError
 from rmc_agents.ppo import Metrics, PPOConfig, explained_variance, gae, make_optimizer, update_epoch
 from rmc_agents.progress import Progress
 from rmc_agents.rollout import BatchedEnv, Rollout, collect, cut, final_values, first_carry
@@ -278,11 +278,8 @@ class Trainer:
 
     def _open_run_dir(self) -> None:
         path = self.run_dir / "config.json"
-        if not self.restored and checkpoint.checkpoints(self.run_dir):
-            raise UsageError(
-                f"{self.run_dir} already holds a run: go on with --resume {self.run_dir}, or choose "
-                "another --run-dir"
-            )
+        if not self.restored:
+            checkpoint.require_no_run(self.run_dir)
         described = {
             "agent": self.agent.config(),
             "ppo": asdict(self.config),
@@ -295,19 +292,13 @@ class Trainer:
                 described = {**checkpoint.read_config(self.run_dir), "ppo": asdict(self.config)}
             checkpoint.write_json(path, described)
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise checkpoint.cannot_write(self.run_dir, error) from error
 
     def _open_log(self, progress: Progress) -> RunLog:
         try:
             return RunLog(self.run_dir, self.steps, progress.note)
         except OSError as error:
-            raise self._cannot_write(error) from error
-
-    def _cannot_write(self, error: OSError) -> UsageError:
-        return UsageError(
-            f"cannot write to the run folder {self.run_dir}: {error.strerror or error}; make room, or choose "
-            "another --run-dir"
-        )
+            raise checkpoint.cannot_write(self.run_dir, error) from error
 
     def _save_or_warn(self) -> list[str]:
         try:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.nth_farthest import draw_hints, draw_questions
-from rmc_agents.checkpoint import read_config, write_json
+from rmc_agents.checkpoint import free_run_dir, read_config, write_json
 from rmc_agents.classifier import SequenceClassifier, export_classifier, load_classifier
 from rmc_agents.cli import choose_device, flag_value, parse, run_script
 from rmc_agents.config import Options
@@ -199,7 +199,7 @@ def build(config: NthFarthestConfig) -> SupervisedTrainer:
         model,
         task,
         config.learning,
-        config.resume or config.run_dir or free_run_dir(config),
+        config.resume or config.run_dir or free_run_dir(f"nth-farthest-{config.core}-s{config.seed}"),
         seed=config.seed,
         description={"nth_farthest": described, "stop_at_accuracy": config.stop_at_accuracy},
         checkpoint_seconds=config.checkpoint_seconds,
@@ -241,13 +241,6 @@ def require_same(saved: NthFarthestConfig, asked: NthFarthestConfig) -> None:
     changed = [f"--{n.replace('_', '-')} was {a}, asked for {b}" for n, a, b in pairs if a != b]
     if changed:
         raise UsageError(f"a resumed run cannot change: {'; '.join(changed)}")
-
-
-def free_run_dir(config: NthFarthestConfig) -> Path:
-    """runs/nth-farthest-CORE-SEED, with a number behind it where that is taken."""
-    base = f"nth-farthest-{config.core}-s{config.seed}"
-    tries = (Path("runs") / (base if n == 1 else f"{base}-{n}") for n in range(1, 10_000))
-    return next(path for path in tries if not path.exists())
 
 
 def judge(config: NthFarthestConfig, args: Sequence[str]) -> None:

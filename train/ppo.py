@@ -11,7 +11,7 @@ import torch
 
 import envs
 from rmc_agents import ActorCritic, Trainer
-from rmc_agents.checkpoint import checkpoints
+from rmc_agents.checkpoint import checkpoints, free_run_dir, require_no_run
 from rmc_agents.cli import choose_device, flag_value, parse, run_script
 from rmc_agents.config import RunConfig
 from rmc_agents.errors import Interrupted, UsageError
@@ -59,11 +59,9 @@ def build(config: RunConfig) -> tuple[Trainer, Path]:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
-    run_dir = config.resume or config.run_dir or free_run_dir(config)
-    if not config.resume and checkpoints(run_dir):
-        raise UsageError(
-            f"{run_dir} already holds a run: go on with --resume {run_dir}, or choose another --run-dir"
-        )
+    run_dir = config.resume or config.run_dir or free_run_dir(run_name(config))
+    if not config.resume:
+        require_no_run(run_dir)
     config.ppo.check_num_envs(config.num_envs)
     env = envs.make(
         config.train_on or config.env,
@@ -130,12 +128,10 @@ def over_preset(default: RunConfig, config: RunConfig) -> RunConfig:
     )
 
 
-def free_run_dir(config: RunConfig) -> Path:
-    """runs/ENV-CORE-SEED, with a number behind it where that is taken."""
+def run_name(config: RunConfig) -> str:
+    """ENV-CORE-SEED."""
     env = config.env.replace("MiniGrid-", "").replace("-v0", "").replace("/", "-").replace(",", "+")
-    base = f"{env}-{config.core}-s{config.seed}".lower()
-    tries = (Path("runs") / (base if n == 1 else f"{base}-{n}") for n in range(1, 10_000))
-    return next(path for path in tries if not path.exists())
+    return f"{env}-{config.core}-s{config.seed}".lower()
 
 
 if __name__ == "__main__":
