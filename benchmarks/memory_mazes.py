@@ -29,9 +29,10 @@ from typing import Any
 from common import RESULTS, Machine, Report, Row, target
 from matplotlib.figure import Figure
 
-from rmc_agents.checkpoint import export_agent, write_json
+from rmc_agents.checkpoint import export_agent, read_config, write_json
 from rmc_agents.curves import Curve, read_log, success_curve
 from rmc_agents.plots import Point, learning_curves, save, success_by_hallway
+from rmc_agents.results import read_evaluation
 from rmc_agents.statistics import interquartile_mean, iqm_interval
 
 ROOT = Path(__file__).parents[1]
@@ -137,8 +138,7 @@ def summary(job: Job, run_dir: Path) -> dict[str, Any]:
     log = read_log(run_dir)
     curve = success_curve(log, job.env_id)
     assert curve is not None
-    config = json.loads((run_dir / "config.json").read_text())
-    entries = json.loads((run_dir / "evaluation.json").read_text())
+    entries = read_evaluation(run_dir)
     kept = ("success_rate", "success_ci95", "mean_return", "mean_length", "episodes", "first_seed")
     kept += ("implementation", "deterministic", "hallway")
     every = max(len(curve.steps) // POINTS, 1)
@@ -158,7 +158,7 @@ def summary(job: Job, run_dir: Path) -> dict[str, Any]:
         "evaluation": {
             env_id: {name: entry[name] for name in kept if name in entry} for env_id, entry in entries.items()
         },
-        "versions": config["versions"],
+        "versions": read_config(run_dir)["versions"],
     }
 
 

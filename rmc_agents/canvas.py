@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from rmc_agents.palette import BLUE, GREEN, ORANGE, VERMILLION, YELLOW
+from rmc_agents.palette import BLUE, FAINT, GREEN, ORANGE, VERMILLION, YELLOW
 
 if TYPE_CHECKING:
     from rmc_agents.visuals import Cue, MemoryTrace, Moment, Playthrough
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Frame = tuple[Image.Image, float]
 """A picture, and the seconds that it is shown."""
 
-INK, FAINT, PAPER, TRACK = "#1a1a1a", "#666666", "#ffffff", "#e6e6e6"
+INK, PAPER, TRACK = "#1a1a1a", "#ffffff", "#e6e6e6"
 
 MARGIN, BAR_HEIGHT, GATE_WIDTH, NARROWEST = 16, 44, 76, 440
 FIRST, EACH, LAST = 1.0, 0.3, 2.5

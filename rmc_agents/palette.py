@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, SKY, BLACK, YELLOW = "#CC79A7", "#56B4E9", "#000000", "#F0E442"
+FAINT = "#666666"
+"""For what is said in passing."""
 OKABE_ITO = (BLUE, ORANGE, GREEN, VERMILLION, PINK, SKY, BLACK, YELLOW)
 
 CORE_COLOURS = {

@@ -14,12 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator, PercentFormatter
 
 from rmc_agents.curves import Curve, band
-from rmc_agents.palette import MARKERS, OKABE_ITO, styles
+from rmc_agents.palette import FAINT, MARKERS, OKABE_ITO, styles
 from rmc_agents.results import Result
 from rmc_agents.statistics import Interval
 
 DPI = 150
-FAINT = "#666666"
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

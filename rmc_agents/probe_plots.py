@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from rmc_agents.intervention import Swap
-from rmc_agents.palette import BLACK, BLUE, MARKERS, OKABE_ITO, ORANGE, styles
+from rmc_agents.palette import BLACK, BLUE, FAINT, MARKERS, OKABE_ITO, ORANGE, styles
 from rmc_agents.probe import CUE, POSITION, TIME, Axis, Probe
 from rmc_agents.recording import OBSERVATION, WHOLE
 
-FAINT = "#666666"
 TITLES = {
     CUE: "which object was the cue  (share of right answers)",
     POSITION: "where the agent stands, column  (R²)",

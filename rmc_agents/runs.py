@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 from rmc_agents import checkpoint
 from rmc_agents.actor_critic import ActorCritic
+from rmc_agents.errors import UsageError
 
 GRIDS = ("MiniGrid-", "BabyAI-")
 """How ids of Farama's grid worlds begin."""
@@ -42,6 +43,16 @@ class Run:
             three = isinstance(actions, spaces.Discrete) and actions.n == 3
             return {"view_size": (space["image"].shape or (7,))[0], **({"actions": 3} if three else {})}
         return {}
+
+    def require_fit(self, env_id: str, env: Any) -> None:
+        """Raise UsageError unless the agent can see and act in these environments (any with spaces)."""
+        for name in ("observation_space", "action_space"):
+            had, has = getattr(self.agent, name), getattr(env, name)
+            if had != has:
+                raise UsageError(
+                    f"{self.folder} was trained with {name} {had}; {env_id} has {has}. Choose an --env with "
+                    f"the same{f', such as {self.env_ids}' if self.env_ids else ''}"
+                )
 
 
 def load(path: Path, device: torch.device) -> Run:

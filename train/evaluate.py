@@ -133,13 +133,7 @@ def check(run: Run, env_id: str, config: EvaluateConfig) -> None:
     except (ValueError, TypeError, ImportError, gymnasium.error.Error) as error:
         raise UsageError(str(error)) from error
     env.close()
-    for name in ("observation_space", "action_space"):
-        had, has = getattr(run.agent, name), getattr(env, name)
-        if had != has:
-            raise UsageError(
-                f"{run.folder} was trained with {name} {had}; {env_id} has {has}. Choose an --env with the "
-                f"same{f', such as {run.env_ids}' if run.env_ids else ''}"
-            )
+    run.require_fit(env_id, env)
     results.read_evaluation(run.folder)  # raises where new figures could not be added
 
 

@@ -123,10 +123,7 @@ def build(run: Run, env_id: str, num_envs: int) -> envs.MemoryMazes:
             f"{env_id}: probes need a task that tells where its cue is; choose an --env such as "
             "MiniGrid-MemoryS11-v0"
         )
-    for name in ("observation_space", "action_space"):
-        had, has = getattr(run.agent, name), getattr(env, name)
-        if had != has:
-            raise UsageError(f"{run.folder} was trained with {name} {had}; {env_id} has {has}")
+    run.require_fit(env_id, env)
     return env
 
 
