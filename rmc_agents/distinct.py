@@ -7,6 +7,7 @@ trained agent in MemoryS13, 42 are distinct. Finding them takes a thirtieth of t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -35,12 +36,9 @@ def distinct(parts: Sequence[Tensor]) -> Distinct | None:
     x = parts[0]
     if x.shape[0] < FEWEST_ROWS or x.device.type != "cpu" or torch.compiler.is_compiling():
         return None
-    # Random projections tell rows apart; those that they mix up are found below. Whole numbers as weights, so
-    # that sums are exact, and equal for equal rows in whatever order they were added.
-    generator = torch.Generator().manual_seed(0)
+    # Random projections tell rows apart; those that they mix up are found below.
     key = torch.zeros(x.shape[0], dtype=torch.float64)
-    for part in parts:
-        weights = torch.randint(2**36, (part.shape[1],), dtype=torch.float64, generator=generator)
+    for part, weights in zip(parts, _weights(tuple(part.shape[1] for part in parts)), strict=True):
         key += part.double() @ weights
     values, which = torch.unique(key, return_inverse=True)
     if 2 * values.shape[0] > x.shape[0]:
@@ -49,3 +47,13 @@ def distinct(parts: Sequence[Tensor]) -> Distinct | None:
     rows.scatter_(0, which, torch.arange(x.shape[0]))
     same = all(torch.equal(part.index_select(0, rows).index_select(0, which), part) for part in parts)
     return Distinct(rows, which) if same else None
+
+
+@cache
+def _weights(widths: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Weights of the projections of parts of these widths.
+
+    Whole numbers, so that sums are exact, and equal for equal rows in whatever order they were added.
+    """
+    numbers = torch.randint(2**36, (sum(widths),), generator=torch.Generator().manual_seed(0))
+    return numbers.double().split(list(widths))
