@@ -19,18 +19,11 @@ from rmc_agents.results import (
     save_entry,
     scores_by_core,
 )
+from tests.support import evaluation_figures
 
 
 def entry(success: float | None, value: float = 0.25) -> dict[str, Any]:
-    figures = {
-        "success_rate": success,
-        "success_ci95": None if success is None else [0.111, 0.999],
-        "mean_return": value,
-        "return_ci95": [0.2, 0.3],
-        "mean_length": 12.0,
-        "episodes": 1000,
-        "implementation": "farama",
-    }
+    figures = evaluation_figures(success, value)
     return {**figures, "random": {**figures, "success_rate": 0.26}, "best_possible": None}
 
 

@@ -9,18 +9,11 @@ from rich.console import Console
 
 from rmc_agents.results import Result
 from rmc_agents.tables import Table, core_table, evaluation_table
+from tests.support import evaluation_figures
 
 
 def entry(success: float | None, value: float = 0.25, **more: Any) -> dict[str, Any]:
-    figures = {
-        "success_rate": success,
-        "success_ci95": None if success is None else [0.111, 0.999],
-        "mean_return": value,
-        "return_ci95": [0.2, 0.3],
-        "mean_length": 12.0,
-        "episodes": 1000,
-        "implementation": "farama",
-    }
+    figures = evaluation_figures(success, value)
     random = {"success_rate": 0.26, "mean_return": 0.1, "mean_length": 48.0, "implementation": "exact"}
     return {**figures, "random": random, "best_possible": None, **more}
 
