@@ -45,7 +45,8 @@ class BatchedEnv(ABC):
         num_envs: B.
         device: where every tensor of `reset` and `step` lives.
         tasks: the names of the tasks in the batch; more than one for a mixture.
-        task_of: [B] int64, the index into `tasks` of each environment; it never changes.
+        task_of: [B] int64, the index into `tasks` of each environment; only `assign` changes it, in
+            environments that have it.
     """
 
     observation_space: spaces.Space[Any]

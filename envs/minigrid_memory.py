@@ -123,7 +123,6 @@ class MemoryMazes(BatchedEnv):
         self.seeding: Seeding = seeding
         self.tasks = tuple(dict.fromkeys(spec.env_id for spec in specs))
         maze_of = np.arange(num_envs) % len(specs)
-        self.task_of = self._tensor([self.tasks.index(specs[maze].env_id) for maze in maze_of])
         self.observation_space = spaces.Dict(
             {
                 "image": spaces.Box(0, 255, (specs[0].view_size, specs[0].view_size, 3), np.uint8),
@@ -139,27 +138,59 @@ class MemoryMazes(BatchedEnv):
         self._direction = self._tensor(tables.direction)
         # Steps are counted in rows of the reward table, each maze's rows beginning at its own step 0.
         rewards, first_row = minigrid_tables.reward_table(specs)
-        self._reward = self._tensor(rewards)
-        self._clock_start = self._tensor(first_row[maze_of])
-        self._clock_end = self._clock_start + self._tensor([specs[maze].max_steps for maze in maze_of])
+        self._reward, self._first_row = self._tensor(rewards), first_row
         self._first_failed, self._first_solved = tables.first_failed, tables.first_solved
 
         self._state: Tensor | None = None  # [B] rows of the tables; None before the first reset
-        self._clock = self._clock_start  # [B] rows of the reward table
         self._arrived: Tensor | None = None  # [B] where the last step led, before any reset; for pictures
         self._facts: Facts | None = None  # by row of the tables; made when first asked for
         # device seeding
-        self._first_hallway, self._num_hallways = self._tensor(tables.hallways[maze_of]).unbind(1)  # [B] each
         self._first_start, self._num_starts = self._tensor(tables.hallway_starts).unbind(1)  # [H] each
         self._starts = self._tensor(tables.starts)
-        self._block: list[Tensor] = []  # start states [B] of the steps to come
         self._generator = None
         if seeding == "device" and self.device.type != "meta":
             self._generator = torch.Generator(self.device)
             self._generator.seed()
-        # farama seeding
+        self._numpy: list[np.random.Generator] = []  # farama seeding
+        self._set_mazes(maze_of)
+        self._clock = self._clock_start  # [B] rows of the reward table
+
+    def _set_mazes(self, maze_of: NDArray[np.int64]) -> None:
+        """Whatever depends on which maze each environment has, [B] indices into `specs`."""
         self._maze_of: list[int] = maze_of.tolist()
-        self._numpy: list[np.random.Generator] = []
+        mazes = [self.specs[maze] for maze in self._maze_of]
+        self.task_of = self._tensor([self.tasks.index(spec.env_id) for spec in mazes])
+        self._clock_start = self._tensor(self._first_row[maze_of])
+        self._clock_end = self._clock_start + self._tensor([spec.max_steps for spec in mazes])
+        hallways = self._tensor(self.tables.hallways[maze_of])
+        self._first_hallway, self._num_hallways = hallways.unbind(1)  # [B] each
+        self._block: list[Tensor] = []  # start states [B] of the steps to come
+
+    def assign(self, task_of: Sequence[int]) -> dict[str, Tensor]:
+        """Give each environment a task of `tasks`; those whose task is another one begin a new episode.
+
+        Returns:
+            What all of them observe now.
+
+        Raises:
+            RuntimeError: before the first reset.
+            ValueError: not one known task for each environment.
+        """
+        before = self._state
+        if before is None:
+            raise RuntimeError("assign before the first reset: call reset(seed) first")
+        if len(task_of) != self.num_envs or not all(0 <= task < len(self.tasks) for task in task_of):
+            raise ValueError(
+                f"tasks {list(task_of)}: expected {self.num_envs} numbers below {len(self.tasks)}"
+            )
+        changed = self.task_of != self._tensor(list(task_of))
+        ids = [spec.env_id for spec in self.specs]
+        self._set_mazes(np.array([ids.index(self.tasks[task]) for task in task_of]))
+        starts = self._next_starts() if self.seeding == "device" else self._starts_as_farama(before, changed)
+        self._state = torch.where(changed, starts, before)
+        self._clock = torch.where(changed, self._clock_start, self._clock)
+        self._arrived = None
+        return self._observe(self._state)
 
     def _tensor(self, values: NDArray | list[int]) -> Tensor:
         return torch.as_tensor(values).to(self.device)
@@ -262,6 +293,7 @@ class MemoryMazes(BatchedEnv):
         if self._state is None:
             raise RuntimeError("state_dict before the first reset: there is no episode to save yet")
         return {
+            "mazes": self._maze_of,
             "state": self._state,
             "clock": self._clock,
             "block": torch.stack(self._block) if self._block else None,
@@ -281,6 +313,7 @@ class MemoryMazes(BatchedEnv):
                 f"{'farama' if state['numpy'] else 'device'} seeding: expected {self.num_envs} with "
                 f"{self.seeding}"
             )
+        self._set_mazes(np.array(state["mazes"]))
         here = self._state = state["state"].to(self.device)
         self._clock = state["clock"].to(self.device)
         self._arrived = None

@@ -55,6 +55,9 @@ class RunConfig:
     with commas between make a batch that mixes them. A tuned id brings its preset as the defaults here."""
     train_on: str | None = None
     """Train on these ids (with commas between) instead, as a curriculum; the agent is judged by --env."""
+    curriculum: bool = False
+    """With --train-on, the easiest first: half of the environments play the first one that is not solved yet,
+    the others share the rest. Without, all have equal shares throughout. Memory mazes only."""
     env_options: Options = field(default_factory=dict)
     """The environment's own options, as `--env-options view_size=3 actions=7`, over the preset's."""
     num_envs: int = 32

@@ -56,6 +56,7 @@ def configured(saved: dict[str, Any], run_dir: Path) -> RunConfig:
     return RunConfig(
         env=env["id"],
         train_on=env.get("train_on"),
+        curriculum=env.get("curriculum", RunConfig.curriculum),
         env_options=env["options"],
         num_envs=env["num_envs"],
         vectorization=env["vectorization"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 
 from rmc_agents import checkpoint, episodes
 from rmc_agents.actor_critic import ActorCritic
+from rmc_agents.curriculum import Curriculum
 from rmc_agents.errors import UsageError
 from rmc_agents.rollout import BatchedEnv, Carry, first_carry
 from rmc_agents.tree import leaves, unflatten
@@ -20,6 +22,7 @@ class Counters(NamedTuple):
     carry: Carry
     running: episodes.Running
     recent: episodes.Recent
+    curriculum: Curriculum | None
     steps: int
     iterations: int
     seconds: float
@@ -41,6 +44,7 @@ def pack(
         "carry": [x.clone() for x in leaves(counters.carry)],
         "running": list(counters.running),
         "recent": [list(numbers) for numbers in counters.recent],
+        "curriculum": None if counters.curriculum is None else asdict(counters.curriculum),
         "steps": counters.steps,
         "iterations": counters.iterations,
         "seconds": counters.seconds,
@@ -55,6 +59,7 @@ def unpack(
     generator: torch.Generator,
     env: BatchedEnv,
     carry: Carry,
+    curriculum: Curriculum | None,
     seed: int,
 ) -> tuple[Counters, list[str]]:
     """Put a checkpoint into agent, optimizer, generator and environments; the rest is returned.
@@ -64,6 +69,7 @@ def unpack(
         path: where it was read, for messages.
         agent, optimizer, generator, env: of the same configuration; changed in place.
         carry: of the same shapes.
+        curriculum: of as many tasks; None if the run has none.
         seed: with which the environments begin anew where they cannot save their state.
 
     Returns:
@@ -73,7 +79,7 @@ def unpack(
         UsageError: it belongs to another configuration.
     """
     try:
-        return _unpack(payload, path, agent, optimizer, generator, env, carry, seed)
+        return _unpack(payload, path, agent, optimizer, generator, env, carry, curriculum, seed)
     except UsageError:
         raise
     except Exception as error:  # whatever a part raises that is given another's numbers
@@ -89,12 +95,18 @@ def _unpack(
     generator: torch.Generator,
     env: BatchedEnv,
     carry: Carry,
+    curriculum: Curriculum | None,
     seed: int,
 ) -> tuple[Counters, list[str]]:
     steps, iterations, seconds = (payload[name] for name in ("steps", "iterations", "seconds"))
     if not (type(steps) is type(iterations) is int and steps >= 0 and float(seconds) >= 0):
         raise ValueError(f"it was saved after {steps!r} steps, {iterations!r} iterations, {seconds!r} s")
     recent = episodes.Recent((float(n), float(s), float(r)) for n, s, r in payload["recent"])
+    if curriculum is not None:
+        saved = Curriculum(**payload["curriculum"])
+        if saved.num_tasks != curriculum.num_tasks:
+            raise ValueError(f"a curriculum of {saved.num_tasks} tasks, expected {curriculum.num_tasks}")
+        curriculum = saved
     running = unflatten(episodes.fresh_running(env.num_envs, agent.device), payload["running"])
     carry = unflatten(carry, payload["carry"])
     moments = _moments(optimizer, payload["optimizer"]["state"])
@@ -117,7 +129,7 @@ def _unpack(
             "this environment cannot save its state: its episodes begin afresh, seeded with "
             f"{seed + steps} (--seed plus the steps so far)"
         )
-    return Counters(carry, running, recent, steps, iterations, float(seconds)), notes
+    return Counters(carry, running, recent, curriculum, steps, iterations, float(seconds)), notes
 
 
 def _env_state(env: BatchedEnv) -> dict[str, Any] | None:

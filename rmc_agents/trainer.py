@@ -19,6 +19,7 @@ import torch
 
 from rmc_agents import checkpoint, episodes, health, snapshot
 from rmc_agents.actor_critic import ActorCritic
+from rmc_agents.curriculum import Curriculum
 from rmc_agents.errors import Interrupted, TrainingError
 from rmc_agents.ppo import Metrics, PPOConfig, explained_variance, gae, make_optimizer, update_epoch
 from rmc_agents.progress import Progress
@@ -42,6 +43,8 @@ class Trainer:
         keep_checkpoints: how many of the newest to keep, beside the best one and those that were evaluated.
         stop_at_success: stop once this share of the latest 1000 or more episodes was solved.
         judged_by: the tasks whose episodes count for that and for the best checkpoint; all if not given.
+        curriculum: most environments play the first task that is not solved yet (see `curriculum`); they
+            must be able to change their tasks.
 
     Raises:
         ValueError: sizes that do not fit, or spaces of agent and environments that differ.
@@ -60,6 +63,7 @@ class Trainer:
         keep_checkpoints: int = 3,
         stop_at_success: float | None = None,
         judged_by: Sequence[str] | None = None,
+        curriculum: bool = False,
     ) -> None:
         config.check_num_envs(env.num_envs)
         if not checkpoint_seconds >= 0 or keep_checkpoints < 1:
@@ -96,6 +100,7 @@ class Trainer:
                 f"memory: {str(error).splitlines()[0][:200]}"
             ) from error
         self.running = episodes.fresh_running(env.num_envs, agent.device)
+        self.curriculum = _curriculum(env) if curriculum else None
         self.steps = 0
         self.iterations = 0
         self.seconds = 0.0
@@ -165,6 +170,7 @@ class Trainer:
         learned = {} if self._reached_mark() else self._learn(truncated)
         self.steps += self.rollout.rewards.numel()
         self.iterations += 1
+        self._deal()
         now = time.monotonic()
         self.seconds += now - began
         return {
@@ -248,6 +254,19 @@ class Trainer:
             "train/n_updates": (self.iterations + 1) * config.epochs,
         }
 
+    def _deal(self) -> None:
+        """Let the environments play what the curriculum asks for; those that change begin an episode."""
+        if self.curriculum is None:
+            return
+        before = self.env.task_of.tolist()
+        dealt = self.curriculum.deal(before)
+        if dealt == before:
+            return
+        obs = self.env.assign(dealt)  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+        changed = torch.tensor([a != b for a, b in zip(before, dealt, strict=True)]).to(self.agent.device)
+        self.carry = self.carry._replace(obs=obs, starts=self.carry.starts | changed)
+        self.running = episodes.Running(*(x.masked_fill(changed, 0) for x in self.running))
+
     def save(self) -> Path:
         """Write a checkpoint from which `restore` goes on bit for bit.
 
@@ -255,7 +274,13 @@ class Trainer:
             OSError: it could not be written. Earlier ones are as they were.
         """
         counters = snapshot.Counters(
-            self.carry, self.running, self.recent, self.steps, self.iterations, self.seconds
+            self.carry,
+            self.running,
+            self.recent,
+            self.curriculum,
+            self.steps,
+            self.iterations,
+            self.seconds,
         )
         payload = snapshot.pack(self.agent, self.optimizer, self.generator, self.env, counters)
         return checkpoint.save_checkpoint(
@@ -270,9 +295,18 @@ class Trainer:
         """
         path, payload, notes = checkpoint.read_newest(self.run_dir, self.agent.device)
         counters, more = snapshot.unpack(
-            payload, path, self.agent, self.optimizer, self.generator, self.env, self.carry, self.seed
+            payload,
+            path,
+            self.agent,
+            self.optimizer,
+            self.generator,
+            self.env,
+            self.carry,
+            self.curriculum,
+            self.seed,
         )
-        self.carry, self.running, self.recent, self.steps, self.iterations, self.seconds = counters
+        self.carry, self.running, self.recent, self.curriculum = counters[:4]
+        self.steps, self.iterations, self.seconds = counters[4:]
         self.restored = True
         return [f"skipped: {line}" for line in notes] + [f"going on from {path}"] + more
 
@@ -331,9 +365,13 @@ class Trainer:
         judged = [sum(n for n, counts in zip(x, self.judged, strict=True) if counts) for x in per_task]
         if judged[0]:
             self.recent.add(judged[0], judged[3], judged[1])
+        figures = {}
+        if self.curriculum is not None:
+            self.curriculum.add(per_task[0], per_task[3])
+            figures["rollout/frontier"] = float(self.curriculum.frontier)
         if not count:
-            return {}
-        figures = {"rollout/ep_rew_mean": returns / count, "rollout/ep_len_mean": lengths / count}
+            return figures
+        figures |= {"rollout/ep_rew_mean": returns / count, "rollout/ep_len_mean": lengths / count}
         if not self.rollout.says_success:
             return figures
         figures["rollout/success_rate"] = solved / count
@@ -348,6 +386,12 @@ class Trainer:
             return False
         scores = self.recent.score(at_least=episodes.RECENT_EPISODES), self.recent.latest()
         return all(score is not None and score[0] >= self.stop_at_success for score in scores)
+
+
+def _curriculum(env: BatchedEnv) -> Curriculum:
+    if not hasattr(env, "assign"):
+        raise ValueError(f"a curriculum needs environments that can change tasks; {env.tasks[0]} cannot")
+    return Curriculum(len(env.tasks))
 
 
 def _finite(x: float) -> bool:

@@ -94,6 +94,7 @@ def build(config: RunConfig) -> tuple[Trainer, Path]:
         "env": {
             "id": config.env,
             "train_on": config.train_on,
+            "curriculum": config.curriculum,
             "options": config.env_options,
             "num_envs": config.num_envs,
             "vectorization": config.vectorization,
@@ -114,6 +115,7 @@ def build(config: RunConfig) -> tuple[Trainer, Path]:
         keep_checkpoints=config.keep_checkpoints,
         stop_at_success=config.stop_at_success,
         judged_by=[task for task in names(config.env) if task in env.tasks],
+        curriculum=config.curriculum,
     )
     return trainer, run_dir
 

@@ -13,6 +13,7 @@ from minigrid.envs import MemoryEnv
 
 import envs
 from envs import MazeSpec, MemoryMazes
+from envs.minigrid_memory import Seeding
 from envs.minigrid_tables import build, visible
 
 CLOSE_TO_RANDOM = [0.15, 0.15, 0.6, 0.025, 0.025, 0.025, 0.025]  # walks far enough to reach the choices
@@ -360,3 +361,40 @@ def test_facts_are_what_faramas_environment_knows(env_id: str) -> None:
                 break
             ours.step(torch.tensor([action]))
     assert len(set(known.values())) == len(known) > 60
+
+
+@pytest.mark.parametrize("seeding", ["device", "farama"])
+def test_assigned_mazes_are_played_and_the_others_go_on(seeding: Seeding) -> None:
+    specs = [MazeSpec(7), MazeSpec(9, random_length=True), MazeSpec(11)]
+    mazes = MemoryMazes(specs, 6, actions=3, seeding=seeding)
+    mazes.reset(3)
+    for _ in range(3):
+        mazes.step(torch.zeros(6, dtype=torch.int64))
+    before = mazes.state_dict()
+    obs = mazes.assign([2, 1, 2, 0, 1, 2])
+    assert mazes.task_of.tolist() == [2, 1, 2, 0, 1, 2]
+    assert torch.equal(mazes._state[1:], before["state"][1:]), "only the first has another maze"
+    assert torch.equal(mazes._clock[1:], before["clock"][1:])
+    assert [mazes.tables.place[int(state)][0] for state in mazes._state] == [2, 1, 2, 0, 1, 2]
+    # It ends when its new maze says so, and its next episode is in that maze, too.
+    saved = mazes.state_dict()
+    turn = torch.zeros(6, dtype=torch.int64)
+    for step in range(1, MazeSpec(11).max_steps + 1):
+        transition = mazes.step(turn)
+        assert bool(transition.truncated[0]) == (step == MazeSpec(11).max_steps)
+    assert [mazes.tables.place[int(state)][0] for state in mazes._state] == [2, 1, 2, 0, 1, 2]
+    other = MemoryMazes(specs, 6, actions=3, seeding=seeding)
+    other.reset(5)
+    restored = other.load_state_dict(saved)
+    assert all(torch.equal(restored[name], obs[name]) for name in obs)
+    assert other.task_of.tolist() == [2, 1, 2, 0, 1, 2]
+
+
+def test_tasks_that_do_not_fit_are_refused() -> None:
+    mazes = MemoryMazes([MazeSpec(7), MazeSpec(9)], 3)
+    with pytest.raises(RuntimeError, match="reset"):
+        mazes.assign([0, 0, 0])
+    mazes.reset(0)
+    for task_of in ([0, 1], [0, 1, 2], [0, -1, 1]):
+        with pytest.raises(ValueError, match="expected 3 numbers below 2"):
+            mazes.assign(task_of)

@@ -1,0 +1,134 @@
+"""Who plays what, as a matter of arithmetic; and a training whose environments change their tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import envs
+from rmc_agents import ActorCritic, Trainer
+from rmc_agents.curriculum import MEMORY, Curriculum, counts
+from rmc_agents.ppo import PPOConfig
+
+LADDER = "MiniGrid-MemoryS5-v0,MiniGrid-MemoryS7-v0,MiniGrid-MemoryS9-v0"
+
+
+@given(num_tasks=st.integers(2, 9), spare=st.integers(0, 100), data=st.data())
+def test_everybody_plays_and_the_frontier_plays_most(num_tasks: int, spare: int, data: st.DataObject) -> None:
+    frontier = data.draw(st.integers(0, num_tasks - 1))
+    numbers = counts(frontier, num_tasks, num_tasks + spare)
+    assert sum(numbers) == num_tasks + spare
+    assert min(numbers) >= 1
+    assert numbers[frontier] == max(numbers)
+    if spare > 8 * num_tasks:
+        assert abs(numbers[frontier] / sum(numbers) - 0.5) < 0.1
+
+
+@given(num_tasks=st.integers(2, 9), spare=st.integers(0, 100), data=st.data())
+def test_as_few_as_possible_change(num_tasks: int, spare: int, data: st.DataObject) -> None:
+    task = st.integers(0, num_tasks - 1)
+    before = data.draw(st.lists(task, min_size=num_tasks + spare, max_size=num_tasks + spare))
+    dealt = Curriculum(num_tasks).deal(before)
+    wanted = counts(0, num_tasks, len(before))
+    assert [dealt.count(task) for task in range(num_tasks)] == wanted
+    changed = sum(a != b for a, b in zip(before, dealt, strict=True))
+    assert changed == sum(max(0, n - before.count(task)) for task, n in enumerate(wanted))
+    assert Curriculum(num_tasks).deal(dealt) == dealt
+
+
+def test_the_frontier_is_the_first_task_not_solved() -> None:
+    curriculum = Curriculum(3)
+    assert curriculum.frontier == 0, "nothing is known of any"
+    curriculum.add([10, 500, 500], [10, 500, 500])
+    assert curriculum.frontier == 0, "ten episodes are luck"
+    curriculum.add([500, 0, 0], [480, 0, 0])
+    assert curriculum.frontier == 2, "all are solved: the last one"
+    curriculum.add([0, 500, 0], [0, 250, 0])
+    assert curriculum.frontier == 1, "what is forgotten is played again"
+
+
+def test_old_episodes_count_half_after_so_many() -> None:
+    curriculum = Curriculum(2)
+    curriculum.add([MEMORY, 0], [0, 0])
+    curriculum.add([MEMORY, 0], [MEMORY, 0])
+    assert curriculum.episodes == [1.5 * MEMORY, 0]
+    assert curriculum.solved == [MEMORY, 0]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: Curriculum(1), lambda: Curriculum(2, episodes=[1.0]), lambda: Curriculum(2, solved=[0.0] * 3)],
+)
+def test_figures_that_do_not_fit_are_refused(build) -> None:
+    with pytest.raises(ValueError, match="task"):
+        build()
+
+
+def trainer(run_dir: Path, iterations: int = 12) -> Trainer:
+    torch.manual_seed(0)
+    env = envs.make(LADDER, 12, actions=3)
+    agent = ActorCritic(env.observation_space, env.action_space, "gru", {"hidden_size": 16}, features=16)
+    config = PPOConfig(
+        total_steps=12 * 16 * iterations,
+        num_steps=16,
+        bptt_length=8,
+        minibatch_size=96,
+        learning_rate_end=3e-4,  # a shorter run is the beginning of a longer one
+    )
+    return Trainer(agent, env, config, run_dir, curriculum=True)
+
+
+def test_environments_follow_the_frontier(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run")
+    assert run.env.task_of.bincount().tolist() == [4, 4, 4]
+    run.iterate()
+    assert run.env.task_of.bincount().tolist() == [6, 3, 3], "half play the easiest"
+    assert run.curriculum is not None
+    before = run.env.task_of.clone()
+    run.curriculum.add([1000, 0, 0], [1000, 0, 0])
+    run.iterate()
+    changed = run.env.task_of != before
+    assert run.env.task_of.bincount().tolist() == [3, 6, 3]
+    assert int(changed.sum()) == 3
+    assert bool(run.carry.starts[changed].all()), "a new task is a new episode"
+    assert not run.running.lengths[changed].any()
+    assert not run.running.returns[changed].any()
+
+
+def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    whole, first = trainer(tmp_path / "whole"), trainer(tmp_path / "parts", iterations=3)
+    for run in (whole, first):
+        assert run.curriculum is not None
+        run.curriculum.add([70, 0, 0], [64, 0, 0])  # not for long: untrained, it soon fails
+        run.run()
+    again = trainer(tmp_path / "parts")
+    again.restore()
+    assert again.curriculum == first.curriculum
+    assert first.env.task_of.tolist() != whole.env.task_of.tolist(), "tasks changed after the save, too"
+    again.run()
+    assert again.curriculum == whole.curriculum
+    assert torch.equal(whole.env.task_of, again.env.task_of)
+    assert torch.equal(whole.rollout.actions, again.rollout.actions)
+    for a, b in zip(whole.agent.parameters(), again.agent.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_frontier_is_logged(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run")
+    run.run()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["rollout/frontier"] for line in lines if "rollout/frontier" in line] == [0.0] * 12
+
+
+@pytest.mark.parametrize(("mazes", "message"), [("rmc/Recall-v0", "cannot"), ("MiniGrid-MemoryS7-v0", "two")])
+def test_what_has_no_tasks_to_change_is_refused(mazes: str, message: str, tmp_path: Path) -> None:
+    env = envs.make(mazes, 12)
+    agent = ActorCritic(env.observation_space, env.action_space, "gru")
+    config = PPOConfig(num_steps=16, bptt_length=8, minibatch_size=96)
+    with pytest.raises(ValueError, match=message):
+        Trainer(agent, env, config, tmp_path / "run", curriculum=True)
