@@ -41,12 +41,14 @@ TRAINED = ROOT / "trained"
 
 CORES = {
     "rmc": "",
-    "lstm": "hidden_size=82",
-    "gru": "hidden_size=98",
+    "lstm": "hidden_size=82 forget_bias=3",
+    "gru": "hidden_size=98 update_bias=3",
     "rnn": "hidden_size=180",
     "feedforward": "hidden_size=308",
 }
-"""Core options with which agents at view size 7 have as many parameters as with RMC, within 1 %."""
+"""Core options with which agents at view size 7 have as many parameters as with RMC, within 1 %, and gates
+that keep the memory at first, as RMC's do in the presets of these mazes."""
+RMC_OPTIONS = "4 slots of 64, forget_bias=3 input_bias=-2 (from the preset)"
 COMPARED = (("S11", 7), ("S13", 7), ("S9", 3))
 """Mazes in which all cores are compared: none of their observations shows the cue and a choice together."""
 MARKS = {
@@ -90,7 +92,7 @@ class Job:
     def flags(self) -> list[str]:
         """Of train/ppo.py."""
         view = [] if self.view_size == 7 else ["--env-options", f"view_size={self.view_size}"]
-        options = ["--core-options", CORES[self.core]] if CORES[self.core] else []
+        options = ["--core-options", *CORES[self.core].split()] if CORES[self.core] else []
         return ["--env", self.env_id, *view, "--core", self.core, *options, "--seed", str(self.seed)]
 
 
@@ -331,7 +333,7 @@ def report(results: Path) -> None:
         "mazes: our batched ones, which are Farama's bit for bit.",
         f"Steps to {LEARNED}: by when the mean success of five rollouts, actions drawn, first reached it.",
         "Agents at view size 7 have the same number of parameters within 1 %: "
-        + ", ".join(f"{core} {options or '4 slots of 64'}" for core, options in CORES.items())
+        + ", ".join(f"{core} {options or RMC_OPTIONS}" for core, options in CORES.items())
         + ".",
         "Wall time: as it was on a machine that did other work beside; CPU time is the process's own, start "
         "and end included.",

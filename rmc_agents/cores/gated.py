@@ -143,17 +143,20 @@ class GRU(_GatedCore):
     Args:
         input_size: D.
         hidden_size: H.
+        update_bias: initial bias of the update gate z; above 0 keeps the state at first.
     """
 
     kind = "gru"
 
-    def __init__(self, input_size: int, *, hidden_size: int = 128) -> None:
+    def __init__(self, input_size: int, *, hidden_size: int = 128, update_bias: float = 0.0) -> None:
         super().__init__(input_size)
         require_positive(hidden_size=hidden_size)
         self.hidden_size = hidden_size
         self.input_proj = nn.Linear(input_size, 3 * hidden_size)  # gates in the order r, z, n
         self.hidden_proj = nn.Linear(hidden_size, 3 * hidden_size)
         _initialise(self.input_proj, self.hidden_proj, num_gates=3)
+        with torch.no_grad():
+            self.input_proj.bias[hidden_size : 2 * hidden_size] = update_bias
 
     def initial_state(self, batch_size: int) -> GRUState:
         return GRUState(self._anchor.new_zeros(batch_size, self.hidden_size))

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 import envs
-from rmc_agents import ActorCritic, PPOConfig
+from rmc_agents import ActorCritic
+from rmc_agents.config import PPOConfig, parse_options
 from rmc_agents.cores import RMC
 
 ROOT = Path(__file__).parents[2]
@@ -262,8 +263,8 @@ def test_the_study_compares_agents_of_equal_size(module: Callable[[str], Any]) -
     mazes = envs.make("MiniGrid-MemoryS13-v0", 2, actions=3)
     sizes = []
     with torch.device("meta"):
-        for core, option in study.CORES.items():
-            options = {} if not option else {"hidden_size": int(option.removeprefix("hidden_size="))}
+        for core, words in study.CORES.items():
+            options = parse_options(words.split())
             agent = ActorCritic(mazes.observation_space, mazes.action_space, core, options)
             sizes.append(sum(p.numel() for p in agent.parameters()))
     assert max(sizes) <= 1.01 * min(sizes)

@@ -64,6 +64,14 @@ def test_the_forget_gate_is_open_at_first() -> None:
     assert core.input_proj.bias.tolist() == [0.0] * 4 + [2.5] * 4 + [0.0] * 8  # type: ignore[union-attr]
 
 
+def test_the_update_gate_keeps_the_state_at_first_where_asked() -> None:
+    core = make_core("gru", 3, {"hidden_size": 4, "update_bias": 30.0})
+    before = core.initial_state(2)._replace(h=torch.randn(2, 4))  # type: ignore[attr-defined]
+    h, _ = core.step(torch.randn(2, 3), before)
+    assert torch.allclose(h, before.h)
+    assert not make_core("gru", 3, {"hidden_size": 4}).input_proj.bias.any()  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(("name", "gates"), [("rnn", 1), ("lstm", 4), ("gru", 3)])
 def test_recurrent_matrices_are_orthogonal_at_first(name: str, gates: int) -> None:
     core = make_core(name, 3, {"hidden_size": 6})
