@@ -48,7 +48,7 @@ CORES = {
 }
 """Core options with which agents at view size 7 have as many parameters as with RMC, within 1 %, and gates
 that keep the memory at first, as RMC's do in the presets of these mazes."""
-RMC_OPTIONS = "4 slots of 64, forget_bias=3 input_bias=-2 (from the preset)"
+RMC_OPTIONS = "4 slots of 64, forget_bias=3 input_bias=-2 normalize_output=True (from the preset)"
 COMPARED = (("S11", 7), ("S13", 7), ("S9", 3))
 """Mazes in which all cores are compared: none of their observations shows the cue and a choice together."""
 MARKS = {

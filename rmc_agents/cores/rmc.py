@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import layer_norm, linear
 
 from rmc_agents.cores.base import HoistedCore, require_positive
 from rmc_agents.cores.native import rmc as native_rmc
@@ -69,6 +69,9 @@ class RMC(HoistedCore):
         slot_attention: which slots a slot reads beside the input: "all" of them, as the paper has it, its
             "own" or "none". The last two take from the core what it is named for; they are there to measure
             what that is worth, and run in the plain loop.
+        normalize_output: give each output mean 0 and deviation 1 (the memory itself is left as it is). Where
+            forget gates learn to stay open the memory grows with the length of an episode, and what reads it
+            would meet numbers that it never saw in shorter ones.
     """
 
     _gate_bias: Tensor
@@ -88,6 +91,7 @@ class RMC(HoistedCore):
         input_bias: float = 0.0,
         forget_bias: float = 1.0,
         slot_attention: SlotAttention = "all",
+        normalize_output: bool = False,
     ) -> None:
         super().__init__(input_size)
         key_size = head_size if key_size is None else key_size
@@ -109,6 +113,7 @@ class RMC(HoistedCore):
         self.head_size, self.key_size = head_size, key_size
         self.slot_size = slot_size = num_heads * head_size
         self.gate_style: GateStyle = gate_style
+        self.normalize_output = normalize_output
 
         qkv_size = num_heads * (2 * key_size + head_size)
         self.input_proj = nn.Linear(input_size, slot_size)
@@ -155,7 +160,7 @@ class RMC(HoistedCore):
     def recur(self, projected: tuple[Tensor, ...], state: RMCState) -> tuple[Tensor, RMCState]:
         """The core to read; with one block, `step` and `unroll` compute the same, faster."""
         state, _ = self._advance(projected, state.memory)
-        return state.memory.flatten(1), state
+        return self._output(state.memory), state
 
     def step(self, inputs: Tensor, state: RMCState) -> tuple[Tensor, RMCState]:
         if not self._has_fused_sequence(inputs):
@@ -171,7 +176,12 @@ class RMC(HoistedCore):
     def trace(self, inputs: Tensor, state: RMCState) -> tuple[Tensor, RMCState, RMCTrace]:
         """As `step`, and what happened inside; for pictures, not for training."""
         state, trace = self._advance(self.project(inputs), state.memory)
-        return state.memory.flatten(1), state, RMCTrace(torch.stack(trace[0], 1), trace[1], trace[2])
+        return self._output(state.memory), state, RMCTrace(torch.stack(trace[0], 1), trace[1], trace[2])
+
+    def _output(self, memory: Tensor) -> Tensor:
+        """[..., N, D] -> [..., N * D]."""
+        output = memory.flatten(-2)
+        return layer_norm(output, output.shape[-1:]) if self.normalize_output else output
 
     def _advance(
         self, projected: tuple[Tensor, ...], memory: Tensor
@@ -234,14 +244,14 @@ class RMC(HoistedCore):
         start = native_rmc.Start(state.memory, fresh, starts, self._gate_bias if gated else None)
         if native_rmc.usable(inputs, start, parameters, self.num_heads):
             memories, last = native_rmc.native_sequence(inputs, start, parameters, self.num_heads)
-            return memories.flatten(2), RMCState(last)
+            return self._output(memories), RMCState(last)
 
         _, x_qkv, *x_gates = self.project(inputs)  # the input's row is not used beyond the only block
         weights = Weights(*shared, gates=self.memory_gates.weight if gated else None, mlp=mlp)
         memories, last = rmc_sequence(
             x_qkv, x_gates[0] if gated else None, state.memory, fresh, starts, weights, self.num_heads
         )
-        return memories.flatten(2), RMCState(last)
+        return self._output(memories), RMCState(last)
 
 
 def _affine(module: Any) -> tuple[Tensor, Tensor]:
