@@ -107,22 +107,38 @@ def test_any_environment_trains(env: str, more: list[str], ppo: Command) -> None
 
 def test_a_curriculum_is_trained_on_and_not_judged_by(ppo: Command, tmp_path: Path) -> None:
     mazes = "MiniGrid-MemoryS7-v0,MiniGrid-MemoryS9-v0"
-    words = ["--env", "MiniGrid-MemoryS11-v0", "--train-on", mazes, "--total-steps", "256"]
+    words = ["--env", "MiniGrid-MemoryS11-v0", "--train-on", mazes, "--total-steps", "256", "--no-curriculum"]
     code, _, errors = ppo(*TINY, "--run-dir", "run", *words)
     assert code == 0, errors
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["env"]["id"] == "MiniGrid-MemoryS11-v0"
     assert config["env"]["train_on"] == mazes
+    assert not config["env"]["curriculum"], "S11's preset asks for one, but this run does not"
     assert ppo("--resume", "run", "--total-steps", "384")[0] == 0
     code, _, errors = ppo("--resume", "run", "--total-steps", "512", "--train-on", "MiniGrid-MemoryS7-v0")
     assert code == 2
     assert "--train-on" in errors
 
 
+def test_a_ladder_is_climbed_from_where_it_was(ppo: Command, tmp_path: Path) -> None:
+    mazes = "MiniGrid-MemoryS5-v0,MiniGrid-MemoryS7-v0"
+    words = ["--env", "MiniGrid-MemoryS7-v0", "--train-on", mazes, "--curriculum", "--total-steps", "256"]
+    code, _, errors = ppo(*TINY, "--run-dir", "run", *words)
+    assert code == 0, errors
+    assert ppo("--resume", "run", "--total-steps", "384")[0] == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "rollout/frontier" in line][-1] == 384
+    code, _, errors = ppo("--resume", "run", "--total-steps", "512", "--no-curriculum")
+    assert code == 2
+    assert "--curriculum" in errors
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--env", "MiniGrid-MemoryS8-v0"], "choose 9"),
+        (["--env", "MiniGrid-MemoryS7-v0", "--curriculum"], "at least two"),
+        (["--env", "CartPole-v1", "--curriculum"], "cannot"),
         (["--env", "Cartpole-v1"], "Did you mean CartPole-v1"),
         (["--core", "lstn"], "Did you mean 'lstm'"),
         (["--core-options", "slots=3"], "no option 'slots'"),
