@@ -65,6 +65,8 @@ MARKS = {
 """What RMC is to reach by maze and view size: the mean over seeds of its success rate."""
 ZERO_SHOT = {"S17": 0.95, "S25": 0.90, "S33": 0.80}
 """What RMC trained up to S13 is to reach in longer mazes that it has never seen."""
+LONGER = (*ZERO_SHOT, "S65")
+"""Where agents trained up to S13 are judged, too."""
 SEEDS = (11, 12, 13)
 """None of them was used to choose settings."""
 EPISODES = 1000
@@ -121,7 +123,7 @@ def work(job: Job, results: Path, runs: Path, quick: bool) -> dict[str, Any]:
     episodes = "20" if quick else str(EPISODES)
     _run([*judge, "--episodes", episodes])
     if (job.maze, job.view_size) == ("S13", 7):
-        longer = ",".join(f"MiniGrid-Memory{maze}-v0" for maze in ZERO_SHOT)
+        longer = ",".join(f"MiniGrid-Memory{maze}-v0" for maze in LONGER)
         _run([*judge, "--episodes", episodes, "--env", longer])
     result = summary(job, run_dir) | {"cpu_seconds": round(cpu, 1)}
     write_json(results / f"{job.name}.json", result)
@@ -239,7 +241,7 @@ def longer(found: Sequence[dict[str, Any]]) -> list[Row]:
         if (maze, view) != ("S13", 7):
             continue
         row: Row = {"core": core, "seeds": len(runs), "S13": statistics.mean(map(own, runs))}
-        for longer_maze in ZERO_SHOT:
+        for longer_maze in LONGER:
             rates = [run["evaluation"][f"MiniGrid-Memory{longer_maze}-v0"]["success_rate"] for run in runs]
             row[longer_maze] = statistics.mean(rates)
         rows.append(row)
@@ -310,7 +312,7 @@ def draw(found: Sequence[dict[str, Any]], folder: Path) -> list[str]:
         if (maze, view) == ("S13", 7)
     }
     if points:
-        mazes = {size - 3: f"S{size}" for size in (13, *(int(maze[1:]) for maze in ZERO_SHOT))}
+        mazes = {size - 3: f"S{size}" for size in (13, *(int(maze[1:]) for maze in LONGER))}
         figures["memory_mazes-longer"] = success_by_hallway(points, mazes, "trained for MemoryS13", 10)
     for name, figure in figures.items():
         save(figure, folder / name)
