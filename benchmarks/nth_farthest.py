@@ -42,7 +42,8 @@ class Run:
     """Train for as many minutes as that run took, rather than on as many samples."""
 
 
-SAMPLES, TIME, PARTS = "Equal samples", "Equal wall time", "What RMC owes to its parts"
+SAMPLES, TIME = "Equal samples", "Equal wall time"
+FEW, PARTS = "Equal samples, fewer", "What RMC owes to its parts"
 HELD_OUT = ("--seed", "11")
 """Settings were chosen with RMC on seed 0."""
 FEWER = ("--total-samples", "2000000")
@@ -54,7 +55,10 @@ RUNS: dict[str, Run] = {
     "lstm-time": Run(TIME, ("--core", "lstm", *HELD_OUT, "--total-samples", "1e9"), as_long_as="rmc"),
     "gru-time": Run(TIME, ("--core", "gru", *HELD_OUT, "--total-samples", "1e9"), as_long_as="rmc"),
     "dnc-time": Run(TIME, ("--core", "dnc", *HELD_OUT, "--total-samples", "1e9"), as_long_as="rmc"),
-    "rmc-fewer": Run(PARTS, FEWER),
+    "rmc-fewer": Run(FEW, ("--core", "rmc", *FEWER)),
+    "lstm-fewer": Run(FEW, ("--core", "lstm", *FEWER)),
+    "gru-fewer": Run(FEW, ("--core", "gru", *FEWER)),
+    "dnc-fewer": Run(FEW, ("--core", "dnc", *FEWER)),
     "rmc-own-slot": Run(PARTS, (*FEWER, "--core-options", "slot_attention=own")),
     "rmc-input-only": Run(PARTS, (*FEWER, "--core-options", "slot_attention=none")),
     "rmc-slots-1": Run(PARTS, (*FEWER, "--core-options", "num_slots=1")),
@@ -72,6 +76,8 @@ RUNS: dict[str, Run] = {
     "rmc-s13": Run(SAMPLES, ("--core", "rmc", "--seed", "13")),
 }
 """In the order of what matters most, by name."""
+MEASURED_BY = {TIME: "rmc", PARTS: "rmc-fewer"}
+"""The run of another table that stands first in this one."""
 QUICK = ("--total-samples", "512", "--batch-size", "64", "--test-every", "256", "--test-samples", "500")
 
 
@@ -144,11 +150,12 @@ def results(kept: Path) -> dict[str, dict[str, Any]]:
 def report(kept: Path, machine: Machine) -> Report:
     """The tables."""
     found = results(kept)
-    tables: dict[str, list[Row]] = {title: [] for title in (SAMPLES, TIME, PARTS)}
+    tables: dict[str, list[Row]] = {title: [] for title in (SAMPLES, TIME, FEW, PARTS)}
     for name, result in found.items():
         table = tables[RUNS[name].table]
-        if RUNS[name].table == TIME and not table and "rmc" in found:  # what the others are measured by
-            table.append(row("rmc", found["rmc"]))
+        reference = MEASURED_BY.get(RUNS[name].table)
+        if reference in found and not table:
+            table.append(row(reference, found[reference]))
         table.append(row(name, result))
     made = Report("nth_farthest", machine, {title: rows for title, rows in tables.items() if rows})
     missing = [name for name in RUNS if name not in found]
@@ -192,10 +199,13 @@ def row(name: str, result: dict[str, Any]) -> Row:
 
 def draw(found: dict[str, dict[str, Any]]) -> Figure:
     """Learning curves and accuracy by n, first of the cores, then of RMC's variants."""
-    cores = [name for name in found if RUNS[name].table == SAMPLES]
-    parts = [name for name in found if RUNS[name].table == PARTS]
-    rows = [("cores, equal samples", cores)]
-    rows += [("RMC and its variants", parts)] if parts else []
+
+    def of(*tables: str) -> list[str]:
+        return [name for name in found if RUNS[name].table in tables]
+
+    parts = [name for name in ("rmc-fewer",) if name in found] + of(PARTS)
+    rows = [("cores, fewer samples", of(FEW)), ("RMC and its variants", parts if of(PARTS) else [])]
+    rows = [("cores, equal samples", of(SAMPLES)), *((title, names) for title, names in rows if names)]
     figure = Figure(figsize=(11, 4 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 2, squeeze=False)
     for pair, (title, names) in zip(axes, rows, strict=True):
@@ -206,7 +216,7 @@ def draw(found: dict[str, dict[str, Any]]) -> Figure:
 
 def style(i: int, name: str) -> dict[str, str]:
     """A core has its colour everywhere; variants take turns."""
-    colour = CORE_COLOURS.get(name, OKABE_ITO[i % len(OKABE_ITO)])
+    colour = CORE_COLOURS.get(name.removesuffix("-fewer"), OKABE_ITO[i % len(OKABE_ITO)])
     return {"color": colour, "linestyle": "-" if i < len(OKABE_ITO) else "--"}
 
 
