@@ -46,7 +46,7 @@ class Task(Protocol):
 class SupervisedConfig:
     """How to learn from examples."""
 
-    total_samples: int = 2_000_000
+    total_samples: int = 6_000_000
     """Sequences to learn from; fresh ones always."""
     minutes: float | None = None
     """Stop after that many minutes of training, if the samples are not used up by then. The learning rate
