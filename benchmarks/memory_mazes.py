@@ -317,8 +317,10 @@ def draw(found: Sequence[dict[str, Any]], folder: Path) -> list[str]:
         if (maze, view) == ("S13", 7)
     }
     if points:
-        mazes = {size - 3: f"S{size}" for size in (13, *(int(maze[1:]) for maze in LONGER))}
-        figures["memory_mazes-longer"] = success_by_hallway(points, mazes, "trained for MemoryS13", 10)
+        sizes = (13, *(int(maze[1:]) for maze in LONGER))
+        # Cells from the cue's room to the junction, as `MazeSpec.hallway_length` counts them.
+        hallways = {size - 6: f"S{size}" for size in sizes}
+        figures["memory_mazes-longer"] = success_by_hallway(points, hallways, "trained for MemoryS13", 7)
     for name, figure in figures.items():
         save(figure, folder / name)
     return list(figures)

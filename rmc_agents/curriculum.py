@@ -35,7 +35,7 @@ class Curriculum:
         self.solved = self.solved or [0.0] * self.num_tasks
         if not len(self.episodes) == len(self.solved) == self.num_tasks:
             raise ValueError(
-                f"figures of {len(self.episodes)} and {len(self.solved)} tasks: {self.num_tasks}"
+                f"figures of {len(self.episodes)} and {len(self.solved)} tasks for {self.num_tasks}"
             )
 
     def add(self, episodes: Sequence[float], solved: Sequence[float]) -> None:

@@ -42,8 +42,8 @@ VIEW_3 = replace(VIEW_7, entropy_coef=0.04)
 VIEW_3_LONGER = replace(VIEW_3, total_steps=4_000_000)
 
 TO_S13 = "S5 S7 S9 S13Hallway7 S13Hallway8 S13Hallway9"
-"""Hallways of 2, 4, 6, 7, 8 and 9 cells. Up to 6 an agent at view size 7 can look back from the junction;
-from 7 on it has to walk back, a step more each time."""
+"""Hallways that end in columns 2, 4, 6, 7, 8 and 9. Up to 6 an agent at view size 7 can look back from the
+junction; from 7 on it has to walk back, a step more each time."""
 
 
 KEEPING = {"forget_bias": 3.0, "input_bias": -2.0, "normalize_output": True}

@@ -1,7 +1,8 @@
 """The loop: collect -> advantages -> update -> log -> checkpoint.
 
 One iteration is one rollout of T steps in B environments and some epochs of minibatches over it. The device
-is asked for numbers twice an iteration: about the rollout, and about the update.
+is asked for numbers twice an iteration, about the rollout and about the update; with a curriculum a third
+time, for who plays what.
 
 What may go wrong is elsewhere: `health` explains numbers that are not finite, `snapshot` is what a checkpoint
 holds, `signals` lets an iteration end before Ctrl-C does.

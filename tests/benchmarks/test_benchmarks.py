@@ -222,7 +222,7 @@ def result(core: str, seed: int, success: float, learned: int | None) -> dict[st
         "curve": {"steps": [1_000_000, 3_000_000], "success": [0.5, success]},
         "evaluation": {
             f"MiniGrid-MemoryS{size}-v0": {
-                **{"success_rate": rate, "success_ci95": [rate - 0.01, rate + 0.01], "hallway": size - 3}
+                **{"success_rate": rate, "success_ci95": [rate - 0.01, rate + 0.01], "hallway": size - 6}
             }
             for size, rate in rates.items()
         },
