@@ -137,7 +137,7 @@ def test_a_ladder_is_climbed_from_where_it_was(ppo: Command, tmp_path: Path) -> 
     ("words", "message"),
     [
         (["--env", "MiniGrid-MemoryS8-v0"], "choose 9"),
-        (["--env", "MiniGrid-MemoryS7-v0", "--curriculum"], "at least two"),
+        (["--env", "MiniGrid-MemoryS15-v0", "--curriculum"], "at least two"),
         (["--env", "CartPole-v1", "--curriculum"], "cannot"),
         (["--env", "Cartpole-v1"], "Did you mean CartPole-v1"),
         (["--core", "lstn"], "Did you mean 'lstm'"),
