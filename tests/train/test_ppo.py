@@ -120,6 +120,23 @@ def test_a_curriculum_is_trained_on_and_not_judged_by(ppo: Command, tmp_path: Pa
     assert "--train-on" in errors
 
 
+@pytest.mark.parametrize("words", [[], ["--core-options", "hidden_size=7"]], ids=str)
+def test_another_core_starts_without_the_presets_core_options(
+    words: list[str], ppo: Command, tmp_path: Path
+) -> None:
+    maze = ["--env", "MiniGrid-MemoryS13-v0", "--core", "gru", "--total-steps", "128"]
+    code, _, errors = ppo(*TINY, "--run-dir", "run", *maze, *words)
+    assert code == 0, errors
+    agent = json.loads((tmp_path / "run" / "config.json").read_text())["agent"]
+    assert agent["core_options"] == ({"hidden_size": 7} if words else {})
+    code, _, errors = ppo(*TINY, "--run-dir", "rmc", *maze[:2], "--core-options", "num_slots=2", *maze[4:])
+    assert code == 0, errors
+    agent = json.loads((tmp_path / "rmc" / "config.json").read_text())["agent"]
+    preset = preset_of(maze[:2]).core_options
+    assert preset
+    assert agent["core_options"] == {**preset, "num_slots": 2}
+
+
 def test_a_ladder_is_climbed_from_where_it_was(ppo: Command, tmp_path: Path) -> None:
     mazes = "MiniGrid-MemoryS5-v0,MiniGrid-MemoryS7-v0"
     words = ["--env", "MiniGrid-MemoryS7-v0", "--train-on", mazes, "--curriculum", "--total-steps", "256"]
