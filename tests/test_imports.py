@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # Lower may not import higher; what is not named may import anything.
 LAYERS = [
-    {"cores", "tree", "errors", "versions", "statistics", "safe_file", "signals", "distinct"},
+    {"cores", "tree", "errors", "versions", "statistics", "safe_file", "signals", "distinct", "curriculum"},
     {"encoders", "heads", "spaces_json"},
     {"actor_critic"},
     {"rollout", "episodes"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"trainer", "examples"},
     {"supervised"},
 ]
-PURE = ["cores", "ppo.py", "rollout.py", "actor_critic.py", "encoders.py", "heads.py"]
+PURE = ["cores", "curriculum.py", "ppo.py", "rollout.py", "actor_critic.py", "encoders.py", "heads.py"]
 IMPURE = {
     "stable_baselines3",
     "sb3_contrib",
