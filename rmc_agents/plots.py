@@ -128,7 +128,7 @@ def success_by_hallway(
             by_hallway.setdefault(point.hallway, []).append(point)
         x = sorted(by_hallway)
         mean = [sum(p.rate for p in by_hallway[h]) / len(by_hallway[h]) for h in x]
-        label = f"{core} ({len(runs)} runs, their range)" if len(runs) > 1 else f"{core} (1 run, 95 %)"
+        label = f"{core} ({len(runs)} run{'s' * (len(runs) > 1)})"
         axes.plot(x, mean, color=colour, lw=2, marker=marker, ms=7, label=label)
         if len(runs) > 1:
             low = [min(p.rate for p in by_hallway[h]) for h in x]
@@ -147,7 +147,7 @@ def success_by_hallway(
     axes.set_xlabel("hallway from the cue's room to the junction [cells], and the maze", fontsize=12)
     axes.set_ylabel("success rate on unseen seeds", fontsize=12)
     _rate(axes)
-    _legend(axes)
+    _legend(axes, "line: mean over runs; band: their range; bars of a single run: 95 % interval")
     return figure
 
 

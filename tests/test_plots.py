@@ -40,8 +40,8 @@ def test_success_against_hallway_length() -> None:
     }
     figure = plots.success_by_hallway(runs, {1: "S7", 7: "S13"}, trained_up_to=1)
     lines = {str(line.get_label()): np.asarray(line.get_ydata()).tolist() for line in figure.axes[0].lines}
-    assert lines["rmc (1 run, 95 %)"] == [1.0, 0.9]
-    assert lines["gru (2 runs, their range)"] == [0.9, 0.5]
+    assert lines["rmc (1 run)"] == [1.0, 0.9]
+    assert lines["gru (2 runs)"] == [0.9, 0.5]
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1\nS7", "7\nS13"]
     assert "shaded: longer than any in training" in [text.get_text() for text in figure.axes[0].texts]
 
