@@ -30,6 +30,7 @@ import numpy as np
 from common import RESULTS, Machine, Report, Row, target
 from matplotlib.figure import Figure
 
+from envs import MazeSpec
 from rmc_agents.checkpoint import export_agent, read_config, write_json
 from rmc_agents.curves import Curve, read_log, success_curve
 from rmc_agents.plots import Point, learning_curves, save, success_by_hallway
@@ -317,10 +318,11 @@ def draw(found: Sequence[dict[str, Any]], folder: Path) -> list[str]:
         if (maze, view) == ("S13", 7)
     }
     if points:
-        sizes = (13, *(int(maze[1:]) for maze in LONGER))
-        # Cells from the cue's room to the junction, as `MazeSpec.hallway_length` counts them.
-        hallways = {size - 6: f"S{size}" for size in sizes}
-        figures["memory_mazes-longer"] = success_by_hallway(points, hallways, "trained for MemoryS13", 7)
+        specs = [MazeSpec(int(maze[1:])) for maze in ("S13", *LONGER)]
+        hallways = {spec.hallway_length: f"S{spec.size}" for spec in specs}
+        figures["memory_mazes-longer"] = success_by_hallway(
+            points, hallways, "trained for MemoryS13", min(hallways)
+        )
     for name, figure in figures.items():
         save(figure, folder / name)
     return list(figures)

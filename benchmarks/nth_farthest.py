@@ -200,11 +200,13 @@ def row(name: str, result: dict[str, Any]) -> Row:
 def draw(found: dict[str, dict[str, Any]]) -> Figure:
     """Learning curves and accuracy by n, first of the cores, then of RMC's variants."""
 
-    def of(*tables: str) -> list[str]:
-        return [name for name in found if RUNS[name].table in tables]
+    def of(table: str) -> list[str]:
+        return [name for name in found if RUNS[name].table == table]
 
-    parts = [name for name in ("rmc-fewer",) if name in found] + of(PARTS)
-    rows = [("cores, fewer samples", of(FEW)), ("RMC and its variants", parts if of(PARTS) else [])]
+    parts = of(PARTS)
+    if parts and MEASURED_BY[PARTS] in found:
+        parts = [MEASURED_BY[PARTS], *parts]
+    rows = [("cores, fewer samples", of(FEW)), ("RMC and its variants", parts)]
     rows = [("cores, equal samples", of(SAMPLES)), *((title, names) for title, names in rows if names)]
     figure = Figure(figsize=(11, 4 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 2, squeeze=False)

@@ -12,20 +12,16 @@ from rmc_agents.cli import flag_value
 from rmc_agents.config import RunConfig
 from rmc_agents.ppo import PPOConfig
 
-LEARNING = PPOConfig(
+VIEW_7 = PPOConfig(
+    total_steps=2_500_000,
     # With 3e-4 RMC was still guessing on MemoryS9 after a million steps.
     learning_rate=1e-3,
+    # A learning rate that stays: with one that falls to 0, some seeds guessed to the end.
+    learning_rate_end=5e-4,
     # Near the end advantages are small, normalising them makes noise large, and one epoch of that at this
     # learning rate can undo what was learned.
     target_kl=0.02,
-    # With less, an agent at view 3 uses a cue that it happens to see and never looks for one.
     entropy_coef=0.02,
-)
-VIEW_7 = replace(
-    LEARNING,
-    total_steps=2_500_000,
-    # A learning rate that stays: with one that falls to 0, some seeds guessed to the end.
-    learning_rate_end=5e-4,
     entropy_coef_end=0.014,
     # Learned through 16 steps, what is remembered did not last as well in hallways longer than in training.
     bptt_length=32,
@@ -91,7 +87,12 @@ def preset(env_id: str, view_size: int = 7) -> RunConfig:
 
 
 def preset_of(args: Sequence[str]) -> RunConfig:
-    """The tuned settings for the environment and view size that flags of `train/ppo.py` name."""
+    """The tuned settings for the environment and view size that flags of `train/ppo.py` name.
+
+    Core options are for the preset's core: another one starts without them.
+    """
     views = [word.partition("=")[2] for word in args if word.startswith("view_size=")]
     view_size = int(views[-1]) if views and views[-1].isdigit() else 7
-    return preset(flag_value(args, "--env") or RunConfig.env, view_size)
+    config = preset(flag_value(args, "--env") or RunConfig.env, view_size)
+    same_core = (flag_value(args, "--core") or config.core) == config.core
+    return config if same_core else replace(config, core_options={})

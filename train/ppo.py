@@ -121,12 +121,11 @@ def build(config: RunConfig) -> tuple[Trainer, Path]:
 
 
 def over_preset(default: RunConfig, config: RunConfig) -> RunConfig:
-    """Options that were given go over those of the preset, key by key; another core starts without them."""
-    given = {} if config.core_options == default.core_options else config.core_options
+    """Options that were given go over those of the preset, key by key."""
     return dataclasses.replace(
         config,
         env_options={**default.env_options, **config.env_options},
-        core_options={**default.core_options, **given} if default.core == config.core else given,
+        core_options={**default.core_options, **config.core_options},
     )
 
 
