@@ -68,7 +68,7 @@ class RMC(HoistedCore):
         forget_bias: added to the forget gate before the sigmoid; 1 keeps the memory at first.
         slot_attention: which slots a slot reads beside the input: "all" of them, as the paper has it, its
             "own" or "none". The last two take from the core what it is named for; they are there to measure
-            what that is worth, and run in the plain loop.
+            what that is worth.
         normalize_output: give each output mean 0 and deviation 1 (the memory itself is left as it is). Where
             forget gates learn to stay open the memory grows with the length of an episode, and what reads it
             would meet numbers that it never saw in shorter ones.
@@ -227,7 +227,7 @@ class RMC(HoistedCore):
 
     def _has_fused_sequence(self, inputs: Tensor) -> bool:
         """Whether `rmc_sequence` can stand in for the loop over `recur`: it knows one block and one dtype."""
-        return len(self.qkv) == 1 and self._hidden_rows is None and eager(inputs.device)
+        return len(self.qkv) == 1 and eager(inputs.device)
 
     def _fused_sequence(
         self, inputs: Tensor, state: RMCState, starts: Tensor | None
@@ -241,15 +241,18 @@ class RMC(HoistedCore):
 
         gates = (*_affine(self.input_gates), *_affine(self.memory_gates)) if gated else (None,) * 4
         parameters = native_rmc.Parameters(*_affine(self.input_proj), *shared, *gates, mlp=mlp)
-        start = native_rmc.Start(state.memory, fresh, starts, self._gate_bias if gated else None)
-        if native_rmc.usable(inputs, start, parameters, self.num_heads):
-            memories, last = native_rmc.native_sequence(inputs, start, parameters, self.num_heads)
+        hidden = None if self._hidden_rows is None else self._hidden_rows[: self.num_slots]
+        bias = self._gate_bias if gated else None
+        setting = native_rmc.Setting(state.memory, fresh, starts, bias, hidden)
+        if native_rmc.usable(inputs, setting, parameters, self.num_heads):
+            memories, last = native_rmc.native_sequence(inputs, setting, parameters, self.num_heads)
             return self._output(memories), RMCState(last)
 
         _, x_qkv, *x_gates = self.project(inputs)  # the input's row is not used beyond the only block
         weights = Weights(*shared, gates=self.memory_gates.weight if gated else None, mlp=mlp)
+        own_gates = x_gates[0] if gated else None
         memories, last = rmc_sequence(
-            x_qkv, x_gates[0] if gated else None, state.memory, fresh, starts, weights, self.num_heads
+            x_qkv, own_gates, state.memory, fresh, starts, weights, self.num_heads, hidden
         )
         return self._output(memories), RMCState(last)
 

@@ -45,11 +45,13 @@ class Attention:
             self.d_q = like.new_zeros(N + 1, H, K)  # the input's row asks nothing: its gradient stays zero
             self.d_q_slots = self.d_q[:N]
 
-    def forward(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
-        """qkv [R * B, F] -> what the slots read [P, D] and the weights [N, R, H]."""
+    def forward(self, qkv: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """qkv [R * B, F] -> what the slots read [P, D] and the weights [N, R, H]; 0 where `hidden` [N, R]."""
         q, k, v = qkv.as_strided(*self.q), qkv.as_strided(*self.k), qkv.as_strided(*self.v)
         torch.mul(q, k, out=self.products)
         torch.mv(self.product_rows, self.scales, out=self.flat_logits)
+        if hidden is not None:
+            self.logits.masked_fill_(hidden.unsqueeze(-1), -torch.inf)
         weights = torch.softmax(self.logits, 1)
         torch.mul(weights.unsqueeze(-1), v, out=self.values)
         return self.values.sum(1).view(-1, self.slot_size), weights

@@ -57,6 +57,7 @@ def rmc_sequence(
     starts: Tensor | None,
     weights: Weights,
     num_heads: int,
+    hidden: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run a one-block RMC over a sequence.
 
@@ -68,14 +69,15 @@ def rmc_sequence(
         starts: [T, B] bool, where to put `fresh` before the input is read; None for nowhere.
         weights: see `Weights`.
         num_heads: A.
+        hidden: [N, R] bool, which rows a slot does not read; never all of them. None for none.
 
     Returns:
         The memories [T, B, N, D] after each input, and the last one [B, N, D].
     """
     if not torch.is_grad_enabled():
-        return _forward(x_qkv, x_gates, memory, fresh, starts, weights, num_heads, None)
+        return _forward(x_qkv, x_gates, memory, fresh, starts, weights, num_heads, hidden, None)
     *single, mlp = weights
-    return _Sequence.apply(num_heads, starts, fresh, memory, x_qkv, x_gates, *single, *mlp)
+    return _Sequence.apply(num_heads, hidden, starts, fresh, memory, x_qkv, x_gates, *single, *mlp)
 
 
 class _Sequence(torch.autograd.Function):
@@ -83,6 +85,7 @@ class _Sequence(torch.autograd.Function):
     def forward(
         ctx: Any,
         num_heads: int,
+        hidden: Tensor | None,
         starts: Tensor | None,
         fresh: Tensor | None,
         memory: Tensor,
@@ -92,7 +95,7 @@ class _Sequence(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.num_heads, ctx.num_weights = num_heads, len(weights)
         w, steps = Weights(*weights[:9], mlp=weights[9:]), []
-        result = _forward(x_qkv, x_gates, memory, fresh, starts, w, num_heads, steps)
+        result = _forward(x_qkv, x_gates, memory, fresh, starts, w, num_heads, hidden, steps)
         ctx.save_for_backward(starts, *weights, *steps)
         return result
 
@@ -104,7 +107,7 @@ class _Sequence(torch.autograd.Function):
         starts, *saved = ctx.saved_tensors
         weights, steps = saved[: ctx.num_weights], saved[ctx.num_weights :]
         w = Weights(*weights[:9], mlp=tuple(weights[9:]))
-        return (None, None, None, *_backward(d_memories, d_last, starts, w, ctx.num_heads, steps))
+        return (None, None, None, None, *_backward(d_memories, d_last, starts, w, ctx.num_heads, steps))
 
 
 def _forward(
@@ -115,6 +118,7 @@ def _forward(
     starts: Tensor | None,
     w: Weights,
     num_heads: int,
+    hidden: Tensor | None,
     steps: list[Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     """As `rmc_sequence`; appends what the backward pass needs to `steps`, equally many tensors a step."""
@@ -145,7 +149,7 @@ def _forward(
             m = torch.where(resets[t], refill, m)
         torch.addmm(w.qkv_bias, m, qkv_weight, out=pre_slots[t])
         qkv, *qkv_moments = torch.native_layer_norm(pre_rows[t], (F,), w.qkv_norm, w.qkv_norm_bias, EPS)
-        read, attended = attention.forward(qkv)
+        read, attended = attention.forward(qkv, hidden)
         read.add_(m)
         rows, *read_moments = torch.native_layer_norm(
             read, (D,), w.attention_norm, w.attention_norm_bias, EPS

@@ -70,6 +70,7 @@ def differing(core: HoistedCore, length: int, batch_size: int) -> list[str]:
             "key_size": st.sampled_from([None, 1, 3, 16]),
             "mlp_layers": st.integers(1, 4),
             "gate_style": st.sampled_from(["unit", "memory", "none"]),
+            "slot_attention": st.sampled_from(["all", "all", "own", "none"]),
         }
     ),
     input_size=st.sampled_from([1, 3, 16, 21]),
@@ -101,6 +102,8 @@ def test_gated_of_any_size(
         ("rmc", {}),
         ("rmc", USUAL["rmc"]),
         ("rmc", {"num_slots": 8, "head_size": 32}),
+        ("rmc", {"num_slots": 8, "head_size": 32, "slot_attention": "own"}),
+        ("rmc", {**USUAL["rmc"], "slot_attention": "none"}),
         ("lstm", {"hidden_size": 128}),
         ("gru", {"hidden_size": 128}),
         ("rnn", {"hidden_size": 32}),

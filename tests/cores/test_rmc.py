@@ -26,6 +26,7 @@ SHAPES: list[dict[str, Any]] = [
     {"mlp_layers": 1},
     {"mlp_layers": 3, "input_bias": -0.5, "forget_bias": 0.25},
     {"slot_attention": "own"},
+    {"slot_attention": "none", "gate_style": "none"},
     {"normalize_output": True},
     {"normalize_output": True, "num_blocks": 2},
     {"slot_attention": "none", "num_blocks": 2},

@@ -62,11 +62,13 @@ INLINE void spread(long N, long R, long depth, const float *weights, const float
         }
 }
 
-INLINE void softmax(long R, float *x, float scale) {
-    vf most = load(x), sum = {0};
-    for (long r = 1; r < R; r++) most = greater(most, load(x + r * L));
+/* The last row is never hidden. */
+INLINE void softmax(long R, float *x, float scale, const unsigned char *hidden) {
+    vf most = load(x + (R - 1) * L), sum = {0};
+    for (long r = 0; r < R - 1; r++)
+        if (!hidden || !hidden[r]) most = greater(most, load(x + r * L));
     for (long r = 0; r < R; r++) {
-        vf e = exponential((load(x + r * L) - most) * scale);
+        vf e = hidden && hidden[r] ? (vf){0} : exponential((load(x + r * L) - most) * scale);
         sum += e;
         store(x + r * L, e);
     }
@@ -74,11 +76,12 @@ INLINE void softmax(long R, float *x, float scale) {
     for (long r = 0; r < R; r++) store(x + r * L, load(x + r * L) * sum);
 }
 
-/* head [2K + V, R] -> weights [N, R]; what is read is added to `read` [V, N]. */
-INLINE void attend_(long N, long R, long K, long V, const float *head, float *weights, float *read) {
+/* head [2K + V, R] -> weights [N, R]; what is read is added to `read` [V, N]. `hidden` [N, R] may be null. */
+INLINE void attend_(long N, long R, long K, long V, const float *head, const unsigned char *hidden, float *weights,
+                    float *read) {
     float scale = 1.0f / __builtin_sqrtf((float)K);
     products(N, R, K, head, R * L, head + K * R * L, R * L, weights);
-    for (long n = 0; n < N; n++) softmax(R, weights + n * R * L, scale);
+    for (long n = 0; n < N; n++) softmax(R, weights + n * R * L, scale, hidden ? hidden + n * R : 0);
     mix(N, R, V, weights, head + 2 * K * R * L, R * L, read, N * L, 1);
 }
 
@@ -101,11 +104,12 @@ INLINE void attend_backward_(long N, long R, long K, long V, const float *head, 
     spread(N, R, V, weights, d_read, N * L, d_head + 2 * K * R * L, R * L);
 }
 
-static void attend(long N, long K, long V, const float *head, float *weights, float *read) {
-    if (N == 4)
-        attend_(4, 5, K, V, head, weights, read);
+static void attend(long N, long K, long V, const float *head, const unsigned char *hidden, float *weights,
+                   float *read) {
+    if (N == 4 && !hidden)
+        attend_(4, 5, K, V, head, 0, weights, read);
     else
-        attend_(N, N + 1, K, V, head, weights, read);
+        attend_(N, N + 1, K, V, head, hidden, weights, read);
 }
 
 static void attend_backward(long N, long K, long V, const float *head, const float *weights, const float *d_read,

@@ -27,15 +27,16 @@ def eager(device: torch.device) -> bool:
     )
 
 
-def readable(tensors: Sequence[Tensor | None], flags: Tensor | None) -> bool:
-    """Whether all these are plain single-precision tensors in the CPU's memory, and `flags` plain booleans.
+def readable(tensors: Sequence[Tensor | None], flags: Sequence[Tensor | None]) -> bool:
+    """Whether all these are plain single-precision tensors in the CPU's memory, those in `flags` booleans.
 
     Subclasses, and views whose sign is still to be turned, are not what their memory says.
     """
-    floats = [tensor for tensor in tensors if tensor is not None and tensor is not flags]
+    given = [flag for flag in flags if flag is not None]
+    floats = [t for t in tensors if t is not None and not any(t is flag for flag in given)]
     return (
         {(type(t) in _PLAIN, t.dtype, t.device, t.layout) for t in floats} == _ALL_FLOATS
-        and (flags is None or (type(flags), flags.dtype, flags.device) == _ALL_FLAGS)
+        and all((type(flag), flag.dtype, flag.device) == _ALL_FLAGS for flag in given)
         and not any(tensor.is_neg() for tensor in floats)
     )
 

@@ -18,6 +18,7 @@ struct call {
     const float *inputs, *memory, *fresh; /* [T,B,I] [B,N,D] [N,D] */
     const unsigned char *starts;          /* [T,B] or null */
     const float *gate_bias;               /* [2G], a constant on top of the biases that are learned */
+    const unsigned char *hidden;          /* [N,R] which rows a slot does not read, or null; never the input's */
     const float *input, *input_bias, *qkv, *qkv_bias, *qkv_norm, *qkv_norm_bias, *attention_norm, *attention_norm_bias,
         *mlp_norm, *mlp_norm_bias, *input_gates, *input_gates_bias, *gates, *gates_bias;
     const float *const *mlp;          /* weight, bias, weight, bias, ... */

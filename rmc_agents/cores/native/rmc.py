@@ -44,8 +44,8 @@ class Parameters(NamedTuple):
     """weight, bias, weight, bias, ..."""
 
 
-class Start(NamedTuple):
-    """What a sequence begins with, besides its inputs; nothing in it but `memory` gets a gradient."""
+class Setting(NamedTuple):
+    """What a sequence is read with, besides inputs and parameters; only `memory` gets a gradient."""
 
     memory: Tensor
     """[B, N, D] before the first input."""
@@ -55,12 +55,15 @@ class Start(NamedTuple):
     """[T, B] bool, where to put `fresh` before the input is read; None for nowhere."""
     gate_bias: Tensor | None
     """[2G] a constant on top of the gates' own biases."""
+    hidden: Tensor | None
+    """[N, N + 1] bool, which rows a slot does not read, never the input's, the last; None for none."""
 
 
 _NUM_SINGLE = len(Parameters._fields) - 1
+_NUM_FIRST = 1 + len(Setting._fields)  # tensors before the parameters
 _SIZES = ("T", "B", "I", "N", "A", "K", "V", "G", "layers", "threads")
 _ADDRESSES = (
-    *("inputs", *Start._fields, *Parameters._fields, "memories", "last", "saved"),
+    *("inputs", *Setting._fields, *Parameters._fields, "memories", "last", "saved"),
     *("d_memories", "d_last", "d_inputs", "d_memory", *(f"d_{name}" for name in Parameters._fields)),
 )
 
@@ -74,16 +77,17 @@ class _Call(ctypes.Structure):
     )
 
 
-def usable(inputs: Tensor, start: Start, p: Parameters, num_heads: int) -> bool:
+def usable(inputs: Tensor, setting: Setting, p: Parameters, num_heads: int) -> bool:
     """Whether the library can do `rmc_sequence` with these arguments.
 
     It reads memory by its address, so everything must be as it expects; what is not goes to PyTorch, which
     either knows how to do it or how to complain.
     """
-    starts, tensors = start.starts, (inputs, *start, *p[:-1], *p.mlp)
-    if not readable(tensors, starts) or inputs.ndim != 3 or start.memory.ndim != 3:
+    _, _, starts, _, hidden = setting
+    tensors = inputs, *setting, *p[:-1], *p.mlp
+    if not readable(tensors, (starts, hidden)) or inputs.ndim != 3 or setting.memory.ndim != 3:
         return False
-    (T, B, input_size), (_, N, D), F = inputs.shape, start.memory.shape, p.qkv.shape[0]
+    (T, B, input_size), (_, N, D), F = inputs.shape, setting.memory.shape, p.qkv.shape[0]
     G2 = 0 if p.gates is None else p.gates.shape[0]
     fresh, flags = ((N, D), (T, B)) if starts is not None else (None, None)
     gates, gate = ((G2, D), (G2,)) if G2 else (None, None)
@@ -94,6 +98,7 @@ def usable(inputs: Tensor, start: Start, p: Parameters, num_heads: int) -> bool:
         fresh,
         flags,
         gate,
+        None if hidden is None else (N, N + 1),
         (D, input_size),
         row,
         (F, D),
@@ -140,24 +145,25 @@ def _is_right() -> bool:
     shared, mlp = (make(F, D), *wide, *row), (make(D, D), make(D), make(D, D), make(D))
     p = Parameters(*[make(D, 4), make(D), *shared, *input_gates, *gates], mlp=mlp)
     leaves = [leaf for leaf in made if leaf is not bias]
-    start = Start(memory, make(N, D).detach(), make(T, B) > 0.5, bias.detach())
+    hidden = torch.tensor([[False, True, False], [False, False, False]], device="cpu")
+    setting = Setting(memory, make(N, D).detach(), make(T, B) > 0.5, bias.detach(), hidden)
 
     x = linear(inputs, p.input, p.input_bias)
     x_gates = linear(x, input_gates[0], input_gates[1] + gates[1] + bias)
     weights = Weights(*shared, gates=gates[0], mlp=mlp)
     reference = rmc_sequence(
-        linear(x, p.qkv, p.qkv_bias), x_gates, memory, start.fresh, start.starts, weights, num_heads
+        linear(x, p.qkv, p.qkv_bias), x_gates, memory, *setting[1:3], weights, num_heads, hidden
     )
     results = []
-    for memories, last in (reference, native_sequence(inputs, start, p, num_heads)):
+    for memories, last in (reference, native_sequence(inputs, setting, p, num_heads)):
         loss = memories.sin().sum() + last.cos().sum()
         results.append([memories, last, *torch.autograd.grad(loss, leaves)])
     return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(*results, strict=True))
 
 
-def native_sequence(inputs: Tensor, start: Start, p: Parameters, num_heads: int) -> tuple[Tensor, Tensor]:
+def native_sequence(inputs: Tensor, setting: Setting, p: Parameters, num_heads: int) -> tuple[Tensor, Tensor]:
     """The memories [T, B, N, D] after each of the inputs [T, B, I], and the last one [B, N, D]."""
-    tensors = inputs, *start, *p[:-1], *p.mlp
+    tensors = inputs, *setting, *p[:-1], *p.mlp
     if torch.is_grad_enabled():
         return _Sequence.apply(num_heads, *tensors)
     return _forward(num_heads, tensors)[:2]
@@ -178,7 +184,7 @@ class _Sequence(torch.autograd.Function):
         ctx: Any, d_memories: Tensor | None, d_last: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         *tensors, memories, saved = ctx.saved_tensors
-        inputs, memory, weights = tensors[0], tensors[1], tensors[5:]
+        inputs, memory, weights = tensors[0], tensors[1], tensors[_NUM_FIRST:]
         d_inputs = inputs.new_empty(inputs.shape) if ctx.needs_input_grad[1] else None
         d_memory = memory.new_empty(memory.shape)
         d_weights = [None if w is None else w.new_empty(w.shape) for w in weights]
@@ -186,7 +192,7 @@ class _Sequence(torch.autograd.Function):
         call += addresses((memories, None, saved, d_memories, d_last, d_inputs, d_memory), alive)
         call += _parameter_addresses(d_weights, alive)
         run("rmc_backward", _Call(*call))
-        return None, d_inputs, d_memory, None, None, None, *d_weights
+        return None, d_inputs, d_memory, None, None, None, None, *d_weights
 
 
 def _forward(
@@ -205,13 +211,13 @@ def _forward(
 
 def _read(num_heads: int, tensors: Sequence[Any]) -> tuple[list[int | None], list[Any]]:
     """The fields of a call that both passes read, and a list of what must live as long as the call."""
-    inputs, memory, _, _, _, *weights = tensors
+    inputs, memory, weights = tensors[0], tensors[1], tensors[_NUM_FIRST:]
     (T, B, input_size), (_, N, D), F = inputs.shape, memory.shape, weights[2].shape[0]
     V, G = D // num_heads, 0 if weights[12] is None else weights[12].shape[0] // 2
     K, layers = (F // num_heads - V) // 2, (len(weights) - _NUM_SINGLE) // 2
     alive: list[Any] = []
     call = [T, B, input_size, N, num_heads, K, V, G, layers, torch.get_num_threads()]
-    call += addresses(tensors[:5], alive) + _parameter_addresses(weights, alive)
+    call += addresses(tensors[:_NUM_FIRST], alive) + _parameter_addresses(weights, alive)
     return call, alive
 
 

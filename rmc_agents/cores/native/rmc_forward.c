@@ -89,7 +89,7 @@ static void forward_step(const struct call *c, const struct sizes *z, long colum
     memcpy(s->read, m, size * sizeof *m);
     for (long a = 0; a < z->A; a++) {
         scale_head(c, z, s->qkv, a, w->head);
-        attend(N, z->K, z->V, w->head, s->attention + a * N * R * L, s->read + a * z->V * N * L);
+        attend(N, z->K, z->V, w->head, c->hidden, s->attention + a * N * R * L, s->read + a * z->V * N * L);
     }
     for (long n = 0; n < N; n++) store(s->read_scale + n * L, normalise(s->read + n * L, N * L, D));
 
