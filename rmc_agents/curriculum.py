@@ -31,8 +31,9 @@ class Curriculum:
     def __post_init__(self) -> None:
         if self.num_tasks < 2:
             raise ValueError(f"a curriculum of {self.num_tasks} task: give at least two, the easiest first")
-        self.episodes = self.episodes or [0.0] * self.num_tasks
-        self.solved = self.solved or [0.0] * self.num_tasks
+        # Numbers, whatever a checkpoint says.
+        self.episodes = [float(count) for count in self.episodes] or [0.0] * self.num_tasks
+        self.solved = [float(count) for count in self.solved] or [0.0] * self.num_tasks
         if not len(self.episodes) == len(self.solved) == self.num_tasks:
             raise ValueError(
                 f"figures of {len(self.episodes)} and {len(self.solved)} tasks for {self.num_tasks}"

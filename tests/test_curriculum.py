@@ -52,6 +52,13 @@ def test_the_frontier_is_the_first_task_not_solved() -> None:
     assert curriculum.frontier == 1, "what is forgotten is played again"
 
 
+def test_figures_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="could not convert"):
+        Curriculum(2, ["many", 1.0], [0.0, 0.0])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="figures of 3 and 2"):
+        Curriculum(2, [1.0, 1.0, 1.0], [0.0, 0.0])
+
+
 def test_old_episodes_count_half_after_so_many() -> None:
     curriculum = Curriculum(2)
     curriculum.add([MEMORY, 0], [0, 0])
