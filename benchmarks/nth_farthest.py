@@ -13,6 +13,7 @@ file has not been made, and is not in the tables.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -40,15 +41,18 @@ class Run:
     flags: tuple[str, ...]
     as_long_as: str | None = None
     """Train for as many minutes as that run took, rather than on as many samples."""
+    goes_on_from: str | None = None
+    """Begin where that run ended. Its learning rate had fallen to 0 by then, and rises again."""
 
 
-SAMPLES, TIME = "Equal samples", "Equal wall time"
+SAMPLES, TIME, LONGER = "Equal samples", "Equal wall time", "Twice the samples"
 FEW, PARTS = "Equal samples, fewer", "What RMC owes to its parts"
 HELD_OUT = ("--seed", "11")
 """Settings were chosen with RMC on seed 0."""
 FEWER = ("--total-samples", "2000000")
 RUNS: dict[str, Run] = {
     "rmc": Run(SAMPLES, ("--core", "rmc", *HELD_OUT)),
+    "rmc-longer": Run(LONGER, ("--total-samples", "12000000"), goes_on_from="rmc"),
     "lstm": Run(SAMPLES, ("--core", "lstm", *HELD_OUT)),
     "gru": Run(SAMPLES, ("--core", "gru", *HELD_OUT)),
     "dnc": Run(SAMPLES, ("--core", "dnc", *HELD_OUT)),
@@ -76,7 +80,7 @@ RUNS: dict[str, Run] = {
     "rmc-s13": Run(SAMPLES, ("--core", "rmc", "--seed", "13")),
 }
 """In the order of what matters most, by name."""
-MEASURED_BY = {TIME: "rmc", PARTS: "rmc-fewer"}
+MEASURED_BY = {LONGER: "rmc", TIME: "rmc", PARTS: "rmc-fewer"}
 """The run of another table that stands first in this one."""
 QUICK = ("--total-samples", "512", "--batch-size", "64", "--test-every", "256", "--test-samples", "500")
 
@@ -109,8 +113,20 @@ def make(name: str, run_dir: Path, kept: Path, machine: Machine, quick: bool) ->
         minutes = 0.01 if quick else json.loads(path.read_text())["seconds"] / 60
         flags += ["--minutes", f"{minutes:.4g}"]
     begun = any((run_dir / "checkpoints").glob("step_*.pt"))
-    where = ["--resume", str(run_dir)] if begun else [*flags, "--run-dir", str(run_dir)]
-    command = [sys.executable, str(SCRIPT), *where]
+    if run.goes_on_from is not None and not begun:
+        before = run_dir.parent / run.goes_on_from
+        if not any((before / "checkpoints").glob("step_*.pt")):
+            print(f"{name}: waits for the run folder {before}, where it goes on", flush=True)
+            return
+        shutil.copytree(before, run_dir)
+        begun = True
+    if quick and run.goes_on_from is not None:
+        flags += ["--total-samples", "1024"]
+    if begun:
+        flags = ["--resume", str(run_dir), *(flags if run.goes_on_from is not None else ())]
+    else:
+        flags += ["--run-dir", str(run_dir)]
+    command = [sys.executable, str(SCRIPT), *flags]
     print(f"{name}: {' '.join(command[1:])}", flush=True)
     subprocess.run(command, check=True, cwd=ROOT)
     write_json(kept / f"{name}.json", keep(run_dir, run, machine))
@@ -150,7 +166,7 @@ def results(kept: Path) -> dict[str, dict[str, Any]]:
 def report(kept: Path, machine: Machine) -> Report:
     """The tables."""
     found = results(kept)
-    tables: dict[str, list[Row]] = {title: [] for title in (SAMPLES, TIME, FEW, PARTS)}
+    tables: dict[str, list[Row]] = {title: [] for title in (SAMPLES, LONGER, TIME, FEW, PARTS)}
     for name, result in found.items():
         table = tables[RUNS[name].table]
         reference = MEASURED_BY.get(RUNS[name].table)
