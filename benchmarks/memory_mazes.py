@@ -319,7 +319,7 @@ def draw(found: Sequence[dict[str, Any]], folder: Path) -> list[str]:
     }
     if points:
         specs = [MazeSpec(int(maze[1:])) for maze in ("S13", *LONGER)]
-        hallways = {spec.hallway_length: f"S{spec.size}" for spec in specs}
+        hallways = {spec.hallway_length: f"S{spec.size}" for spec in specs if spec.hallway_length}
         figures["memory_mazes-longer"] = success_by_hallway(
             points, hallways, "trained for MemoryS13", min(hallways)
         )

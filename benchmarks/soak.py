@@ -289,7 +289,9 @@ def mutate_json(text: str, rng: random.Random) -> str:
         return scramble(text.encode(), rng).decode("utf-8", "replace")
     tree = json.loads(text)
     for _ in range(rng.choice([1, 1, 2, 4])):
-        node, parent, key = tree, None, None
+        node: Any = tree
+        parent: Any = None
+        key: Any = None
         while isinstance(node, dict | list) and node and (parent is None or rng.random() < 0.8):
             parent = node
             key = rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
