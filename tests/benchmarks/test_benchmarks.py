@@ -187,6 +187,21 @@ def test_nth_farthest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "nth_farthest" / "lstm.json").stat().st_mtime_ns == before
 
 
+def test_nth_farthest_with_ppo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    script = SCRIPTS / "nth_farthest_ppo.py"
+    flags = ["--quick", "--out", str(tmp_path), "--only", "small-lstm"]
+    monkeypatch.setattr(sys, "argv", [str(script), *flags])
+    runpy.run_path(str(script), run_name="__main__")
+    kept = json.loads((tmp_path / "nth_farthest_ppo" / "small-lstm.json").read_text())
+    assert kept["steps"] == 768
+    assert kept["episodes"] == 100
+    (row,) = json.loads((tmp_path / "nth_farthest_ppo.json").read_text())["Three objects, two dimensions"]
+    assert row["right"] == f"{kept['accuracy']:.4f}"
+    assert row["without relations"] == "0.667"
+
+
 def test_the_products_of_an_iteration_are_counted(module: Callable[[str], Any]) -> None:
     """Of an agent without memory they can be counted by hand."""
     iteration_flops = module("arithmetic").iteration_flops
