@@ -45,7 +45,7 @@ class Run:
     """Begin where that run ended. Its learning rate had fallen to 0 by then, and rises again."""
 
 
-SAMPLES, TIME, LONGER = "Equal samples", "Equal wall time", "Twice the samples"
+SAMPLES, TIME, LONGER = "Equal samples", "Equal wall time", "More samples"
 FEW, PARTS = "Equal samples, fewer", "What RMC owes to its parts"
 HELD_OUT = ("--seed", "11")
 """Settings were chosen with RMC on seed 0."""
@@ -53,6 +53,7 @@ FEWER = ("--total-samples", "2000000")
 RUNS: dict[str, Run] = {
     "rmc": Run(SAMPLES, ("--core", "rmc", *HELD_OUT)),
     "rmc-longer": Run(LONGER, ("--total-samples", "12000000"), goes_on_from="rmc"),
+    "rmc-longest": Run(LONGER, ("--total-samples", "15000000"), goes_on_from="rmc-longer"),
     "lstm": Run(SAMPLES, ("--core", "lstm", *HELD_OUT)),
     "gru": Run(SAMPLES, ("--core", "gru", *HELD_OUT)),
     "dnc": Run(SAMPLES, ("--core", "dnc", *HELD_OUT)),

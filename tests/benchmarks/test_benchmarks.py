@@ -167,9 +167,9 @@ def test_nth_farthest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     empty = run("--report")
     assert "Equal samples" not in empty
-    assert any("Not made yet: rmc, rmc-longer, lstm" in note for note in empty["notes"])
+    assert any("Not made yet: rmc, rmc-longer, rmc-longest, lstm" in note for note in empty["notes"])
 
-    assert "Twice the samples" not in run("--only", "rmc-longer")  # waits for the run where it goes on
+    assert "More samples" not in run("--only", "rmc-longer")  # waits for the run where it goes on
     results = run("--only", "lstm", "rmc", "rmc-longer")
     kept = json.loads((tmp_path / "nth_farthest" / "lstm.json").read_text())
     assert kept["core"] == "lstm"
@@ -177,7 +177,7 @@ def test_nth_farthest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept["test_samples"] == 500
     assert [row["run"] for row in results["Equal samples"]] == ["rmc", "lstm"]
     assert results["Equal samples"][1]["right"] == f"{kept['accuracy']:.4f}"
-    assert [row["run"] for row in results["Twice the samples"]] == ["rmc", "rmc-longer"]
+    assert [row["run"] for row in results["More samples"]] == ["rmc", "rmc-longer"]
     longer = json.loads((tmp_path / "nth_farthest" / "rmc-longer.json").read_text())
     assert [step for step, _, _ in longer["curve"]] == [512, 1024]
     assert (tmp_path / "nth_farthest.png").stat().st_size > 5000
