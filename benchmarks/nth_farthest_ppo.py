@@ -35,13 +35,14 @@ SETTINGS = (
     *("--num-envs", "256", "--num-steps", "24", "--bptt-length", "24", "--minibatch-size", "768"),
     *("--epochs", "2", "--learning-rate", "1e-3", "--gamma", "1", "--entropy-coef-end", "0"),
 )
-"""Of every run. Episodes have 3 or 8 steps, so that a chunk of 24 is whole episodes."""
+"""Of every run. Episodes have 3, 4 or 8 steps, so that a chunk of 24 is whole episodes."""
 TASKS = {
     "small": ("--env-options", "num_objects=3", "num_dims=2", "--total-steps", "2e6"),
+    "middle": ("--env-options", "num_objects=4", "num_dims=2", "--total-steps", "4e6"),
     "whole": ("--total-steps", "4e6"),
 }
-"""Three objects of two dimensions, and the paper's task."""
-CHANCE = {"small": (1 / 3, 2 / 3), "whole": (1 / 8, 2 / 8)}
+"""Three and four objects of two dimensions, and the paper's task."""
+CHANCE = {"small": (1 / 3, 2 / 3), "middle": (1 / 4, 2 / 4), "whole": (1 / 8, 2 / 8)}
 """A guess; and what takes no relation between vectors (see `envs.NthFarthest`)."""
 CORES = {
     "rmc": ("num_slots=8", "num_heads=4", "head_size=16"),
@@ -108,7 +109,11 @@ def run(command: list[str]) -> None:
 
 def report(results: dict[str, dict[str, Any]], machine: Machine) -> Report:
     tables: dict[str, list[Row]] = {}
-    titles = {"small": "Three objects, two dimensions", "whole": "The paper's task: eight, sixteen"}
+    titles = {
+        "small": "Three objects, two dimensions",
+        "middle": "Four objects, two dimensions",
+        "whole": "The paper's task: eight objects, sixteen dimensions",
+    }
     for name, result in results.items():
         task, core = name.split("-")
         low, high = result["ci95"]
@@ -140,7 +145,7 @@ def report(results: dict[str, dict[str, Any]], machine: Machine) -> Report:
 
 def draw(results: dict[str, dict[str, Any]]) -> Figure:
     """Learning curves, a panel for each task."""
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(14, 4), layout="constrained")
     look = styles(CORES)
     for task, axes in zip(TASKS, figure.subplots(1, len(TASKS), squeeze=False)[0], strict=True):
         for core in CORES:
