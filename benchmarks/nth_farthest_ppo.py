@@ -144,10 +144,11 @@ def report(results: dict[str, dict[str, Any]], machine: Machine) -> Report:
 
 
 def draw(results: dict[str, dict[str, Any]]) -> Figure:
-    """Learning curves, a panel for each task."""
-    figure = Figure(figsize=(14, 4), layout="constrained")
+    """Learning curves, a panel for each task that has any."""
+    tasks = [task for task in TASKS if any(name.startswith(f"{task}-") for name in results)] or ["whole"]
+    figure = Figure(figsize=(5.5 * len(tasks), 4), layout="constrained")
     look = styles(CORES)
-    for task, axes in zip(TASKS, figure.subplots(1, len(TASKS), squeeze=False)[0], strict=True):
+    for task, axes in zip(tasks, figure.subplots(1, len(tasks), squeeze=False)[0], strict=True):
         for core in CORES:
             if f"{task}-{core}" in results:
                 steps, shares = zip(*results[f"{task}-{core}"]["curve"], strict=True)
