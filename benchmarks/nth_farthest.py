@@ -54,6 +54,7 @@ RUNS: dict[str, Run] = {
     "rmc": Run(SAMPLES, ("--core", "rmc", *HELD_OUT)),
     "rmc-longer": Run(LONGER, ("--total-samples", "12000000"), goes_on_from="rmc"),
     "rmc-longest": Run(LONGER, ("--total-samples", "15000000"), goes_on_from="rmc-longer"),
+    "rmc-16m": Run(LONGER, ("--total-samples", "16400000"), goes_on_from="rmc-longest"),
     "lstm": Run(SAMPLES, ("--core", "lstm", *HELD_OUT)),
     "gru": Run(SAMPLES, ("--core", "gru", *HELD_OUT)),
     "dnc": Run(SAMPLES, ("--core", "dnc", *HELD_OUT)),

@@ -167,7 +167,7 @@ def test_nth_farthest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     empty = run("--report")
     assert "Equal samples" not in empty
-    assert any("Not made yet: rmc, rmc-longer, rmc-longest, lstm" in note for note in empty["notes"])
+    assert any("Not made yet: rmc, rmc-longer, rmc-longest, rmc-16m, lstm" in note for note in empty["notes"])
 
     assert "More samples" not in run("--only", "rmc-longer")  # waits for the run where it goes on
     results = run("--only", "lstm", "rmc", "rmc-longer")
