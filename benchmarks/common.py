@@ -11,11 +11,13 @@ import contextlib
 import json
 import os
 import platform
+import shlex
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -29,7 +31,8 @@ from rich.table import Table
 
 from rmc_agents.versions import versions
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 
 Row = dict[str, Any]
 
@@ -41,6 +44,27 @@ def parse(doc: str | None, threads: Sequence[int] = (1, 2)) -> argparse.Argument
     parser.add_argument("--threads", type=int, nargs="+", default=list(threads), help="threads of torch")
     parser.add_argument("--out", type=Path, help="where results go; with --quick a temporary folder")
     return parser
+
+
+def parse_study(doc: str | None, names: Collection[str], runs: Path) -> argparse.Namespace:
+    """The flags of a study: trainings by name, each made once and kept, run folders below `runs`."""
+    parser = parse(doc, threads=(1,))
+    parser.add_argument("--only", nargs="+", choices=list(names), metavar="NAME", help="these runs alone")
+    parser.add_argument("--report", action="store_true", help="make no run: show what there is")
+    parser.add_argument("--runs", type=Path, default=runs, help="run folders")
+    return parser.parse_args()
+
+
+def kept_results(folder: Path, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """What the runs of a study that were made gave, by name."""
+    paths = {name: folder / f"{name}.json" for name in names}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def run_script(command: Sequence[str]) -> None:
+    """Show and run a Python script of the repository, with its flags."""
+    print("$", shlex.join(["python", *command]), flush=True)
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
 
 
 def prepare(args: argparse.Namespace) -> Machine:

@@ -18,8 +18,6 @@ import json
 import resource
 import shlex
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS, Machine, Report, Row, target
+from common import RESULTS, ROOT, Machine, Report, Row, run_script, target
 from matplotlib.figure import Figure
 
 from envs import MazeSpec
@@ -37,7 +35,6 @@ from rmc_agents.plots import Point, learning_curves, save, success_by_hallway
 from rmc_agents.results import read_evaluation
 from rmc_agents.statistics import interquartile_mean, iqm_interval
 
-ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "memory-mazes"
 TRAINED = ROOT / "trained"
 
@@ -118,25 +115,20 @@ def work(job: Job, results: Path, runs: Path, quick: bool) -> dict[str, Any]:
     budget = ["--total-steps", "8192"] if quick else []
     train = ["train/ppo.py", *job.flags(), *budget, "--run-dir", str(run_dir), "--auto-resume"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    _run(train)
+    run_script(train)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     judge = ["train/evaluate.py", str(run_dir), "--no-gif", "--no-report"]
     episodes = "20" if quick else str(EPISODES)
-    _run([*judge, "--episodes", episodes])
+    run_script([*judge, "--episodes", episodes])
     if (job.maze, job.view_size) == ("S13", 7):
         longer = ",".join(f"MiniGrid-Memory{maze}-v0" for maze in LONGER)
-        _run([*judge, "--episodes", episodes, "--env", longer])
+        run_script([*judge, "--episodes", episodes, "--env", longer])
     result = summary(job, run_dir) | {"cpu_seconds": round(cpu, 1)}
     write_json(results / f"{job.name}.json", result)
     if job.core == "rmc" and not quick:
         keep(job, run_dir, result)
     return result
-
-
-def _run(command: Sequence[str]) -> None:
-    print("$", shlex.join(["python", *command]), flush=True)
-    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
 
 
 def summary(job: Job, run_dir: Path) -> dict[str, Any]:

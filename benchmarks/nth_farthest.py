@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import Machine, Report, Row, parse, prepare
+from common import ROOT, Machine, Report, Row, kept_results, parse_study, prepare
 from matplotlib.figure import Figure
 
 from rmc_agents.checkpoint import write_json
 from rmc_agents.palette import CORE_COLOURS, OKABE_ITO
 
-ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "train" / "nth_farthest.py"
 MAX_POINTS = 100
 """Of a learning curve in a file."""
@@ -88,11 +87,7 @@ QUICK = ("--total-samples", "512", "--batch-size", "64", "--test-every", "256", 
 
 
 def main() -> None:
-    parser = parse(__doc__, threads=(1,))
-    parser.add_argument("--only", nargs="+", choices=list(RUNS), metavar="NAME", help="these runs alone")
-    parser.add_argument("--report", action="store_true", help="make no run: show what there is")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "nth-farthest", help="run folders")
-    args = parser.parse_args()
+    args = parse_study(__doc__, RUNS, ROOT / "runs" / "nth-farthest")
     machine = prepare(args)
     kept = args.out / "nth_farthest"
     runs = args.out / "runs" if args.quick else args.runs
@@ -100,7 +95,8 @@ def main() -> None:
     for name in names:
         if not args.report and not (kept / f"{name}.json").exists():
             make(name, runs / name, kept, machine, args.quick)
-    report(kept, machine).write(args.out, draw(results(kept)))
+    found = kept_results(kept, RUNS)
+    report(found, machine).write(args.out, draw(found))
 
 
 def make(name: str, run_dir: Path, kept: Path, machine: Machine, quick: bool) -> None:
@@ -159,15 +155,8 @@ def keep(run_dir: Path, run: Run, machine: Machine) -> dict[str, Any]:
     }
 
 
-def results(kept: Path) -> dict[str, dict[str, Any]]:
-    """What the runs that were made gave, by name."""
-    found = {name: kept / f"{name}.json" for name in RUNS}
-    return {name: json.loads(path.read_text()) for name, path in found.items() if path.exists()}
-
-
-def report(kept: Path, machine: Machine) -> Report:
+def report(found: dict[str, dict[str, Any]], machine: Machine) -> Report:
     """The tables."""
-    found = results(kept)
     tables: dict[str, list[Row]] = {title: [] for title in (SAMPLES, LONGER, TIME, FEW, PARTS)}
     for name, result in found.items():
         table = tables[RUNS[name].table]

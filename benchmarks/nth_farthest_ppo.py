@@ -12,14 +12,11 @@ results/nth_farthest_ppo/NAME.json.
 
 from __future__ import annotations
 
-import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from common import Machine, Report, Row, parse, prepare
+from common import ROOT, Machine, Report, Row, kept_results, parse_study, prepare, run_script
 from matplotlib.figure import Figure
 
 from rmc_agents.checkpoint import write_json
@@ -27,7 +24,6 @@ from rmc_agents.curves import read_log, success_curve
 from rmc_agents.palette import FAINT, styles
 from rmc_agents.results import read_evaluation
 
-ROOT = Path(__file__).parents[1]
 ENV = "rmc/NthFarthest-v0"
 EPISODES, POINTS = 20_000, 100
 
@@ -60,18 +56,13 @@ QUICK = ("--num-envs", "32", "--total-steps", "768")
 
 
 def main() -> None:
-    parser = parse(__doc__, threads=(1,))
-    parser.add_argument("--only", nargs="+", choices=list(RUNS), metavar="NAME", help="these runs alone")
-    parser.add_argument("--report", action="store_true", help="make no run: show what there is")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "nth-farthest-ppo", help="run folders")
-    args = parser.parse_args()
+    args = parse_study(__doc__, RUNS, ROOT / "runs" / "nth-farthest-ppo")
     machine = prepare(args)
     kept, runs = args.out / "nth_farthest_ppo", args.out / "runs" if args.quick else args.runs
     for name in args.only or RUNS:
         if not args.report and not (kept / f"{name}.json").exists():
             make(name, runs / name, kept, machine, args.quick)
-    found = {name: kept / f"{name}.json" for name in RUNS}
-    results = {name: json.loads(path.read_text()) for name, path in found.items() if path.exists()}
+    results = kept_results(kept, RUNS)
     report(results, machine).write(args.out, draw(results))
 
 
@@ -79,9 +70,9 @@ def make(name: str, run_dir: Path, kept: Path, machine: Machine, quick: bool) ->
     """Train, or go on training, and keep what came of it."""
     flags = ["--env", ENV, *SETTINGS, *RUNS[name], "--seed", str(SEED), *(QUICK if quick else ())]
     threads = ["--threads", str(machine.facts["torch threads"][0])]
-    run(["train/ppo.py", *flags, *threads, "--run-dir", str(run_dir), "--auto-resume"])
+    run_script(["train/ppo.py", *flags, *threads, "--run-dir", str(run_dir), "--auto-resume"])
     episodes = "100" if quick else str(EPISODES)
-    run(["train/evaluate.py", str(run_dir), "--episodes", episodes, "--no-gif", "--no-report"])
+    run_script(["train/evaluate.py", str(run_dir), "--episodes", episodes, "--no-gif", "--no-report"])
     log, entry = read_log(run_dir), read_evaluation(run_dir)[ENV]
     curve = success_curve(log, ENV)
     assert curve is not None
@@ -100,11 +91,6 @@ def make(name: str, run_dir: Path, kept: Path, machine: Machine, quick: bool) ->
         "machine": machine.facts,
     }
     write_json(kept / f"{name}.json", result)
-
-
-def run(command: list[str]) -> None:
-    print("$", shlex.join(["python", *command]), flush=True)
-    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
 
 
 def report(results: dict[str, dict[str, Any]], machine: Machine) -> Report:
