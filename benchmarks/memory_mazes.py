@@ -70,7 +70,7 @@ SEEDS = (11, 12, 13)
 """None of them was used to choose settings."""
 EPISODES = 1000
 LEARNED = 0.95
-POINTS = 150
+POINTS, WINDOW = 150, 5
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def summary(job: Job, run_dir: Path) -> dict[str, Any]:
         "steps_to_learn": steps_to(curve, LEARNED),
         "curve": {
             "steps": [int(x) for x in curve.steps[::every]],
-            "success": [round(float(x), 4) for x in smooth(curve).values[::every]],
+            "success": [round(float(x), 4) for x in curve.smoothed(WINDOW).values[::every]],
         },
         "evaluation": {
             env_id: {name: entry[name] for name in kept if name in entry} for env_id, entry in entries.items()
@@ -160,18 +160,12 @@ def summary(job: Job, run_dir: Path) -> dict[str, Any]:
     }
 
 
-def smooth(curve: Curve, window: int = 5) -> Curve:
-    """The mean of the latest iterations: one rollout has few episodes."""
-    values = [float(curve.values[max(i + 1 - window, 0) : i + 1].mean()) for i in range(len(curve.values))]
-    return Curve.of(curve.steps, values)
-
-
 def steps_to(curve: Curve, rate: float) -> int | None:
     """The step from which on this share of the latest episodes was solved, to the end.
 
     Early in a curriculum a rollout may have two episodes of the maze, both guessed right.
     """
-    smoothed = smooth(curve)
+    smoothed = curve.smoothed(WINDOW)
     below = np.flatnonzero(smoothed.values < rate)
     first = int(below[-1]) + 1 if len(below) else 0
     return int(smoothed.steps[first]) if first < len(smoothed.steps) else None

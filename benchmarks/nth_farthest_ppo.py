@@ -25,7 +25,7 @@ from rmc_agents.palette import FAINT, styles
 from rmc_agents.results import read_evaluation
 
 ENV = "rmc/NthFarthest-v0"
-EPISODES, POINTS = 20_000, 100
+EPISODES, POINTS, WINDOW = 20_000, 100, 10
 
 SETTINGS = (
     *("--num-envs", "256", "--num-steps", "24", "--bptt-length", "24", "--minibatch-size", "768"),
@@ -76,7 +76,8 @@ def make(name: str, run_dir: Path, kept: Path, machine: Machine, quick: bool) ->
     log, entry = read_log(run_dir), read_evaluation(run_dir)[ENV]
     curve = success_curve(log, ENV)
     assert curve is not None
-    every = max(len(curve.steps) // POINTS, 1)
+    smoothed, every = curve.smoothed(WINDOW), max(len(curve.steps) // POINTS, 1)
+    points = list(zip(smoothed.steps, smoothed.values, strict=True))
     result = {
         "command": shlex.join(["python", "train/ppo.py", *flags]),
         "steps": int(curve.steps[-1]),
@@ -84,10 +85,7 @@ def make(name: str, run_dir: Path, kept: Path, machine: Machine, quick: bool) ->
         "accuracy": entry["success_rate"],
         "ci95": entry["success_ci95"],
         "episodes": entry["episodes"],
-        "curve": [
-            [int(step), round(float(curve.values[max(i - 9, 0) : i + 1].mean()), 4)]
-            for i, step in list(enumerate(curve.steps))[every - 1 :: every]
-        ],
+        "curve": [[int(step), round(float(right), 4)] for step, right in points[every - 1 :: every]],
         "machine": machine.facts,
     }
     write_json(kept / f"{name}.json", result)

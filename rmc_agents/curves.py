@@ -49,6 +49,11 @@ class Curve:
         index = np.searchsorted(self.steps, steps, side="right") - 1
         return np.where(index < 0, np.nan, self.values[index.clip(0)])
 
+    def smoothed(self, window: int) -> Curve:
+        """The mean of the latest `window` values: one rollout has few episodes."""
+        means = [float(self.values[max(i + 1 - window, 0) : i + 1].mean()) for i in range(len(self.values))]
+        return Curve.of(self.steps, means)
+
 
 @dataclass(frozen=True)
 class Band:

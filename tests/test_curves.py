@@ -56,6 +56,12 @@ def test_a_curve_keeps_its_last_value() -> None:
     np.testing.assert_array_equal(curve.at(np.array([5.0, 10, 19, 20, 99])), [np.nan, 1, 1, 2, 2])
 
 
+def test_a_smoothed_curve_is_the_mean_of_its_latest_values() -> None:
+    smoothed = Curve.of([1, 2, 3, 4], [0, 1, 5, 3]).smoothed(3)
+    assert smoothed.steps.tolist() == [1, 2, 3, 4]
+    assert smoothed.values.tolist() == [0, 0.5, 2, 3]
+
+
 @pytest.mark.parametrize(("steps", "values"), [([1, 2], [1]), ([], []), ([2, 1], [0, 0]), ([1, 1], [0, 0])])
 def test_a_curve_refuses_what_is_none(steps: list[int], values: list[int]) -> None:
     with pytest.raises(ValueError, match="rising steps"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,17 +27,16 @@ def eager(device: torch.device) -> bool:
     )
 
 
-def readable(tensors: Sequence[Tensor | None], flags: Sequence[Tensor | None]) -> bool:
-    """Whether all these are plain single-precision tensors in the CPU's memory, those in `flags` booleans.
+def readable(floats: Iterable[Tensor | None], flags: Iterable[Tensor | None]) -> bool:
+    """Whether all these are plain tensors in the CPU's memory, single-precision numbers and booleans.
 
     Subclasses, and views whose sign is still to be turned, are not what their memory says.
     """
-    given = [flag for flag in flags if flag is not None]
-    floats = [t for t in tensors if t is not None and not any(t is flag for flag in given)]
+    given = [tensor for tensor in floats if tensor is not None]
     return (
-        {(type(t) in _PLAIN, t.dtype, t.device, t.layout) for t in floats} == _ALL_FLOATS
-        and all((type(flag), flag.dtype, flag.device) == _ALL_FLAGS for flag in given)
-        and not any(tensor.is_neg() for tensor in floats)
+        {(type(t) in _PLAIN, t.dtype, t.device, t.layout) for t in given} == _ALL_FLOATS
+        and all((type(t), t.dtype, t.device) == _ALL_FLAGS for t in flags if t is not None)
+        and not any(tensor.is_neg() for tensor in given)
     )
 
 

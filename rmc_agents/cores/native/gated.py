@@ -64,7 +64,7 @@ class _Call(ctypes.Structure):
 
 def usable(kind: Kind, a: Arguments) -> bool:
     """Whether the library can do this sequence; it reads memory by its address, so everything must fit."""
-    if not readable(a, (a.starts,)) or a.inputs.ndim != 3 or a.h.ndim != 2:
+    if not readable(a._replace(starts=None), (a.starts,)) or a.inputs.ndim != 3 or a.h.ndim != 2:
         return False
     (T, B, input_size), H = a.inputs.shape, a.h.shape[1]
     W = H * _GATES[kind]

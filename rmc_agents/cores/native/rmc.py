@@ -83,19 +83,19 @@ def usable(inputs: Tensor, setting: Setting, p: Parameters, num_heads: int) -> b
     It reads memory by its address, so everything must be as it expects; what is not goes to PyTorch, which
     either knows how to do it or how to complain.
     """
-    _, _, starts, _, hidden = setting
-    tensors = inputs, *setting, *p[:-1], *p.mlp
-    if not readable(tensors, (starts, hidden)) or inputs.ndim != 3 or setting.memory.ndim != 3:
+    memory, fresh, starts, gate_bias, hidden = setting
+    floats = inputs, memory, fresh, gate_bias, *p[:-1], *p.mlp
+    if not readable(floats, (starts, hidden)) or inputs.ndim != 3 or memory.ndim != 3:
         return False
-    (T, B, input_size), (_, N, D), F = inputs.shape, setting.memory.shape, p.qkv.shape[0]
+    (T, B, input_size), (_, N, D), F = inputs.shape, memory.shape, p.qkv.shape[0]
     G2 = 0 if p.gates is None else p.gates.shape[0]
-    fresh, flags = ((N, D), (T, B)) if starts is not None else (None, None)
+    fresh_shape, flags = ((N, D), (T, B)) if starts is not None else (None, None)
     gates, gate = ((G2, D), (G2,)) if G2 else (None, None)
     row, wide = (D,), (F,)
     expected = [
         (T, B, input_size),
         (B, N, D),
-        fresh,
+        fresh_shape,
         flags,
         gate,
         None if hidden is None else (N, N + 1),
@@ -107,6 +107,7 @@ def usable(inputs: Tensor, setting: Setting, p: Parameters, num_heads: int) -> b
         wide,
     ]
     expected += [row, row, row, row, gates, gate, gates, gate, *((D, D), row) * (len(p.mlp) // 2)]
+    tensors = inputs, *setting, *p[:-1], *p.mlp
     return (
         [None if tensor is None else tensor.shape for tensor in tensors] == expected
         and min(T, B, input_size, N, D) > 0
