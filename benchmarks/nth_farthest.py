@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, Machine, Report, Row, kept_results, parse_study, prepare
+from common import ROOT, Machine, Report, Row, kept_results, parse_study, prepare, run_script
 from matplotlib.figure import Figure
 
 from rmc_agents.checkpoint import write_json
@@ -88,6 +86,7 @@ RUNS: dict[str, Run] = {
 """In the order of what matters most, by name."""
 MEASURED_BY = {LONGER: "rmc", TIME: "rmc", NO_LEVELS: "rmc-no-levels", PARTS: "rmc-fewer"}
 """The run of another table that stands first in this one."""
+QUICK_LONGER = ("--total-samples", "1024")
 QUICK = ("--total-samples", "512", "--batch-size", "64", "--test-every", "256", "--test-samples", "500")
 
 
@@ -97,45 +96,55 @@ def main() -> None:
     kept = args.out / "nth_farthest"
     runs = args.out / "runs" if args.quick else args.runs
     names = args.only or (["lstm", "lstm-time"] if args.quick else list(RUNS))
-    for name in names:
-        if not args.report and not (kept / f"{name}.json").exists():
-            make(name, runs / name, kept, machine, args.quick)
+    for name in () if args.report else names:
+        if not (kept / f"{name}.json").exists():
+            make(name, runs, kept, machine, args.quick)
     found = kept_results(kept, RUNS)
     report(found, machine).write(args.out, draw(found))
 
 
-def make(name: str, run_dir: Path, kept: Path, machine: Machine, quick: bool) -> None:
-    """Train, or go on training, and keep what came of it."""
-    run = RUNS[name]
+def make(name: str, runs: Path, kept: Path, machine: Machine, quick: bool) -> None:
+    """Train, or go on training, and keep what came of it; before that make the runs that it needs."""
+    run, run_dir = RUNS[name], runs / name
     flags = [*run.flags, *(QUICK if quick else ()), "--threads", str(machine.facts["torch threads"][0])]
     if run.as_long_as is not None:
         path = kept / f"{run.as_long_as}.json"
-        if not path.exists() and not quick:
-            print(f"{name}: waits for {run.as_long_as}, whose time it takes", flush=True)
-            return
-        minutes = 0.01 if quick else json.loads(path.read_text())["seconds"] / 60
-        flags += ["--minutes", f"{minutes:.4g}"]
-    begun = any((run_dir / "checkpoints").glob("step_*.pt"))
-    if run.goes_on_from is not None and not begun:
-        before = run_dir.parent / run.goes_on_from
-        if not any((before / "checkpoints").glob("step_*.pt")):
-            print(f"{name}: waits for the run folder {before}, where it goes on", flush=True)
-            return
-        shutil.copytree(before, run_dir)
-        begun = True
-    if quick and run.goes_on_from is not None:
-        flags += ["--total-samples", "1024"]
-    if begun:
-        flags = ["--resume", str(run_dir), *(flags if run.goes_on_from is not None else ())]
+        if not path.exists():
+            make(run.as_long_as, runs, kept, machine, quick)
+        flags += ["--minutes", f"{json.loads(path.read_text())['seconds'] / 60:.4g}"]
+    if run.goes_on_from is None:
+        flags += ["--run-dir", str(run_dir), "--auto-resume"]
     else:
-        flags += ["--run-dir", str(run_dir)]
-    command = [sys.executable, str(SCRIPT), *flags]
-    print(f"{name}: {' '.join(command[1:])}", flush=True)
-    subprocess.run(command, check=True, cwd=ROOT)
-    write_json(kept / f"{name}.json", keep(run_dir, run, machine))
+        flags += ["--resume", str(run_dir), *(QUICK_LONGER if quick else ())]
+        if not run_dir.exists():
+            go_on_from(run.goes_on_from, run_dir, kept, machine, quick)
+    run_script([str(SCRIPT.relative_to(ROOT)), *flags])
+    write_json(kept / f"{name}.json", keep(run_dir, name, machine))
 
 
-def keep(run_dir: Path, run: Run, machine: Machine) -> dict[str, Any]:
+def go_on_from(before: str, run_dir: Path, kept: Path, machine: Machine, quick: bool) -> None:
+    """Copy an ended run, which is made first where its folder is not there: at once, or not at all."""
+    # A run is judged at its end, so that evaluation.json stands for that.
+    if not (run_dir.parent / before / "evaluation.json").exists():
+        make(before, run_dir.parent, kept, machine, quick)
+    copy = run_dir.with_name(f".{run_dir.name}.copy")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(run_dir.parent / before, copy)
+    (copy / "evaluation.json").unlink()
+    copy.rename(run_dir)
+
+
+def commands(name: str) -> list[str]:
+    """What to type for a run, without the benchmark: first the run that it goes on from, if there is one."""
+    run, script = RUNS[name], "python train/nth_farthest.py"
+    # The minutes of RMC are those of the machine.
+    flags = " ".join([*run.flags, *(() if run.as_long_as is None else ("--minutes", "..."))])
+    if run.goes_on_from is None:
+        return [f"{script} {flags}"]
+    return [*commands(run.goes_on_from), f"{script} --resume RUN {flags}"]
+
+
+def keep(run_dir: Path, name: str, machine: Machine) -> dict[str, Any]:
     """What lasts of a run: its test, and its curve in about `MAX_POINTS` points."""
     (entry,) = json.loads((run_dir / "evaluation.json").read_text()).values()
     config = json.loads((run_dir / "config.json").read_text())
@@ -143,7 +152,7 @@ def keep(run_dir: Path, run: Run, machine: Machine) -> dict[str, Any]:
     tested = [line for line in lines if "test/accuracy" in line]
     thin = tested[:: -(-len(tested) // MAX_POINTS)] if tested else []
     return {
-        "flags": list(run.flags),
+        "commands": commands(name),
         "core": config["agent"]["core"],
         "core_options": config["agent"]["core_options"],
         "parameters": entry["parameters"]["all"],
@@ -157,6 +166,7 @@ def keep(run_dir: Path, run: Run, machine: Machine) -> dict[str, Any]:
         "levels": [[line["step"], line["note"]] for line in lines if "level" in str(line.get("note"))],
         "curve": [[x["step"], round(x["time/total_seconds"], 1), x["test/accuracy"]] for x in thin],
         "machine": machine.facts,
+        "date": entry["date"],
     }
 
 
@@ -177,13 +187,16 @@ def report(found: dict[str, dict[str, Any]], machine: Machine) -> Report:
         "8 the reference itself.",
         "0.25 takes no relation at all: name m where n asks for m itself, guess among the others elsewhere. "
         "Chance is 0.125.",
-        "Every core has the same read-out (four layers of 256), the same aids in training (hints, levels, "
-        "answers in between, the vectors times 4, Muon) and, in the first table, the same number of samples; "
-        "about as many parameters in all. The test has no aids.",
+        "Where a run's name takes nothing away, training has the same aids for every core: hints, levels, "
+        "answers in between, the vectors times 4, Muon. The test has none. Every read-out has four layers of "
+        "256, the first as wide as the core's output; sizes are such that cores with their read-outs have "
+        "about as many parameters. The hints' layer is not counted: it is not there in the test.",
         "Learning curves are of the whole task; they jump where training comes to its last level, before "
         "which it asks for the first few n only.",
         "Minutes are of training alone, with one thread, on a machine that did other work beside: compare "
-        "them with care. CPU minutes are what the run itself used.",
+        "them with care. CPU minutes are what the run itself used. Wall time is minutes.",
+        "Machine and date below are those of this report; each run has its own in results/nth_farthest, and "
+        "the commands that make it.",
     ]
     if missing:
         made.notes.append(f"Not made yet: {', '.join(missing)}.")

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from rmc_agents.actor_critic import ActorCritic
-from rmc_agents.errors import TrainingError, UsageError
+from rmc_agents.errors import NotAnAgent, TrainingError, UsageError
 from rmc_agents.safe_file import Unsafe, check
 
 FORMAT = 2
@@ -356,6 +356,10 @@ def build_agent(config: dict[str, Any], run_dir: Path) -> ActorCritic:
     Raises:
         UsageError: it describes none.
     """
+    if "num_classes" in config["agent"]:
+        raise NotAnAgent(
+            f"{run_dir} holds a classifier, not an agent: python train/nth_farthest.py --evaluate {run_dir}"
+        )
     try:
         return ActorCritic.from_config(config["agent"])
     except Exception as error:  # whatever a core's constructor raises for options of a wrong type

@@ -141,6 +141,8 @@ def load_classifier(
     """
     path, payload, _ = read_newest(run_dir, device)
     described = read_config(run_dir)["agent"]
+    if "observation_space" in described:
+        raise UsageError(f"{run_dir} holds an agent, not a classifier: python train/evaluate.py {run_dir}")
     try:
         model = SequenceClassifier(**described).to(device)
     except Exception as error:  # whatever a constructor raises for options of a wrong type

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -79,6 +81,17 @@ def flag_value(args: Sequence[str], flag: str) -> str | None:
         if word.startswith(flag + "="):
             return word.removeprefix(flag + "=")
     return None
+
+
+NOT_SAVED = ("--device", "--threads", "--checkpoint-seconds")
+"""Flags of the training scripts that a run folder does not keep."""
+
+
+def resume_command(script: str, run_dir: Path, args: Sequence[str]) -> str:
+    """What to type to go on with an interrupted run as it was begun."""
+    again = [(flag, flag_value(args, flag)) for flag in NOT_SAVED]
+    kept = [word for flag, value in again if value is not None for word in (flag, value)]
+    return shlex.join(["python", script, "--resume", str(run_dir), *kept])
 
 
 def run_script(script: Callable[[Sequence[str]], None], failures: tuple[type[Exception], ...] = ()) -> None:

@@ -5,6 +5,10 @@ class UsageError(Exception):
     """A command or call cannot be carried out as given; the message says what to do. Exit code 2."""
 
 
+class NotAnAgent(UsageError):
+    """The run holds another network than an agent."""
+
+
 class TrainingError(Exception):
     """Training had to stop (a number is not finite, say); what was saved is intact. Exit code 1."""
 

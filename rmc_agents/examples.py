@@ -110,6 +110,27 @@ def make_optimizers(model: SequenceClassifier, config: SupervisedConfig) -> list
     return optimizers
 
 
+@torch.no_grad()
+def count_right(
+    model: SequenceClassifier, task: Task, samples: int, generator: torch.Generator, batch_size: int = 2000
+) -> Tensor:
+    """[2, G] of that many fresh examples of the last level those answered rightly, and all, by group."""
+    counts = torch.zeros(2, task.num_groups, device=model.device)
+    last = torch.tensor([-1], device=model.device)
+    for first in range(0, samples, batch_size):
+        size = min(batch_size, samples - first)
+        examples = task.draw(size, task.num_levels - 1, generator)
+        answers = model(examples.inputs, last).logits[0].argmax(-1)
+        tally(counts, examples.groups, (answers == examples.targets[-1]).float())
+    return counts
+
+
+def tally(counts: Tensor, groups: Tensor, right: Tensor) -> None:
+    """Add answers to `counts` [2, G], the right ones and all: of which group [B], and 1 where right [B]."""
+    counts[0].index_add_(0, groups, right)
+    counts[1].index_add_(0, groups, torch.ones_like(right))
+
+
 def loss(
     model: SequenceClassifier,
     examples: Examples,

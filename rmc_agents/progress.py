@@ -60,7 +60,10 @@ class Progress:
             self._line(self.rows[-1])
 
     def show(self, figures: Mapping[str, float]) -> None:
-        """Figures by the names of `columns`; what is missing is shown as a dash."""
+        """Figures by the names of `columns`; what is missing is shown as a dash.
+
+        Who has another limit than steps tells "time left" in seconds, and the "share" of the budget used.
+        """
         self.rows = [*self.rows[-11:], figures]
         if self.live is not None:
             self.live.update(self._table(), refresh=True)
@@ -76,12 +79,14 @@ class Progress:
         cells = {name: form.format(figures[name]) for name, form in self.columns.items() if name in figures}
         done = figures.get("steps", 0)
         left = max(self.total_steps - done, 0) / max(figures.get("steps/s", 0), 1e-9)
+        left = max(figures.get("time left", left), 0)
         cells["time left"] = f"{int(left // 60)}:{int(left % 60):02d}" if left < 1e7 else "-"
         return {name: cells.get(name, "-") for name in self.columns}
 
     def _table(self) -> Table:
-        done = 100 * self.rows[-1].get("steps", 0) / self.total_steps
-        table = Table(title=f"{self.title}  {done:.0f} %")
+        newest = self.rows[-1]
+        share = newest.get("share", newest.get("steps", 0) / self.total_steps)
+        table = Table(title=f"{self.title}  {100 * share:.0f} %")
         for name in self.columns:
             table.add_column(name, justify="right")
         for row in self.rows:

@@ -15,7 +15,12 @@ from rmc_agents.ppo import PPOConfig
 
 
 def run_to_resume(args: Sequence[str]) -> str | None:
-    """The --run-dir of --auto-resume, if it holds a run already."""
+    """The run of --resume, or the --run-dir of --auto-resume if it holds a run already."""
+    resume = flag_value(args, "--resume")
+    if resume is not None:
+        if not resume:
+            raise UsageError("--resume goes on with a run: say which folder")
+        return resume
     if "--auto-resume" not in args:
         return None
     run_dir = flag_value(args, "--run-dir")

@@ -19,7 +19,8 @@ from torch import Tensor
 from rmc_agents import checkpoint
 from rmc_agents.classifier import SequenceClassifier
 from rmc_agents.errors import Interrupted, TrainingError, UsageError
-from rmc_agents.examples import SupervisedConfig, Task, loss, make_optimizers
+from rmc_agents.examples import SupervisedConfig, Task, count_right, loss, make_optimizers, tally
+from rmc_agents.generators import OTHER_DEVICE, state_here, usable
 from rmc_agents.progress import Progress
 from rmc_agents.runlog import RunLog
 from rmc_agents.signals import Interruption
@@ -35,7 +36,7 @@ COLUMNS = {
     "level": "{:.0f}",
     "right": "{:.3f}",
     "test": "{:.3f}",
-    "loss": "{:.4f}",
+    "answer loss": "{:.4f}",
     "hint loss": "{:.4f}",
     "time left": "{}",
 }
@@ -53,7 +54,8 @@ class SupervisedTrainer:
         seed: fixes the examples.
         description: what else to write into config.json.
         checkpoint_seconds: how often to save; the end is always saved.
-        stop_at_accuracy: stop once that share of the latest answers is right, on the last level.
+        stop_at_accuracy: stop once that share of the latest answers is right, on the last level; the learning
+            rate need not have fallen by then.
         log_every: updates between two lines of figures.
     """
 
@@ -99,7 +101,7 @@ class SupervisedTrainer:
 
     @property
     def done(self) -> bool:
-        """Whether the budget is used up, or the mark reached."""
+        """Whether the budget is used up, or the mark reached. Asks the device, for the mark."""
         return self.progress >= 1 or (
             self.stop_at_accuracy is not None
             and self.level == self.task.num_levels - 1
@@ -125,8 +127,7 @@ class SupervisedTrainer:
         for optimizer in self.optimizers:
             optimizer.step()
         self.recent *= 0.99
-        self.recent[0].index_add_(0, examples.groups, right)
-        self.recent[1].index_add_(0, examples.groups, torch.ones_like(right))
+        tally(self.recent, examples.groups, right)
         self.samples += len(right)
         self.updates += 1
         self.since_promotion += 1
@@ -144,7 +145,7 @@ class SupervisedTrainer:
         for _ in range(self.log_every):
             losses = self.update()
             total = {name: total.get(name, 0) + value for name, value in losses.items()}
-            if self.done:
+            if self.progress >= 1:
                 break
         batches = self.updates - first
         means = {name: value.item() / batches for name, value in total.items()}
@@ -169,24 +170,18 @@ class SupervisedTrainer:
             "time/total_cpu_seconds": self.cpu_seconds,
         }
 
-    @torch.no_grad()
     def test(self, samples: int = 4000) -> dict[str, float]:
         """Accuracy on questions of the last level, other ones than training's."""
         generator = torch.Generator(self.model.device).manual_seed(self.seed + TEST_SEED)
-        last = torch.tensor([-1], device=self.model.device)
-        right = 0.0
-        for size in [1000] * (samples // 1000):
-            examples = self.task.draw(size, self.task.num_levels - 1, generator)
-            answers = self.model(examples.inputs, last).logits[0].argmax(-1)
-            right += (answers == examples.targets[-1]).sum().item()
-        return {"test/accuracy": right / samples}
+        right, asked = count_right(self.model, self.task, samples, generator).sum(1).tolist()
+        return {"test/accuracy": right / asked}
 
     def promote(self) -> str | None:
         """Begin the next level where this one is learned, or in time the last; returns what to say of it."""
         last = self.task.num_levels - 1
         learned = self.since_promotion >= 100 and self.accuracy >= self.config.promote_at
         late = self.progress >= self.config.levels_share
-        if self.level == last or not (learned or late):
+        if self.level == last or self.progress >= 1 or not (learned or late):
             return None
         self.level = last if late else self.level + 1
         self.since_promotion = 0
@@ -215,7 +210,7 @@ class SupervisedTrainer:
                     if self.samples // self.config.test_every > before or self.done:
                         figures |= self.test()
                     log.figures(self.samples, figures)
-                    progress.show(_shown(self.samples, figures))
+                    progress.show(self._shown(figures))
                     message = self.promote()
                     if message is not None:
                         progress.note(message)
@@ -255,13 +250,18 @@ class SupervisedTrainer:
         Raises:
             UsageError: no checkpoint, or one of another configuration.
         """
-        path, payload, notes = checkpoint.read_newest(self.run_dir, self.model.device)
+        path, payload, skipped = checkpoint.read_newest(self.run_dir, self.model.device)
+        if "optimizers" not in payload:
+            raise UsageError(f"{path} holds a network alone, to judge: there is nothing in it to go on with")
         checkpoint.load_agent(self.model, payload, path)
+        notes = []
         try:
             states = payload["optimizers"]
             for optimizer, state in zip(self.optimizers, states, strict=True):
                 optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-            self.generator.set_state(payload["generator"].cpu())
+            self.generator.set_state(state_here(payload["generator"], self.model.device))
+            if not usable(payload["generator"], self.model.device):
+                notes.append(OTHER_DEVICE)
             self.recent.copy_(payload["recent"])
             self.samples, self.updates, self.level, self.since_promotion = payload["counters"]
             self.seconds = float(payload["seconds"])
@@ -270,7 +270,7 @@ class SupervisedTrainer:
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise UsageError(f"{path} belongs to a run of another configuration: {error}") from error
         self.restored = True
-        return [f"skipped: {line}" for line in notes] + [f"going on from {path}"]
+        return [f"skipped: {line}" for line in skipped] + [f"going on from {path}"] + notes
 
     def _open_run_dir(self) -> None:
         if not self.restored:
@@ -304,14 +304,18 @@ class SupervisedTrainer:
                 f"--resume {self.run_dir}"
             ) from error
 
-
-def _shown(samples: int, figures: Mapping[str, float]) -> dict[str, float]:
-    return {
-        "steps": samples,
-        "steps/s": figures["time/fps"],
-        "right": figures["train/accuracy"],
-        **({"test": figures["test/accuracy"]} if "test/accuracy" in figures else {}),
-        "level": figures["train/level"],
-        "loss": figures["train/answer_loss"],
-        "hint loss": figures.get("train/hint_loss", 0.0),
-    }
+    def _shown(self, figures: Mapping[str, float]) -> dict[str, float]:
+        left = (self.config.total_samples - self.samples) / figures["time/fps"]
+        if self.config.minutes is not None:
+            left = min(left, 60 * self.config.minutes - self.seconds)
+        return {
+            "steps": self.samples,
+            "share": self.progress,
+            "time left": left,
+            "steps/s": figures["time/fps"],
+            "right": figures["train/accuracy"],
+            **({"test": figures["test/accuracy"]} if "test/accuracy" in figures else {}),
+            "level": figures["train/level"],
+            "answer loss": figures["train/answer_loss"],
+            "hint loss": figures.get("train/hint_loss", 0.0),
+        }

@@ -13,7 +13,18 @@ ROOT = Path(__file__).parents[1]
 
 # Lower may not import higher; what is not named may import anything.
 LAYERS = [
-    {"cores", "tree", "errors", "versions", "statistics", "safe_file", "signals", "distinct", "curriculum"},
+    {
+        "cores",
+        "tree",
+        "errors",
+        "versions",
+        "statistics",
+        "safe_file",
+        "signals",
+        "distinct",
+        "curriculum",
+        "generators",
+    },
     {"encoders", "heads", "spaces_json"},
     {"actor_critic"},
     {"rollout", "episodes"},

@@ -25,6 +25,7 @@ COMMANDS = [
 ]
 FEWER = [
     (r"total_steps=[\d_]+", "total_steps=4096"),
+    (r"total_samples=[\d_]+", "total_samples=1024"),
     (r"\.learn\([\d_]+", ".learn(128"),
     (r"4096", "64"),
     (r"total_steps=64", "total_steps=4096"),
@@ -35,7 +36,7 @@ FEWER = [
 def test_every_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one folder, one after the other: a later one may load what an earlier one trained."""
     monkeypatch.chdir(tmp_path)
-    assert len(EXAMPLES) == 6
+    assert len(EXAMPLES) == 7
     try:
         for example in EXAMPLES:
             for pattern, fewer in FEWER:

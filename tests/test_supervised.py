@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from rmc_agents.classifier import SequenceClassifier
+from rmc_agents.checkpoint import read_newest
+from rmc_agents.classifier import SequenceClassifier, export_classifier
 from rmc_agents.errors import Interrupted, TrainingError, UsageError
-from rmc_agents.examples import Examples, SupervisedConfig, loss
-from rmc_agents.supervised import SupervisedTrainer
+from rmc_agents.examples import Examples, SupervisedConfig, count_right, loss
+from rmc_agents.generators import OTHER_DEVICE
+from rmc_agents.supervised import TEST_SEED, SupervisedTrainer
 from tests.conftest import small_options
 
 
@@ -84,6 +86,9 @@ def test_a_level_is_left_when_it_is_learned(tmp_path: Path) -> None:
 
 
 def test_a_level_not_learned_is_left_in_time_for_the_last(tmp_path: Path) -> None:
+    t = trainer(tmp_path / "late", "feedforward", levels_share=1.0)
+    t.run()
+    assert t.level == 0  # there is nothing after the end
     t = trainer(tmp_path, "feedforward", levels_share=0.75)
     t.run()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -107,6 +112,107 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     for a, b in zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert torch.equal(whole.recent, second.recent)
+
+
+def test_a_run_goes_on_bit_for_bit_from_a_later_level(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"total_samples": 8192, "promote_at": 0.0}
+    whole = trainer(tmp_path / "whole", **options)
+    whole.run()
+    first = trainer(tmp_path / "parts", **options)
+    for _ in range(8):
+        first.iterate()
+        first.promote()
+    assert (first.level, first.since_promotion) == (1, 16)
+    first._open_run_dir()
+    first.save()
+    second = trainer(tmp_path / "parts", seed=5, **options)
+    second.restore()
+    assert (second.seconds, second.cpu_seconds) == (first.seconds, first.cpu_seconds)
+    assert first.seconds > 0
+    second.run()
+    for a, b in zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_run_goes_on_with_other_numbers_on_another_kind_of_device(tmp_path: Path) -> None:
+    t = trainer(tmp_path)
+    t.run()
+    path, payload, _ = read_newest(tmp_path)
+    # A state of another length than a CPU's, such as a GPU gives.
+    torch.save({**payload, "generator": torch.arange(16, dtype=torch.uint8)}, path)
+    draws = []
+    for _ in range(2):
+        again = trainer(tmp_path, seed=3)
+        assert again.restore() == [f"going on from {path}", OTHER_DEVICE]
+        draws.append(torch.rand(4, generator=again.generator))
+    assert torch.equal(*draws)
+    assert not torch.equal(draws[0], torch.rand(4, generator=t.generator))
+
+
+def test_a_network_alone_cannot_be_gone_on_with(tmp_path: Path) -> None:
+    trainer(tmp_path / "run", total_samples=64).run()
+    export_classifier(tmp_path / "run", tmp_path / "alone")
+    with pytest.raises(UsageError, match="holds a network alone"):
+        trainer(tmp_path / "alone").restore()
+
+
+def test_rates_and_aids_follow_the_budget(tmp_path: Path) -> None:
+    t = trainer(tmp_path, total_samples=3200, decay_share=0.5, aids_share=0.5, adam_lr=1e-3, muon_lr=1e-2)
+    adam, muon = t.optimizers
+    assert isinstance(adam, torch.optim.Adam)
+    assert isinstance(muon, torch.optim.Muon)
+    rates, hints = [], []
+    while t.progress < 1:
+        hints.append("hint_loss" in t.update())
+        rates.append((adam.param_groups[0]["lr"], muon.param_groups[0]["lr"]))
+    for update, factor in ((0, 0.1), (20, 1.0), (50, 1.0), (75, 0.5), (99, 0.02)):
+        assert rates[update] == pytest.approx((1e-3 * factor, 1e-2 * factor))
+    assert hints == [True] * 50 + [False] * 50
+
+
+def test_muon_has_the_inner_matrices_and_adam_all_else(tmp_path: Path) -> None:
+    t = trainer(tmp_path)
+    adam, muon = ({id(p) for group in o.param_groups for p in group["params"]} for o in t.optimizers)
+    assert muon == {id(p) for p in t.model.matrices()}
+    assert muon
+    assert adam | muon == {id(p) for p in t.model.parameters()}
+    assert not adam & muon
+    assert len(trainer(tmp_path, muon_lr=0.0).optimizers) == 1
+
+
+def test_gradients_are_cut_to_their_limit(tmp_path: Path) -> None:
+    lengths = []
+    for limit in (0.0, 0.01):
+        t = trainer(tmp_path, max_grad_norm=limit)
+        t.update()
+        gradients = [p.grad for p in t.model.parameters() if p.grad is not None]
+        lengths.append(torch.cat([g.flatten() for g in gradients]).norm().item())
+    assert lengths[0] > 0.1
+    assert lengths[1] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_what_is_right_is_counted_on_the_last_level(tmp_path: Path) -> None:
+    t = trainer(tmp_path)
+    drawn = torch.Generator().manual_seed(TEST_SEED)  # the run's seed is 0
+    parts = [t.task.draw(size, 1, drawn) for size in (2000, 500)]
+    right = sum((t.model(x.inputs).logits[-1].argmax(-1) == x.targets[-1]).sum().item() for x in parts)
+    assert t.test(2500) == {"test/accuracy": right / 2500}
+    counts = count_right(t.model, t.task, 5, torch.Generator().manual_seed(1), batch_size=2)
+    assert counts.shape == (2, 4)
+    assert counts[1].sum() == 5
+    counts = count_right(t.model, t.task, 1000, torch.Generator().manual_seed(1))
+    assert (counts[1] > 200).all()  # level 0 has two of the four groups
+    assert (counts[0] <= counts[1]).all()
+
+
+def test_time_left_is_that_of_the_nearer_limit(tmp_path: Path) -> None:
+    figures = {"time/fps": 10.0, "train/accuracy": 0.5, "train/level": 0, "train/answer_loss": 1.0}
+    t = trainer(tmp_path, total_samples=1000)
+    t.samples, t.seconds = 400, 30.0
+    assert (t._shown(figures)["time left"], t._shown(figures)["share"]) == (60, 0.4)
+    t = trainer(tmp_path, total_samples=1000, minutes=1.0)
+    t.samples, t.seconds = 400, 30.0
+    assert (t._shown(figures)["time left"], t._shown(figures)["share"]) == (30, 0.5)
 
 
 def test_sigterm_saves_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

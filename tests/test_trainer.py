@@ -12,7 +12,8 @@ import torch
 import envs
 import rmc_agents
 from rmc_agents import PPOConfig, Trainer, TrainingError, UsageError
-from rmc_agents.checkpoint import checkpoints
+from rmc_agents.checkpoint import checkpoints, read_newest
+from rmc_agents.generators import OTHER_DEVICE
 from rmc_agents.tree import leaves
 from tests.conftest import CORES_WITH_MEMORY
 from tests.support import MAZE, fresh_agent, small_agent, small_env
@@ -78,6 +79,25 @@ def test_resumed_equals_uninterrupted(any_core: str, task: str, tmp_path: Path) 
     for _ in range(2):
         second.iterate()
     assert_identical(whole, second)
+
+
+@pytest.mark.parametrize("task", list(envs.NATIVE))
+def test_a_run_goes_on_with_other_numbers_on_another_kind_of_device(task: str, tmp_path: Path) -> None:
+    first = trainer(tmp_path, env=envs.make(task, 8))
+    first.run()
+    path, payload, _ = read_newest(tmp_path)
+    # States of another length than a CPU's, such as a GPU gives.
+    payload["generator"] = torch.arange(16, dtype=torch.uint8)
+    payload["env"]["generator"] = torch.arange(16, 32, dtype=torch.uint8)
+    torch.save(payload, path)
+    runs = []
+    for _ in range(2):
+        config = dataclasses.replace(QUICK, total_steps=2 * QUICK.total_steps)
+        again = trainer(tmp_path, env=envs.make(task, 8), config=config)
+        assert again.restore() == [f"going on from {path}", OTHER_DEVICE]
+        again.iterate()
+        runs.append(again)
+    assert_identical(*runs)
 
 
 def test_a_run_leaves_what_is_needed_to_load_the_agent(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import envs
 from rmc_agents import report, results, tables
 from rmc_agents.checkpoint import read_config
 from rmc_agents.cli import choose_device, parse, run_script
-from rmc_agents.errors import UsageError
+from rmc_agents.errors import NotAnAgent, UsageError
 from rmc_agents.evaluation import RandomPolicy, evaluate
 from rmc_agents.runs import Run, load, names
 from rmc_agents.versions import versions
@@ -76,7 +76,7 @@ def main(args: Sequence[str]) -> None:
     torch.set_num_threads(1)  # the fastest at these sizes
     torch.set_flush_denormal(True)
     device = choose_device(config.device)
-    runs = [load(path, device) for path in config.runs]
+    runs = load_all(config.runs, device)
     memoryless = None if config.memoryless is None else load(config.memoryless, device)
     tasks = [(run, env_id) for run in runs for env_id in chosen(run, config)]
     for run, env_id in tasks:  # a mistake in the last is told before the first takes its time
@@ -97,6 +97,21 @@ def main(args: Sequence[str]) -> None:
         if config.gif and (config.suite is None or env_id in names(f"{config.env},{run.env_ids}")):
             print(f"pictures: {draw(run, env_id, config)}", flush=True)
     show(found, runs, config)
+
+
+def load_all(paths: Sequence[Path], device: torch.device) -> list[Run]:
+    """The agents of some runs; of several those that hold none are left out, and told."""
+    runs = []
+    for path in paths:
+        try:
+            runs.append(load(path, device))
+        except NotAnAgent as error:
+            if len(paths) == 1:
+                raise
+            print(f"skipped: {error}", flush=True)
+    if not runs:
+        raise UsageError("none of these runs holds an agent")
+    return runs
 
 
 def show(found: list[results.Result], runs: list[Run], config: EvaluateConfig) -> None:

@@ -20,12 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.nth_farthest import draw_hints, draw_questions
-from rmc_agents.checkpoint import free_run_dir, read_config, write_json
+from rmc_agents.checkpoint import checkpoints, free_run_dir, read_config, write_json
 from rmc_agents.classifier import SequenceClassifier, export_classifier, load_classifier
-from rmc_agents.cli import choose_device, flag_value, parse, run_script
+from rmc_agents.cli import choose_device, parse, resume_command, run_script
 from rmc_agents.config import Options
 from rmc_agents.errors import Interrupted, UsageError
-from rmc_agents.examples import Examples, SupervisedConfig
+from rmc_agents.examples import Examples, SupervisedConfig, count_right
+from rmc_agents.resume import run_to_resume
 from rmc_agents.statistics import wilson
 from rmc_agents.supervised import SupervisedTrainer
 from rmc_agents.versions import versions
@@ -58,7 +59,8 @@ class NthFarthestConfig:
     learning: Annotated[SupervisedConfig, tyro.conf.arg(name="")] = field(default_factory=SupervisedConfig)
     """How to learn."""
     stop_at_accuracy: float | None = None
-    """Stop once about that share of the latest answers was right; None uses the whole budget."""
+    """Stop once about that share of the latest answers in training was right, on the last level; None uses
+    the whole budget. The learning rate need not have fallen by then, and what that would bring is missed."""
 
     seed: int = 0
     """Fixes weights and questions."""
@@ -71,6 +73,9 @@ class NthFarthestConfig:
     resume: Path | None = None
     """A run folder to go on with; all else is taken from there, but for --device, --threads,
     --total-samples, --minutes, --stop-at-accuracy and --checkpoint-seconds."""
+    auto_resume: bool = False
+    """Go on with --run-dir if it holds a run, else start one there: a job that may be stopped at any time is
+    started again with the same command."""
     checkpoint_seconds: float = 60.0
     """How often to save; the end is always saved."""
 
@@ -86,6 +91,12 @@ class NthFarthestConfig:
     """Fixes them; far from the seeds of training."""
 
     def __post_init__(self) -> None:
+        bad = [f"--{name} {value}" for name, value in self._out_of_range().items()]
+        if bad:
+            raise ValueError(
+                f"{', '.join(bad)}: expected a scale above 0, a share above 0 and up to 1, a seed of 0 to "
+                f"2^63 - 1, at least 1 test sample, and no negative threads or seconds"
+            )
         if not self.ranks or not self.dims or self.ranks[-1] != NUM_OBJECTS or self.dims[-1] != NUM_DIMS:
             raise ValueError(
                 f"--ranks {self.ranks} --dims {self.dims}: the last levels must be the whole task, "
@@ -99,8 +110,19 @@ class NthFarthestConfig:
             )
         if self.export is not None and (self.evaluate is None or len(self.evaluate) != 1):
             raise ValueError("--export goes with --evaluate and one run")
-        if self.test_samples < 1:
-            raise ValueError(f"--test-samples {self.test_samples}: ask for 1 or more")
+
+    def _out_of_range(self) -> dict[str, float]:
+        share = 1.0 if self.stop_at_accuracy is None else self.stop_at_accuracy
+        checks = {
+            "vector-scale": (self.vector_scale, 0 < self.vector_scale < math.inf),
+            "stop-at-accuracy": (share, 0 < share <= 1),
+            "seed": (self.seed, 0 <= self.seed < 2**63),
+            "test-seed": (self.test_seed, 0 <= self.test_seed < 2**63),
+            "test-samples": (self.test_samples, self.test_samples >= 1),
+            "threads": (self.threads, self.threads >= 0),
+            "checkpoint-seconds": (self.checkpoint_seconds, self.checkpoint_seconds >= 0),
+        }
+        return {name: value for name, (value, fits) in checks.items() if not fits}
 
 
 CORE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -152,19 +174,26 @@ class NthFarthestTask:
 
 def main(args: Sequence[str]) -> None:
     """Parse the flags; train, or judge what was trained."""
-    resume = flag_value(args, "--resume")
+    resume = run_to_resume(args)
     try:
         default = resumed(Path(resume)) if resume else None
         config = parse(NthFarthestConfig, default, args, prog="train/nth_farthest.py")
         if config.threads:
             torch.set_num_threads(config.threads)
         if config.evaluate is not None:
+            require_no_training(config)
             judge(config, args)
             return
         if default is not None:
             require_same(default, config)
         trainer = build(config)
-        notes = trainer.restore() if resume else []
+        # A run that was killed before it first saved begins again.
+        notes = trainer.restore() if resume and checkpoints(trainer.run_dir) else []
+        if trainer.samples > config.learning.total_samples:
+            raise UsageError(
+                f"--total-samples {config.learning.total_samples:,}: the run has learned from "
+                f"{trainer.samples:,} already"
+            )
     except ValueError as error:
         raise UsageError(str(error)) from error
     for note in notes:
@@ -173,7 +202,7 @@ def main(args: Sequence[str]) -> None:
     try:
         trainer.run()
     except Interrupted as stop:
-        command = shlex.join(["python", "train/nth_farthest.py", "--resume", str(trainer.run_dir)])
+        command = resume_command("train/nth_farthest.py", trainer.run_dir, args)
         raise Interrupted(f"{stop}\ngo on with: {command}", stop.signal) from None
     print(f"trained on {trainer.samples:,} samples in {trainer.seconds:.0f} s")
     judge_run(trainer.run_dir, config, args)
@@ -184,15 +213,18 @@ def build(config: NthFarthestConfig) -> SupervisedTrainer:
     device = choose_device(config.device)
     options = {**CORE_OPTIONS.get(config.core, {}), **config.core_options}
     torch.manual_seed(config.seed)
-    model = SequenceClassifier(
-        NUM_DIMS + 3 * NUM_OBJECTS,
-        NUM_OBJECTS,
-        config.core,
-        options,
-        scaled_inputs=NUM_DIMS,
-        input_scale=config.vector_scale,
-        hint_size=NUM_OBJECTS * (2 * NUM_DIMS + 1) if config.hints else 0,
-    ).to(device)
+    try:
+        model = SequenceClassifier(
+            NUM_DIMS + 3 * NUM_OBJECTS,
+            NUM_OBJECTS,
+            config.core,
+            options,
+            scaled_inputs=NUM_DIMS,
+            input_scale=config.vector_scale,
+            hint_size=NUM_OBJECTS * (2 * NUM_DIMS + 1) if config.hints else 0,
+        ).to(device)
+    except (RuntimeError, TypeError) as error:  # what a core says of a width of -1 or of "x"
+        raise UsageError(f"no {config.core} of --core-options {options} can be built: {error}") from error
     task = NthFarthestTask(config.ranks, config.dims, config.hints, device)
     described = {name: value for name, value in asdict(config).items() if name in DESCRIBED}
     return SupervisedTrainer(
@@ -241,6 +273,19 @@ def require_same(saved: NthFarthestConfig, asked: NthFarthestConfig) -> None:
     changed = [f"--{n.replace('_', '-')} was {a}, asked for {b}" for n, a, b in pairs if a != b]
     if changed:
         raise UsageError(f"a resumed run cannot change: {'; '.join(changed)}")
+    if asked.run_dir is not None and asked.resume is not None and asked.run_dir != asked.resume:
+        raise UsageError(f"--resume {asked.resume} goes on in that folder, not in --run-dir {asked.run_dir}")
+
+
+def require_no_training(config: NthFarthestConfig) -> None:
+    """Raise UsageError if beside --evaluate there are flags that say how to train."""
+    training = (*DESCRIBED, "learning", "stop_at_accuracy", "run_dir", "resume", "auto_resume")
+    plain = NthFarthestConfig()
+    given = [n.replace("_", "-") for n in training if getattr(config, n) != getattr(plain, n)]
+    if given:
+        raise UsageError(
+            f"--evaluate takes the network as it is: leave out what says how to train ({', '.join(given)})"
+        )
 
 
 def judge(config: NthFarthestConfig, args: Sequence[str]) -> None:
@@ -279,24 +324,13 @@ def finite(number: float | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
-@torch.no_grad()
 def test(model: SequenceClassifier, samples: int, seed: int) -> dict[str, Any]:
     """Accuracy on fresh questions of the paper's distribution, by n, with 95 % intervals."""
     torch.set_flush_denormal(True)
     generator = torch.Generator(model.device).manual_seed(seed)
-    right, asked = torch.zeros(NUM_OBJECTS), torch.zeros(NUM_OBJECTS)
-    left = samples
-    while left:
-        size = min(left, 2000)
-        questions = draw_questions(size, generator=generator, device=model.device)
-        last = torch.tensor([NUM_OBJECTS - 1], device=model.device)
-        answers = model(questions.inputs, last).logits[0].argmax(-1)
-        hits = (answers == questions.answers).float().cpu()
-        ranks = questions.ranks.cpu()
-        right.index_add_(0, ranks, hits)
-        asked.index_add_(0, ranks, torch.ones(size))
-        left -= size
-    by_rank = list(zip(right.long().tolist(), asked.long().tolist(), strict=True))
+    task = NthFarthestTask((NUM_OBJECTS,), (NUM_DIMS,), hints=False, device=model.device)
+    right, asked = count_right(model, task, samples, generator).long()
+    by_rank = list(zip(right.tolist(), asked.tolist(), strict=True))
     total = int(right.sum())
     return {
         "success_rate": total / samples,

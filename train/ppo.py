@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 import envs
 from rmc_agents import ActorCritic, Trainer
 from rmc_agents.checkpoint import checkpoints, free_run_dir, require_no_run
-from rmc_agents.cli import choose_device, flag_value, parse, run_script
+from rmc_agents.cli import choose_device, parse, resume_command, run_script
 from rmc_agents.config import RunConfig
 from rmc_agents.errors import Interrupted, UsageError
 from rmc_agents.execution import run_networks
@@ -23,7 +22,7 @@ from rmc_agents.runs import names
 
 def main(args: Sequence[str]) -> None:
     """Parse the flags, build environments and agent, train."""
-    resume = flag_value(args, "--resume") or run_to_resume(args)
+    resume = run_to_resume(args)
     default = resumed(Path(resume)) if resume else preset_of(args)
     try:
         config = parse(RunConfig, default, args, prog="train/ppo.py")
@@ -42,7 +41,7 @@ def main(args: Sequence[str]) -> None:
     try:
         trainer.run()
     except Interrupted as stop:
-        command = shlex.join(["python", "train/ppo.py", "--resume", str(run_dir)])
+        command = resume_command("train/ppo.py", run_dir, args)
         raise Interrupted(f"{stop}\ngo on with: {command}", stop.signal) from None
     finally:
         trainer.env.close()

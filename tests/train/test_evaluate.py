@@ -14,6 +14,7 @@ from PIL import Image
 import envs
 from rmc_agents import UsageError
 from rmc_agents.checkpoint import save_checkpoint, write_json
+from rmc_agents.classifier import SequenceClassifier, load_classifier
 from tests.support import MAZE, small_agent
 from train import evaluate
 
@@ -97,6 +98,26 @@ def test_several_runs_are_compared_by_core(tmp_path: Path, capsys: pytest.Captur
     assert "learning-curves-rmc-Recall-v0.png" in page
     assert (out / "learning-curves-rmc-Recall-v0.png").is_file()
     assert all(run.name in page for run in runs)
+
+
+def test_a_run_of_another_kind_is_told_and_left_out(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classifier = tmp_path / "classifier"
+    model = SequenceClassifier(4, 3, "gru", {"hidden_size": 8})
+    write_json(classifier / "config.json", {"agent": model.config()})
+    save_checkpoint(classifier, 7, {"agent": model.state_dict()})
+    evaluate.main([str(classifier), str(run), "--episodes", "2", "--no-gif", "--no-report"])
+    told = (
+        f"{classifier} holds a classifier, not an agent: python train/nth_farthest.py --evaluate {classifier}"
+    )
+    assert f"skipped: {told}" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="holds a classifier"):
+        evaluate.main([str(classifier), "--episodes", "2"])
+    with pytest.raises(UsageError, match="none of these runs"):
+        evaluate.main([str(classifier), str(classifier), "--episodes", "2"])
+    with pytest.raises(UsageError, match=r"holds an agent, not a classifier: python train/evaluate\.py"):
+        load_classifier(run)
 
 
 def test_a_suite_is_judged_at_the_agents_own_view(

@@ -105,7 +105,7 @@ def test_a_killed_run_goes_on(nth_farthest: Command, tmp_path: Path) -> None:
     flags = [*SMALL, "--total-samples", "16000", "--batch-size", "32", "--run-dir"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train" / "nth_farthest.py"), *flags, str(parts)],
+        [sys.executable, str(ROOT / "train" / "nth_farthest.py"), *flags, str(parts), "--threads", "1"],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on(nth_farthest: Command, tmp_path: Path) -> None:
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert f"go on with: python train/nth_farthest.py --resume {parts}" in errors
+    assert f"go on with: python train/nth_farthest.py --resume {parts} --threads 1" in errors
     stopped = read_newest(parts)[1]["counters"][0]
     assert 0 < stopped < 16_000
 
@@ -130,14 +130,35 @@ def test_a_killed_run_goes_on(nth_farthest: Command, tmp_path: Path) -> None:
 def test_a_resumed_run_is_the_same_run(nth_farthest: Command) -> None:
     assert nth_farthest(*SMALL, *TINY, "--run-dir", "run")[0] == 0
     assert nth_farthest(*SMALL, *TINY, "--run-dir", "run")[0] == 2
-    code, _, errors = nth_farthest("--resume", "run", "--seed", "3", "--hint-weight", "2")
-    assert code == 2
-    assert "--seed was 0, asked for 3; --hint-weight was" in errors
+    for flags, message in [
+        (["--seed", "3", "--hint-weight", "2"], "--seed was 0, asked for 3; --hint-weight was"),
+        (["--run-dir", "other"], "--resume run goes on in that folder, not in --run-dir other"),
+        (["--total-samples", "64"], "the run has learned from 2,048 already"),
+    ]:
+        before = Path("run/config.json").read_text()
+        code, _, errors = nth_farthest("--resume", "run", *flags)
+        assert code == 2
+        assert message in errors
+        assert Path("run/config.json").read_text() == before
     code, out, _ = nth_farthest("--resume", "run", "--total-samples", "4096", "--test-samples", "100")
     assert code == 0
     assert "going on from run/checkpoints/step_000000002048.pt" in out
     assert checkpoints(Path("run"))[0].name == "step_000000004096.pt"
     assert json.loads(Path("run/config.json").read_text())["supervised"]["total_samples"] == 4096
+
+
+def test_a_job_begins_and_goes_on_with_the_same_command(nth_farthest: Command) -> None:
+    command = [*SMALL, *TINY, "--run-dir", "job", "--auto-resume"]
+    code, out, _ = nth_farthest(*command)
+    assert code == 0
+    assert "going on from" not in out
+    code, out, _ = nth_farthest(*command)
+    assert code == 0
+    assert "going on from job/checkpoints/step_000000002048.pt" in out
+    checkpoints(Path("job"))[0].unlink()  # as if it had been killed before it first saved
+    code, out, _ = nth_farthest("--resume", "job", "--test-samples", "100")
+    assert code == 0
+    assert "trained on 2,048 samples" in out
 
 
 @pytest.mark.parametrize(
@@ -149,6 +170,18 @@ def test_a_resumed_run_is_the_same_run(nth_farthest: Command) -> None:
         (["--batch-size", "0"], "batch_size=0"),
         (["--resume", "nowhere"], "nowhere is not a run folder"),
         (["--evaluate", "nowhere"], "nowhere is not a run folder"),
+        (["--resume", ""], "--resume goes on with a run: say which folder"),
+        (["--auto-resume"], "say --run-dir too"),
+        (["--evaluate", "--core", "lstm", "--ranks", "8"], "leave out what says how to train (core, ranks)"),
+        (["--evaluate", "--total-samples", "5"], "leave out what says how to train (learning)"),
+        (["--threads", "-1"], "--threads -1"),
+        (["--seed", "-1", "--vector-scale", "0"], "--vector-scale 0.0, --seed -1"),
+        (["--seed", "99999999999999999999999"], "a seed of 0 to 2^63 - 1"),
+        (["--stop-at-accuracy", "95"], "--stop-at-accuracy 95.0: expected"),
+        (["--checkpoint-seconds", "-1"], "--checkpoint-seconds -1.0"),
+        (["--test-samples", "0"], "--test-samples 0"),
+        (["--core", "dnc", "--core-options", "clip=abc"], "no dnc of --core-options"),
+        (["--core", "lstm", "--core-options", "hidden_size=x"], "hidden_size"),
     ],
 )
 def test_mistakes_are_told_before_work_begins(
