@@ -25,7 +25,9 @@ from matplotlib.figure import Figure
 from rmc_agents.checkpoint import write_json
 from rmc_agents.palette import CORE_COLOURS, OKABE_ITO
 
-SCRIPT = ROOT / "train" / "nth_farthest.py"
+SCRIPT = "train/nth_farthest.py"
+OTHERS, OTHERS_SEED = 100_000, 5_000_000
+"""Every run is tested on so many more questions, on which no run was chosen or continued."""
 MAX_POINTS = 100
 """Of a learning curve in a file."""
 
@@ -118,8 +120,19 @@ def make(name: str, runs: Path, kept: Path, machine: Machine, quick: bool) -> No
         flags += ["--resume", str(run_dir), *(QUICK_LONGER if quick else ())]
         if not run_dir.exists():
             go_on_from(run.goes_on_from, run_dir, kept, machine, quick)
-    run_script([str(SCRIPT.relative_to(ROOT)), *flags])
-    write_json(kept / f"{name}.json", keep(run_dir, name, machine))
+    run_script([SCRIPT, *flags])
+    result = keep(run_dir, name, machine)
+    others = ("--test-seed", str(OTHERS_SEED), "--test-samples", "500" if quick else str(OTHERS))
+    run_script([SCRIPT, "--evaluate", str(run_dir), *others])
+    entry = read_entry(run_dir)
+    result["others"] = {key: entry[key] for key in ("success_rate", "success_ci95", "samples")}
+    write_json(kept / f"{name}.json", result)
+
+
+def read_entry(run_dir: Path) -> dict[str, Any]:
+    """What the latest test of a run gave."""
+    (entry,) = json.loads((run_dir / "evaluation.json").read_text()).values()
+    return entry
 
 
 def go_on_from(before: str, run_dir: Path, kept: Path, machine: Machine, quick: bool) -> None:
@@ -136,7 +149,7 @@ def go_on_from(before: str, run_dir: Path, kept: Path, machine: Machine, quick: 
 
 def commands(name: str) -> list[str]:
     """What to type for a run, without the benchmark: first the run that it goes on from, if there is one."""
-    run, script = RUNS[name], "python train/nth_farthest.py"
+    run, script = RUNS[name], f"python {SCRIPT}"
     # The minutes of RMC are those of the machine.
     flags = " ".join([*run.flags, *(() if run.as_long_as is None else ("--minutes", "..."))])
     if run.goes_on_from is None:
@@ -146,7 +159,7 @@ def commands(name: str) -> list[str]:
 
 def keep(run_dir: Path, name: str, machine: Machine) -> dict[str, Any]:
     """What lasts of a run: its test, and its curve in about `MAX_POINTS` points."""
-    (entry,) = json.loads((run_dir / "evaluation.json").read_text()).values()
+    entry = read_entry(run_dir)
     config = json.loads((run_dir / "config.json").read_text())
     lines = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
     tested = [line for line in lines if "test/accuracy" in line]
@@ -185,6 +198,8 @@ def report(found: dict[str, dict[str, Any]], machine: Machine) -> Report:
         "Right answers in 20,000 fresh questions of the paper's distribution: 8 objects, 16 dimensions, m "
         "and n uniform, one answer after the last object. 95 % intervals (Wilson). By n: 1 is the farthest, "
         "8 the reference itself.",
+        "Of the others: right answers in 100,000 other questions, on which no run was chosen or continued; "
+        "empty for runs made before this was asked.",
         "0.25 takes no relation at all: name m where n asks for m itself, guess among the others elsewhere. "
         "Chance is 0.125.",
         "Where a run's name takes nothing away, training has the same aids for every core: hints, levels, "
@@ -205,7 +220,7 @@ def report(found: dict[str, dict[str, Any]], machine: Machine) -> Report:
 
 
 def row(name: str, result: dict[str, Any]) -> Row:
-    low, high = result["ci95"]
+    (low, high), others = result["ci95"], result.get("others")
     ranks = {
         f"n={rank + 1}": None if share is None else round(share, 3)
         for rank, share in enumerate(result["by_rank"])
@@ -218,6 +233,7 @@ def row(name: str, result: dict[str, Any]) -> Row:
         "CPU minutes": None if result["cpu_seconds"] is None else result["cpu_seconds"] / 60,
         "right": f"{result['accuracy']:.4f}",
         "95 %": f"[{low:.4f}, {high:.4f}]",
+        "of the others": "" if others is None else f"{others['success_rate']:.4f}",
         **ranks,
     }
 
