@@ -56,6 +56,7 @@ RUNS: dict[str, Run] = {
     "rmc-longest": Run(LONGER, ("--total-samples", "15000000"), goes_on_from="rmc-longer"),
     "rmc-16m": Run(LONGER, ("--total-samples", "16400000"), goes_on_from="rmc-longest"),
     "rmc-22m": Run(LONGER, ("--total-samples", "22400000"), goes_on_from="rmc-16m"),
+    "rmc-25m": Run(LONGER, ("--total-samples", "24600000"), goes_on_from="rmc-22m"),
     "lstm": Run(SAMPLES, ("--core", "lstm", *HELD_OUT)),
     "gru": Run(SAMPLES, ("--core", "gru", *HELD_OUT)),
     "dnc": Run(SAMPLES, ("--core", "dnc", *HELD_OUT)),
