@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 OTHER_DEVICE = "begun on another kind of device: from here on other random numbers are drawn than there"
-"""What to tell the user of a state that is not `usable`."""
 
 
-def usable(state: Tensor, device: torch.device) -> bool:
-    """Whether generators of that device have states like this one."""
-    return state.numel() == torch.Generator(device).get_state().numel()
+def go_on(generator: torch.Generator, state: Tensor) -> list[str]:
+    """Let a generator go on from a saved state; returns what the user should know."""
+    here = state_here(state, generator.device)
+    generator.set_state(here)
+    return [] if torch.equal(here, state.cpu()) else [OTHER_DEVICE]
 
 
 def state_here(state: Tensor, device: torch.device) -> Tensor:
@@ -22,7 +23,7 @@ def state_here(state: Tensor, device: torch.device) -> Tensor:
     A CPU's state means nothing to a GPU, nor the other way round: there it is taken for a seed, so that a run
     depends on nothing but its own past.
     """
-    if usable(state, device):
-        return state.cpu()
-    seed = zlib.crc32(state.cpu().numpy().tobytes())
-    return torch.Generator(device).manual_seed(seed).get_state()
+    state, other = state.cpu(), torch.Generator(device)
+    if state.numel() == other.get_state().numel():
+        return state
+    return other.manual_seed(zlib.crc32(state.numpy().tobytes())).get_state()

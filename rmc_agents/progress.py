@@ -62,7 +62,8 @@ class Progress:
     def show(self, figures: Mapping[str, float]) -> None:
         """Figures by the names of `columns`; what is missing is shown as a dash.
 
-        Who has another limit than steps tells "time left" in seconds, and the "share" of the budget used.
+        Who has a limit beside that of steps tells its "time left" in seconds, and the "share" of the budget
+        used.
         """
         self.rows = [*self.rows[-11:], figures]
         if self.live is not None:
@@ -79,7 +80,7 @@ class Progress:
         cells = {name: form.format(figures[name]) for name, form in self.columns.items() if name in figures}
         done = figures.get("steps", 0)
         left = max(self.total_steps - done, 0) / max(figures.get("steps/s", 0), 1e-9)
-        left = max(figures.get("time left", left), 0)
+        left = max(min(left, figures.get("time left", left)), 0)
         cells["time left"] = f"{int(left // 60)}:{int(left % 60):02d}" if left < 1e7 else "-"
         return {name: cells.get(name, "-") for name in self.columns}
 

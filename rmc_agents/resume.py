@@ -121,5 +121,10 @@ def require_same(saved: RunConfig, asked: RunConfig) -> None:
             + "; ".join(changed)
             + ". Leave these flags out, say --may-change NAME, or start a new run without --resume"
         )
-    if asked.run_dir is not None and asked.resume is not None and asked.run_dir != asked.resume:
-        raise UsageError(f"--resume {asked.resume} goes on in that folder, not in --run-dir {asked.run_dir}")
+    require_same_folder(asked.resume, asked.run_dir)
+
+
+def require_same_folder(resume: Path | None, run_dir: Path | None) -> None:
+    """Raise UsageError if a run is to go on in another folder than its own."""
+    if run_dir is not None and resume is not None and run_dir != resume:
+        raise UsageError(f"--resume {resume} goes on in that folder, not in --run-dir {run_dir}")

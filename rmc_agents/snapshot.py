@@ -12,7 +12,7 @@ from rmc_agents import checkpoint, episodes
 from rmc_agents.actor_critic import ActorCritic
 from rmc_agents.curriculum import Curriculum
 from rmc_agents.errors import UsageError
-from rmc_agents.generators import OTHER_DEVICE, state_here, usable
+from rmc_agents.generators import go_on, state_here
 from rmc_agents.rollout import BatchedEnv, Carry, first_carry
 from rmc_agents.tree import leaves, unflatten
 
@@ -119,8 +119,7 @@ def _unpack(
     checkpoint.load_agent(agent, payload, path)
     # The settings of the groups (learning rate, epsilon) come from the configuration.
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    generator.set_state(state_here(payload["generator"], agent.device))
-    notes = [] if usable(payload["generator"], agent.device) else [OTHER_DEVICE]
+    notes = go_on(generator, payload["generator"])
     if saved_env is not None:
         if isinstance(saved_env.get("generator"), torch.Tensor):
             saved_env = {**saved_env, "generator": state_here(saved_env["generator"], env.device)}

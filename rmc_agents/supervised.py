@@ -20,7 +20,7 @@ from rmc_agents import checkpoint
 from rmc_agents.classifier import SequenceClassifier
 from rmc_agents.errors import Interrupted, TrainingError, UsageError
 from rmc_agents.examples import SupervisedConfig, Task, count_right, loss, make_optimizers, tally
-from rmc_agents.generators import OTHER_DEVICE, state_here, usable
+from rmc_agents.generators import go_on
 from rmc_agents.progress import Progress
 from rmc_agents.runlog import RunLog
 from rmc_agents.signals import Interruption
@@ -254,14 +254,11 @@ class SupervisedTrainer:
         if "optimizers" not in payload:
             raise UsageError(f"{path} holds a network alone, to judge: there is nothing in it to go on with")
         checkpoint.load_agent(self.model, payload, path)
-        notes = []
         try:
             states = payload["optimizers"]
             for optimizer, state in zip(self.optimizers, states, strict=True):
                 optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-            self.generator.set_state(state_here(payload["generator"], self.model.device))
-            if not usable(payload["generator"], self.model.device):
-                notes.append(OTHER_DEVICE)
+            notes = go_on(self.generator, payload["generator"])
             self.recent.copy_(payload["recent"])
             self.samples, self.updates, self.level, self.since_promotion = payload["counters"]
             self.seconds = float(payload["seconds"])
@@ -305,13 +302,11 @@ class SupervisedTrainer:
             ) from error
 
     def _shown(self, figures: Mapping[str, float]) -> dict[str, float]:
-        left = (self.config.total_samples - self.samples) / figures["time/fps"]
-        if self.config.minutes is not None:
-            left = min(left, 60 * self.config.minutes - self.seconds)
+        minutes = self.config.minutes
         return {
             "steps": self.samples,
             "share": self.progress,
-            "time left": left,
+            **({} if minutes is None else {"time left": 60 * minutes - self.seconds}),
             "steps/s": figures["time/fps"],
             "right": figures["train/accuracy"],
             **({"test": figures["test/accuracy"]} if "test/accuracy" in figures else {}),

@@ -17,7 +17,8 @@ from rmc_agents.classifier import SequenceClassifier, export_classifier
 from rmc_agents.errors import Interrupted, TrainingError, UsageError
 from rmc_agents.examples import Examples, SupervisedConfig, count_right, loss
 from rmc_agents.generators import OTHER_DEVICE
-from rmc_agents.supervised import TEST_SEED, SupervisedTrainer
+from rmc_agents.progress import Progress
+from rmc_agents.supervised import COLUMNS, TEST_SEED, SupervisedTrainer
 from tests.conftest import small_options
 
 
@@ -209,10 +210,11 @@ def test_time_left_is_that_of_the_nearer_limit(tmp_path: Path) -> None:
     figures = {"time/fps": 10.0, "train/accuracy": 0.5, "train/level": 0, "train/answer_loss": 1.0}
     t = trainer(tmp_path, total_samples=1000)
     t.samples, t.seconds = 400, 30.0
-    assert (t._shown(figures)["time left"], t._shown(figures)["share"]) == (60, 0.4)
+    progress = Progress("", 1000, columns=COLUMNS)
+    assert (progress._cells(t._shown(figures))["time left"], t._shown(figures)["share"]) == ("1:00", 0.4)
     t = trainer(tmp_path, total_samples=1000, minutes=1.0)
     t.samples, t.seconds = 400, 30.0
-    assert (t._shown(figures)["time left"], t._shown(figures)["share"]) == (30, 0.5)
+    assert (progress._cells(t._shown(figures))["time left"], t._shown(figures)["share"]) == ("0:30", 0.5)
 
 
 def test_sigterm_saves_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from rmc_agents.cli import choose_device, parse, resume_command, run_script
 from rmc_agents.config import Options
 from rmc_agents.errors import Interrupted, UsageError
 from rmc_agents.examples import Examples, SupervisedConfig, count_right
-from rmc_agents.resume import run_to_resume
+from rmc_agents.resume import require_same_folder, run_to_resume
 from rmc_agents.statistics import wilson
 from rmc_agents.supervised import SupervisedTrainer
 from rmc_agents.versions import versions
@@ -273,8 +273,7 @@ def require_same(saved: NthFarthestConfig, asked: NthFarthestConfig) -> None:
     changed = [f"--{n.replace('_', '-')} was {a}, asked for {b}" for n, a, b in pairs if a != b]
     if changed:
         raise UsageError(f"a resumed run cannot change: {'; '.join(changed)}")
-    if asked.run_dir is not None and asked.resume is not None and asked.run_dir != asked.resume:
-        raise UsageError(f"--resume {asked.resume} goes on in that folder, not in --run-dir {asked.run_dir}")
+    require_same_folder(asked.resume, asked.run_dir)
 
 
 def require_no_training(config: NthFarthestConfig) -> None:

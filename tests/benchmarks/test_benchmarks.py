@@ -162,12 +162,14 @@ def test_nth_farthest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*flags: str) -> dict[str, Any]:
         script = SCRIPTS / "nth_farthest.py"
         monkeypatch.setattr(sys, "argv", [str(script), "--quick", "--out", str(tmp_path), *flags])
-        runpy.run_path(str(script), run_name="__main__")
+        names.extend(runpy.run_path(str(script), run_name="__main__")["RUNS"])
         return json.loads((tmp_path / "nth_farthest.json").read_text())
 
+    names: list[str] = []
     empty = run("--report")
     assert "Equal samples" not in empty
-    assert any("Not made yet: rmc, rmc-longer, " in note for note in empty["notes"])
+    assert names[:6] == ["rmc", "rmc-longer", "rmc-longest", "rmc-16m", "rmc-22m", "rmc-25m"]
+    assert f"Not made yet: {', '.join(names)}." in empty["notes"]
 
     (tmp_path / "runs" / ".rmc-longer.copy" / "checkpoints").mkdir(parents=True)  # was cut off
     results = run("--only", "rmc-longer", "lstm-time")  # make what they need, too
