@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -83,7 +84,8 @@ def flag_value(args: Sequence[str], flag: str) -> str | None:
     return None
 
 
-NOT_SAVED = ("--device", "--threads", "--checkpoint-seconds")
+NOT_SAVED = ("--device", "--threads", "--checkpoint-seconds", "--keep-checkpoints")
+NOT_SAVED_SWITCHES = ("--compile",)
 """Flags of the training scripts that a run folder does not keep."""
 
 
@@ -91,18 +93,21 @@ def resume_command(script: str, run_dir: Path, args: Sequence[str]) -> str:
     """What to type to go on with an interrupted run as it was begun."""
     again = [(flag, flag_value(args, flag)) for flag in NOT_SAVED]
     kept = [word for flag, value in again if value is not None for word in (flag, value)]
+    kept += [switch for switch in NOT_SAVED_SWITCHES if switch in args]
     return shlex.join(["python", script, "--resume", str(run_dir), *kept])
 
 
 def run_script(script: Callable[[Sequence[str]], None], failures: tuple[type[Exception], ...] = ()) -> None:
     """Run a script's main function and leave with its exit code.
 
-    0: done. 1: something broke while running (`TrainingError`, `failures`), said in one message.
+    0: done. 1: something broke while running (`TrainingError`, `failures`), said in one message; or what
+    read the output has closed it, as `| head` does, with no message.
     2: the user asked for what cannot be (`UsageError`, `ValueError` of a configuration).
     130: Ctrl-C; 143: SIGTERM (training has finished its iteration and saved).
     """
     try:
         script(sys.argv[1:])
+        sys.stdout.flush()
     except UsageError as error:
         _leave(str(error), 2)
     except (TrainingError, *failures) as error:
@@ -111,6 +116,21 @@ def run_script(script: Callable[[Sequence[str]], None], failures: tuple[type[Exc
         _leave(str(interruption), 128 + interruption.signal, "")
     except KeyboardInterrupt:
         _leave("interrupted", 130)
+    except BrokenPipeError:
+        if not _output_closed():
+            raise
+        sys.exit(1)
+
+
+def _output_closed() -> bool:
+    """Whether nobody reads the output any more; then what is still to be printed is thrown away."""
+    output = sys.stdout.fileno()
+    try:
+        os.write(output, b"\n")  # Python has let go of what it could not write: only trying tells.
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+        return True
+    return False
 
 
 def _leave(message: str, code: int, kind: str = "error: ") -> None:
