@@ -99,6 +99,11 @@ def make(name: str, run_dir: Path, kept: Path, machine: Machine, quick: bool) ->
     write_json(kept / f"{name}.json", result)
 
 
+def gamma(name: str) -> str:
+    """Of a run, as its flags have it."""
+    return RUNS[name][RUNS[name].index("--gamma") + 1]
+
+
 def report(results: dict[str, dict[str, Any]], machine: Machine) -> Report:
     tables: dict[str, list[Row]] = {}
     titles = {
@@ -107,11 +112,11 @@ def report(results: dict[str, dict[str, Any]], machine: Machine) -> Report:
         "whole": "The paper's task: eight objects, sixteen dimensions",
     }
     for name, result in results.items():
-        task, core, *credit = name.split("-")
+        task, core, *_ = name.split("-")
         low, high = result["ci95"]
         row: Row = {
             "core": core,
-            "gamma": "1" if credit else "0",
+            "gamma": gamma(name),
             "steps (M)": result["steps"] / 1e6,
             "minutes": result["seconds"] / 60,
             "right": f"{result['accuracy']:.4f}",
@@ -155,7 +160,7 @@ def draw(results: dict[str, dict[str, Any]]) -> Figure:
                     marker=marker,
                     markevery=12,
                     linestyle="--" if credit else "-",
-                    label=f"{core}, gamma {'1' if credit else '0'}",
+                    label=f"{core}, gamma {gamma(name)}",
                 )
         for level, style in zip(CHANCE[task], (":", "--"), strict=True):
             axes.axhline(level, color=FAINT, linewidth=1, linestyle=style)

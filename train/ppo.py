@@ -62,6 +62,11 @@ def build(config: RunConfig) -> tuple[Trainer, Path]:
     if not config.resume:
         require_no_run(run_dir)
     config.ppo.check_num_envs(config.num_envs)
+    if "," in (config.train_on or "") and config.vectorization != "auto":
+        raise ValueError(
+            f"--vectorization {config.vectorization} plays one id, and --train-on (of the preset, if you "
+            "gave none) names several: add --train-on None --no-curriculum"
+        )
     env = envs.make(
         config.train_on or config.env,
         config.num_envs,

@@ -105,6 +105,16 @@ def test_any_environment_trains(env: str, more: list[str], ppo: Command) -> None
     assert "trained for 256 steps" in output
 
 
+def test_single_environments_of_a_preset_train_without_its_curriculum(ppo: Command, tmp_path: Path) -> None:
+    words = ["--env", "MiniGrid-MemoryS9-v0", "--vectorization", "sync", "--total-steps", "128"]
+    code, _, errors = ppo(*TINY, "--run-dir", "run", *words)
+    assert code == 2
+    assert "add --train-on None --no-curriculum" in errors
+    assert not (tmp_path / "run").exists()
+    code, _, errors = ppo(*TINY, "--run-dir", "run", *words, "--train-on", "None", "--no-curriculum")
+    assert code == 0, errors
+
+
 def test_a_curriculum_is_trained_on_and_not_judged_by(ppo: Command, tmp_path: Path) -> None:
     mazes = "MiniGrid-MemoryS7-v0,MiniGrid-MemoryS9-v0"
     words = ["--env", "MiniGrid-MemoryS11-v0", "--train-on", mazes, "--total-steps", "256", "--no-curriculum"]
