@@ -2,7 +2,7 @@
 
 Source: Santoro et al. 2018, appendix A.1 (arXiv 1806.01822).
 
-Axes: T objects, one a step; B batch; D dimensions of a vector.
+Axes: T objects, one a step; B batch; D dimensions of a vector; L labels, as many as objects if nothing is said.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
+from torch.nn.functional import pad
 
 from envs.base import BatchedEnv, Transition
 
@@ -21,7 +22,7 @@ class Questions(NamedTuple):
     """Sequences of objects with a question each, and their answers."""
 
     inputs: Tensor
-    """[T, B, D + 3 T] at every step a vector, its label, n and m; all but the vector one-hot."""
+    """[T, B, D + 3 L] at every step a vector, its label, n and m; all but the vector one-hot."""
     answers: Tensor
     """[B] int64 the right label, from 0."""
     answers_so_far: Tensor
@@ -38,22 +39,34 @@ def draw_questions(
     num_objects: int = 8,
     num_dims: int = 16,
     max_rank: int | None = None,
+    num_labels: int | None = None,
+    used_dims: int | None = None,
     generator: torch.Generator | None = None,
     device: str | torch.device = "cpu",
 ) -> Questions:
     """Draw fresh questions. With the defaults their distribution is the paper's.
 
-    Vectors are uniform in (-1, 1); labels are a permutation and say nothing of the order in time; m and n are
-    uniform, n below `max_rank` (below `num_objects` if None), which makes easier questions for training.
+    Vectors are uniform in (-1, 1); labels are drawn without replacement and say nothing of the order in time;
+    m is one of them; m and n are uniform.
+
+    Three arguments make easier questions in the same format, for training: n below `max_rank` instead of
+    `num_objects`; fewer objects than `num_labels`; vectors that are 0 from dimension `used_dims` on.
 
     Raises:
         ValueError: numbers that do not fit.
     """
     max_rank = num_objects if max_rank is None else max_rank
-    if batch_size < 1 or num_objects < 2 or num_dims < 1 or not 1 <= max_rank <= num_objects:
+    num_labels = num_objects if num_labels is None else num_labels
+    used_dims = num_dims if used_dims is None else used_dims
+    if batch_size < 1 or num_objects < 2 or num_dims < 1:
         raise ValueError(
-            f"batch_size={batch_size}, num_objects={num_objects}, num_dims={num_dims}, max_rank={max_rank}: "
-            f"expected at least 1, 2 and 1, and a max_rank of 1 to num_objects"
+            f"batch_size={batch_size}, num_objects={num_objects}, num_dims={num_dims}: expected at least 1, "
+            "2 and 1"
+        )
+    if not 1 <= max_rank <= num_objects <= num_labels or not 1 <= used_dims <= num_dims:
+        raise ValueError(
+            f"max_rank={max_rank}, num_labels={num_labels}, used_dims={used_dims}: expected a max_rank of 1 "
+            f"to num_objects={num_objects}, no fewer labels than objects, 1 to num_dims={num_dims} dimensions"
         )
 
     def uniform(*shape: int) -> Tensor:
@@ -62,18 +75,21 @@ def draw_questions(
     def below(limit: int) -> Tensor:
         return torch.randint(limit, (batch_size,), generator=generator, device=device)
 
-    vectors = 2 * uniform(batch_size, num_objects, num_dims) - 1  # [B, T, D]
-    labels = uniform(batch_size, num_objects).argsort(dim=1)  # [B, T] label of the object shown at each step
-    ranks, reference_label = below(max_rank), below(num_objects)
+    vectors = 2 * uniform(batch_size, num_objects, used_dims) - 1
+    vectors = pad(vectors, (0, num_dims - used_dims))  # [B, T, D]
+    # [B, T] label of the object shown at each step.
+    labels = uniform(batch_size, num_labels).argsort(dim=1)[:, :num_objects]
+    ranks, reference = below(max_rank), below(num_objects)
+    reference_label = labels.sort(dim=1).values.gather(1, reference.unsqueeze(1)).squeeze(1)
     is_reference = labels == reference_label.unsqueeze(1)  # [B, T]
 
-    one_hot = torch.eye(num_objects, device=device)
-    asked = torch.cat([one_hot[ranks], one_hot[reference_label]], dim=1)  # [B, 2T]
+    one_hot = torch.eye(num_labels, device=device)
+    asked = torch.cat([one_hot[ranks], one_hot[reference_label]], dim=1)  # [B, 2L]
     asked = asked.unsqueeze(1).expand(-1, num_objects, -1)
     inputs = torch.cat([vectors, one_hot[labels], asked], dim=2).transpose(0, 1).contiguous()
 
-    reference = (vectors * is_reference.unsqueeze(2)).sum(1, keepdim=True)  # [B, 1, D]
-    distances = (vectors - reference).square().sum(2)  # [B, T]
+    reference_vector = (vectors * is_reference.unsqueeze(2)).sum(1, keepdim=True)  # [B, 1, D]
+    distances = (vectors - reference_vector).square().sum(2)  # [B, T]
     steps = torch.arange(num_objects, device=device)
     seen = steps.unsqueeze(1) >= steps  # [step, object]
     # Objects not yet seen come last; the reference itself, at distance 0, last of those seen.
@@ -89,25 +105,28 @@ class Hints(NamedTuple):
     """What is worth knowing on the way to an answer, and where it can be known."""
 
     values: Tensor
-    """[T, B, (2 D + 1) T] for each label its vector, then for each its vector less that of the reference,
+    """[T, B, (2 D + 1) L] for each label its vector, then for each its vector less that of the reference,
     then for each the square of its distance from the reference; each about as large as a normal number."""
     weights: Tensor
-    """[T, B, (2 D + 1) T] 0 where an object or the reference has not been seen; the parts weigh alike."""
+    """[T, B, (2 D + 1) L] 0 where an object or the reference has not been seen, and for dimensions that are
+    not used; the parts weigh alike."""
 
 
-def draw_hints(questions: Questions, num_dims: int) -> Hints:
+def draw_hints(questions: Questions, num_dims: int, used_dims: int | None = None) -> Hints:
     """What a reader of `questions` of D = `num_dims` dimensions could know after each step, to train it."""
     x, D = questions.inputs, num_dims
     T, B = questions.answers_so_far.shape
-    vectors, labels, reference_label = x[..., :D], x[..., D : D + T], x[0, :, D + 2 * T :]
+    used_dims, L = D if used_dims is None else used_dims, (x.shape[2] - D) // 3
+    vectors, labels, reference_label = x[..., :D], x[..., D : D + L], x[0, :, D + 2 * L :]
     by_label = torch.einsum("tbl,tbd->bld", labels, vectors)
     away = by_label - torch.einsum("bl,bld->bd", reference_label, by_label).unsqueeze(1)
     # Per dimension the square of a difference of two uniform numbers in (-1, 1) has mean 2/3, variance 28/45.
-    distances = (away.square().sum(2) - D * 2 / 3) / (D * 28 / 45) ** 0.5
+    distances = (away.square().sum(2) - used_dims * 2 / 3) / (used_dims * 28 / 45) ** 0.5
     values = torch.cat([by_label.flatten(1) * 3**0.5, away.flatten(1) * 1.5**0.5, distances], dim=1)
     seen = labels.cumsum(0)
     compared = seen * questions.answerable.unsqueeze(2)
-    wide = [part.repeat_interleave(D, dim=2) / D for part in (seen, compared)]
+    used = (torch.arange(D, device=x.device) < used_dims).float() / used_dims
+    wide = [(part.unsqueeze(3) * used).flatten(2) for part in (seen, compared)]
     return Hints(values.expand(T, B, -1), torch.cat([*wide, compared], dim=2))
 
 

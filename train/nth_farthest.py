@@ -1,7 +1,8 @@
 """Reproduce the paper's claim: `python train/nth_farthest.py --core rmc`; `--evaluate` shows what it gave.
 
 Supervised: the answer after the last of eight objects, as in Santoro et al. 2018, A.1. Training may have
-aids (hints, levels, a scale, answers in between), the same for every core; the test has none.
+aids (hints, levels, answers in between), the same for every core; the test has none. The scale of the vectors
+is part of the network.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ KEPT = Path(__file__).parents[1] / "trained" / "nth-farthest-rmc"
 """The run folder of the trained RMC that comes with the repository."""
 NUM_OBJECTS, NUM_DIMS = 8, 16
 """The paper's."""
+LEVELS = {"ranks": (1, NUM_OBJECTS), "objects": (2, NUM_OBJECTS), "dims": (1, NUM_DIMS)}
+"""What may grow while training: from the least on, to the paper's."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class NthFarthestConfig:
     ranks: tuple[int, ...] = (1, 2, 4, NUM_OBJECTS)
     """Levels of training: at each n is uniform below that number (1 asks for the farthest only). The last
     must be 8, the whole task."""
+    objects: tuple[int, ...] = (NUM_OBJECTS,)
+    """Levels of training: objects of a sequence, with labels out of 8. The last must be 8. A level of
+    --ranks above that asks for any of them."""
     dims: tuple[int, ...] = (NUM_DIMS,)
     """Levels of training: dimensions that vectors have; the others are 0. The last must be 16."""
     vector_scale: float = 4.0
@@ -97,17 +103,13 @@ class NthFarthestConfig:
                 f"{', '.join(bad)}: expected a scale above 0, a share above 0 and up to 1, a seed of 0 to "
                 f"2^63 - 1, at least 1 test sample, and no negative threads or seconds"
             )
-        if not self.ranks or not self.dims or self.ranks[-1] != NUM_OBJECTS or self.dims[-1] != NUM_DIMS:
-            raise ValueError(
-                f"--ranks {self.ranks} --dims {self.dims}: the last levels must be the whole task, "
-                f"{NUM_OBJECTS} and {NUM_DIMS}"
-            )
-        if not all(1 <= n <= NUM_OBJECTS for n in self.ranks) or not all(
-            1 <= d <= NUM_DIMS for d in self.dims
-        ):
-            raise ValueError(
-                f"--ranks {self.ranks} --dims {self.dims}: expected 1 to {NUM_OBJECTS} and 1 to {NUM_DIMS}"
-            )
+        for name, (least, whole) in LEVELS.items():
+            levels = getattr(self, name)
+            if not levels or levels[-1] != whole or not all(least <= level <= whole for level in levels):
+                raise ValueError(
+                    f"--{name} {' '.join(map(str, levels))}: expected levels of {least} to {whole}, the last "
+                    f"of them {whole}, the whole task"
+                )
         if self.export is not None and (self.evaluate is None or len(self.evaluate) != 1):
             raise ValueError("--export goes with --evaluate and one run")
 
@@ -136,32 +138,41 @@ CORE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class NthFarthestTask:
-    """Questions as examples, by levels: (n below, dimensions)."""
+    """Questions as examples. A level is (n below, objects, dimensions); without any, the whole task alone."""
 
     num_groups = NUM_OBJECTS
 
     def __init__(
-        self, ranks: Sequence[int], dims: Sequence[int], hints: bool, device: torch.device | str = "cpu"
+        self,
+        ranks: Sequence[int] = (NUM_OBJECTS,),
+        objects: Sequence[int] = (NUM_OBJECTS,),
+        dims: Sequence[int] = (NUM_DIMS,),
+        *,
+        hints: bool,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.num_levels = max(len(ranks), len(dims))
-        self.levels = [
-            (ranks[min(i, len(ranks) - 1)], dims[min(i, len(dims) - 1)]) for i in range(self.num_levels)
-        ]
+        kinds = (ranks, objects, dims)
+        self.num_levels = max(map(len, kinds))
+        # What has fewer levels stays at its last.
+        self.levels = [tuple(kind[min(i, len(kind) - 1)] for kind in kinds) for i in range(self.num_levels)]
         self.hints, self.device = hints, device
 
     def draw(self, batch_size: int, level: int, generator: torch.Generator | None) -> Examples:
-        """Fresh questions; vectors of fewer dimensions than 16 are filled up with zeros."""
-        max_rank, dims = self.levels[level]
+        """Fresh questions, in the format of the whole task."""
+        max_rank, objects, dims = self.levels[level]
         questions = draw_questions(
-            batch_size, num_dims=dims, max_rank=max_rank, generator=generator, device=self.device
+            batch_size,
+            num_objects=objects,
+            num_dims=NUM_DIMS,
+            max_rank=min(max_rank, objects),
+            num_labels=NUM_OBJECTS,
+            used_dims=dims,
+            generator=generator,
+            device=self.device,
         )
-        if dims < NUM_DIMS:
-            vectors, rest = questions.inputs.split([dims, questions.inputs.shape[-1] - dims], dim=-1)
-            padded = torch.nn.functional.pad(vectors, (0, NUM_DIMS - dims))
-            questions = questions._replace(inputs=torch.cat([padded, rest], dim=-1))
         values, weights = questions.inputs[..., :0], questions.inputs[..., :0]
         if self.hints:
-            values, weights = draw_hints(questions, NUM_DIMS)
+            values, weights = draw_hints(questions, NUM_DIMS, dims)
         return Examples(
             questions.inputs,
             questions.answers_so_far,
@@ -189,11 +200,8 @@ def main(args: Sequence[str]) -> None:
         trainer = build(config)
         # A run that was killed before it first saved begins again.
         notes = trainer.restore() if resume and checkpoints(trainer.run_dir) else []
-        if trainer.samples > config.learning.total_samples:
-            raise UsageError(
-                f"--total-samples {config.learning.total_samples:,}: the run has learned from "
-                f"{trainer.samples:,} already"
-            )
+        if default is not None:
+            require_budget(default, trainer)
     except ValueError as error:
         raise UsageError(str(error)) from error
     for note in notes:
@@ -225,7 +233,7 @@ def build(config: NthFarthestConfig) -> SupervisedTrainer:
         ).to(device)
     except (RuntimeError, TypeError) as error:  # what a core says of a width of -1 or of "x"
         raise UsageError(f"no {config.core} of --core-options {options} can be built: {error}") from error
-    task = NthFarthestTask(config.ranks, config.dims, config.hints, device)
+    task = NthFarthestTask(config.ranks, config.objects, config.dims, hints=config.hints, device=device)
     described = {name: value for name, value in asdict(config).items() if name in DESCRIBED}
     return SupervisedTrainer(
         model,
@@ -239,7 +247,7 @@ def build(config: NthFarthestConfig) -> SupervisedTrainer:
     )
 
 
-DESCRIBED = ("core", "core_options", "ranks", "dims", "vector_scale", "hints", "seed")
+DESCRIBED = ("core", "core_options", *LEVELS, "vector_scale", "hints", "seed")
 """Fields that make a run what it is, beside `learning`."""
 FREE = ("total_samples", "minutes")
 """Of `learning`, what a resumed run may have otherwise."""
@@ -253,8 +261,9 @@ def resumed(run_dir: Path) -> NthFarthestConfig:
     """
     saved = read_config(run_dir)
     try:
-        described = saved["nth_farthest"]
-        described |= {name: tuple(described[name]) for name in ("ranks", "dims")}
+        # Earlier runs do not know levels of objects.
+        described = {"objects": (NUM_OBJECTS,), **saved["nth_farthest"]}
+        described |= {name: tuple(described[name]) for name in LEVELS}
         return NthFarthestConfig(
             **{name: described[name] for name in DESCRIBED},
             learning=SupervisedConfig(**saved["supervised"]),
@@ -274,6 +283,19 @@ def require_same(saved: NthFarthestConfig, asked: NthFarthestConfig) -> None:
     if changed:
         raise UsageError(f"a resumed run cannot change: {'; '.join(changed)}")
     require_same_folder(asked.resume, asked.run_dir)
+
+
+def require_budget(saved: NthFarthestConfig, trainer: SupervisedTrainer) -> None:
+    """Raise UsageError if a resumed run is given a budget beyond which it has gone."""
+    samples, minutes = trainer.config.total_samples, trainer.config.minutes
+    if trainer.samples > samples:
+        raise UsageError(f"--total-samples {samples:,}: the run has learned from {trainer.samples:,} already")
+    # At its end a run has always gone a little beyond its minutes.
+    if minutes not in (None, saved.learning.minutes) and trainer.seconds > 60 * minutes:
+        raise UsageError(
+            f"--minutes {minutes:g}: the run has trained for {trainer.seconds / 60:.1f} already, and they "
+            "count from its beginning"
+        )
 
 
 def require_no_training(config: NthFarthestConfig) -> None:
@@ -327,7 +349,7 @@ def test(model: SequenceClassifier, samples: int, seed: int) -> dict[str, Any]:
     """Accuracy on fresh questions of the paper's distribution, by n, with 95 % intervals."""
     torch.set_flush_denormal(True)
     generator = torch.Generator(model.device).manual_seed(seed)
-    task = NthFarthestTask((NUM_OBJECTS,), (NUM_DIMS,), hints=False, device=model.device)
+    task = NthFarthestTask(hints=False, device=model.device)
     right, asked = count_right(model, task, samples, generator).long()
     by_rank = list(zip(right.tolist(), asked.tolist(), strict=True))
     total = int(right.sum())

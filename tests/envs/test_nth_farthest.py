@@ -19,15 +19,26 @@ from envs.nth_farthest import draw_hints, draw_questions
 @settings(max_examples=40, deadline=None)
 def test_answers_by_a_plain_sort(num_objects: int, num_dims: int, seed: int, data: st.DataObject) -> None:
     max_rank = data.draw(st.integers(1, num_objects))
-    generator = torch.Generator().manual_seed(seed)
+    num_labels = data.draw(st.integers(num_objects, 10))
+    used_dims = data.draw(st.integers(1, num_dims))
     questions = draw_questions(
-        5, num_objects=num_objects, num_dims=num_dims, max_rank=max_rank, generator=generator
+        5,
+        num_objects=num_objects,
+        num_dims=num_dims,
+        max_rank=max_rank,
+        num_labels=num_labels,
+        used_dims=used_dims,
+        generator=torch.Generator().manual_seed(seed),
     )
+    assert questions.inputs.shape == (num_objects, 5, num_dims + 3 * num_labels)
     for row in range(5):
         shown = questions.inputs[:, row].double().numpy()
         vectors = shown[:, :num_dims]
         labels, ranks, references = (part.argmax(1) for part in np.split(shown[:, num_dims:], 3, axis=1))
-        assert sorted(labels) == list(range(num_objects))
+        assert (shown[:, num_dims:].sum(1) == 3).all()
+        assert len(set(labels)) == num_objects
+        assert (vectors[:, used_dims:] == 0).all()
+        assert (vectors[:, :used_dims] != 0).all()
         assert len(set(ranks)) == len(set(references)) == 1, "the question is the same at every step"
         n, m = int(ranks[0]), int(references[0])
         assert n == questions.ranks[row] < max_rank
@@ -51,6 +62,20 @@ def test_the_distribution_is_the_papers() -> None:
         assert (part.mean(0) - 1 / 8).abs().max() < 0.012  # each label, n and m equally often
     answers = torch.bincount(questions.answers, minlength=8) / 20_000
     assert (answers - 1 / 8).abs().max() < 0.012, "no label is a better guess than another"
+
+
+def test_fewer_objects_have_any_of_the_labels_and_dimensions_may_be_left_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    questions = draw_questions(20_000, num_objects=3, num_labels=8, used_dims=2, generator=generator)
+    assert questions.inputs.shape == (3, 20_000, 40)
+    _, labels, ranks, references = questions.inputs.split([16, 8, 8, 8], dim=2)
+    for part in (*labels, references[0]):
+        assert (part.mean(0) - 1 / 8).abs().max() < 0.012  # each as often as the others
+    assert (ranks[0, :, :3].mean(0) - 1 / 3).abs().max() < 0.02
+    assert not ranks[0, :, 3:].any()
+    assert (labels.sum(0) * references[0]).sum(1).eq(1).all(), "the reference is one of those shown"
+    first, at = labels.argmax(2), references[0].argmax(1)
+    assert (first == at).float().mean(1).sub(1 / 3).abs().max() < 0.02, "at any time"
 
 
 def test_the_shortcut_is_worth_two_in_eight() -> None:
@@ -81,47 +106,66 @@ def test_an_episode() -> None:
         obs = step.obs
 
 
+@pytest.mark.parametrize(
+    "bad", [{"num_labels": 7}, {"used_dims": 17}, {"used_dims": 0}, {"num_objects": 9, "num_labels": 8}]
+)
+def test_easier_questions_that_do_not_fit(bad: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"{next(reversed(bad))}={bad[next(reversed(bad))]}"):
+        draw_questions(2, **bad)
+
+
 @pytest.mark.parametrize("bad", [{"num_objects": 1}, {"num_dims": 0}, {"max_rank": 9}, {"num_envs": 0}])
 def test_numbers_that_do_not_fit(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         NthFarthest(**bad)
 
 
-def test_hints_by_a_plain_loop() -> None:
+@pytest.mark.parametrize(("L", "used"), [(4, 3), (6, 3), (6, 2)])
+def test_hints_by_a_plain_loop(L: int, used: int) -> None:
     T, D = 4, 3
     generator = torch.Generator().manual_seed(0)
-    questions = draw_questions(6, num_objects=T, num_dims=D, generator=generator)
-    values, weights = draw_hints(questions, D)
-    assert values.shape == weights.shape == (T, 6, (2 * D + 1) * T)
+    questions = draw_questions(
+        6, num_objects=T, num_dims=D, num_labels=L, used_dims=used, generator=generator
+    )
+    values, weights = draw_hints(questions, D, used)
+    assert values.shape == weights.shape == (T, 6, (2 * D + 1) * L)
     for row in range(6):
         shown = questions.inputs[:, row]
-        vectors, labels = shown[:, :D], shown[:, D : D + T].argmax(1).tolist()
-        m = int(shown[0, D + 2 * T :].argmax())
+        vectors, labels = shown[:, :D], shown[:, D : D + L].argmax(1).tolist()
+        m = int(shown[0, D + 2 * L :].argmax())
         reference = vectors[labels.index(m)]
-        for label in range(T):
+        for label in range(L):
+            own, difference = slice(label * D, (label + 1) * D), slice((L + label) * D, (L + label + 1) * D)
+            distance = 2 * D * L + label
+            if label not in labels:
+                assert not weights[:, row, own].any()
+                assert not weights[:, row, difference].any()
+                assert not weights[:, row, distance].any()
+                continue
             at = labels.index(label)
             away = vectors[at] - reference
-            own, difference = slice(label * D, (label + 1) * D), slice((T + label) * D, (T + label + 1) * D)
-            distance = 2 * D * T + label
+            each = torch.tensor([1 / used] * used + [0.0] * (D - used))
             for t in range(T):
                 seen, compared = float(t >= at), float(t >= at and t >= labels.index(m))
-                assert weights[t, row, own].tolist() == pytest.approx([seen / D] * D)
-                assert weights[t, row, difference].tolist() == pytest.approx([compared / D] * D)
+                torch.testing.assert_close(weights[t, row, own], seen * each)
+                torch.testing.assert_close(weights[t, row, difference], compared * each)
                 assert weights[t, row, distance] == compared
                 torch.testing.assert_close(values[t, row, own], vectors[at] * 3**0.5)
                 torch.testing.assert_close(values[t, row, difference], away * 1.5**0.5)
-                expected = (away.square().sum() - D * 2 / 3) / (D * 28 / 45) ** 0.5
+                expected = (away.square().sum() - used * 2 / 3) / (used * 28 / 45) ** 0.5
                 torch.testing.assert_close(values[t, row, distance], expected)
 
 
-def test_hints_are_about_as_large_as_normal_numbers() -> None:
-    questions = draw_questions(5000, generator=torch.Generator().manual_seed(0))
-    values = draw_hints(questions, 16).values[-1]
+@pytest.mark.parametrize("used", [16, 2])
+def test_hints_are_about_as_large_as_normal_numbers(used: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    questions = draw_questions(5000, used_dims=used, generator=generator)
+    values = draw_hints(questions, 16, used).values[-1]
     others = torch.ones(5000, 8, dtype=torch.bool)
-    others[torch.arange(5000), questions.inputs[0, :, -8:].argmax(1)] = (
-        False  # the reference is at distance 0
-    )
+    reference = questions.inputs[0, :, -8:].argmax(1)
+    others[torch.arange(5000), reference] = False  # which is at distance 0
     own, difference, distance = values.split([128, 128, 8], dim=1)
-    for part in (own, difference.unflatten(1, (8, 16))[others], distance[others]):
+    own, difference = (part.unflatten(1, (8, 16))[..., :used] for part in (own, difference))
+    for part in (own, difference[others], distance[others]):
         assert abs(part.mean()) < 0.05
         assert abs(part.std() - 1) < 0.05
