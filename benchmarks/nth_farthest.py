@@ -12,7 +12,10 @@ file has not been made, and is not in the tables.
 
 from __future__ import annotations
 
+import collections
+import itertools
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +26,13 @@ from common import ROOT, Machine, Report, Row, kept_results, parse_study, prepar
 from matplotlib.figure import Figure
 
 from rmc_agents.checkpoint import write_json
-from rmc_agents.palette import CORE_COLOURS, OKABE_ITO
+from rmc_agents.cores import make_core
+from rmc_agents.palette import MARKERS, OKABE_ITO, styles
 
 SCRIPT = "train/nth_farthest.py"
-OTHERS, OTHERS_SEED = 100_000, 5_000_000
-"""Every run is tested on so many more questions, on which no setting was chosen."""
+OTHERS, OTHERS_SEED, UNSEEN_SEED = 100_000, 5_000_000, 7_000_000
+"""Every run is tested on so many other questions, on which no setting was chosen; and `looked_at` ones on as
+many again."""
 MAX_POINTS = 100
 """Of a learning curve in a file."""
 
@@ -42,6 +47,8 @@ class Run:
     """Train for as many minutes in all as that run took, rather than on as many samples."""
     goes_on_from: str | None = None
     """Begin where that run ended. Its learning rate had fallen to 0 by then, and rises again."""
+    looked_at: bool = False
+    """Begun because of what the other questions showed of the run before it."""
 
 
 SAMPLES, TIME, LONGER = "Equal samples", "Equal wall time", "More samples"
@@ -49,26 +56,29 @@ FEW, NO_LEVELS = "Equal samples, fewer", "Equal samples, fewer, all of them of t
 PARTS = "What RMC owes to its parts"
 HELD_OUT = ("--seed", "11")
 """Settings were chosen with RMC on seed 0."""
-FEWER = ("--total-samples", "2000000")
+ENDLESS, FEWER = ("--total-samples", "1e9"), ("--total-samples", "2000000")
+INPUT_ONLY = ("--core-options", "slot_attention=none")
 RUNS: dict[str, Run] = {
     "rmc": Run(SAMPLES, ("--core", "rmc", *HELD_OUT)),
     "rmc-longer": Run(LONGER, ("--total-samples", "12000000"), goes_on_from="rmc"),
     "rmc-longest": Run(LONGER, ("--total-samples", "15000000"), goes_on_from="rmc-longer"),
     "rmc-16m": Run(LONGER, ("--total-samples", "16400000"), goes_on_from="rmc-longest"),
     "rmc-22m": Run(LONGER, ("--total-samples", "22400000"), goes_on_from="rmc-16m"),
-    "rmc-25m": Run(LONGER, ("--total-samples", "24600000"), goes_on_from="rmc-22m"),
+    "rmc-25m": Run(LONGER, ("--total-samples", "24600000"), goes_on_from="rmc-22m", looked_at=True),
     "lstm": Run(SAMPLES, ("--core", "lstm", *HELD_OUT)),
     "gru": Run(SAMPLES, ("--core", "gru", *HELD_OUT)),
     "dnc": Run(SAMPLES, ("--core", "dnc", *HELD_OUT)),
-    "lstm-time": Run(TIME, ("--total-samples", "1e9"), as_long_as="rmc", goes_on_from="lstm"),
-    "gru-time": Run(TIME, ("--total-samples", "1e9"), as_long_as="rmc", goes_on_from="gru"),
-    "dnc-time": Run(TIME, ("--total-samples", "1e9"), as_long_as="rmc", goes_on_from="dnc"),
+    "dnc-longer": Run(LONGER, ("--total-samples", "1e9", "--minutes", "90.64"), goes_on_from="dnc"),
+    "lstm-time": Run(TIME, ("--core", "lstm", *HELD_OUT, *ENDLESS), as_long_as="rmc"),
+    "gru-time": Run(TIME, ("--core", "gru", *HELD_OUT, *ENDLESS), as_long_as="rmc"),
+    "dnc-time": Run(TIME, ("--core", "dnc", *HELD_OUT, *ENDLESS), as_long_as="rmc"),
     "rmc-fewer": Run(FEW, ("--core", "rmc", *FEWER)),
     "lstm-fewer": Run(FEW, ("--core", "lstm", *FEWER)),
     "gru-fewer": Run(FEW, ("--core", "gru", *FEWER)),
     "dnc-fewer": Run(FEW, ("--core", "dnc", *FEWER)),
     "rmc-own-slot": Run(PARTS, (*FEWER, "--core-options", "slot_attention=own")),
-    "rmc-input-only": Run(PARTS, (*FEWER, "--core-options", "slot_attention=none")),
+    "rmc-input-only": Run(PARTS, (*FEWER, *INPUT_ONLY)),
+    "rmc-input-only-no-levels": Run(PARTS, (*FEWER, *INPUT_ONLY, "--ranks", "8")),
     "rmc-slots-1": Run(PARTS, (*FEWER, "--core-options", "num_slots=1")),
     "rmc-slots-4": Run(PARTS, (*FEWER, "--core-options", "num_slots=4")),
     "rmc-slots-16": Run(PARTS, (*FEWER, "--core-options", "num_slots=16")),
@@ -89,8 +99,8 @@ RUNS: dict[str, Run] = {
 """In the order of what matters most, by name."""
 MEASURED_BY = {LONGER: "rmc", TIME: "rmc", NO_LEVELS: "rmc-no-levels", PARTS: "rmc-fewer"}
 """The run of another table that stands first in this one."""
-QUICK_LONGER = ("--total-samples", "1024")
 QUICK = ("--total-samples", "512", "--batch-size", "64", "--test-every", "256", "--test-samples", "500")
+QUICK_LONGER = ("--total-samples", "1024")
 
 
 def main() -> None:
@@ -109,25 +119,39 @@ def main() -> None:
 def make(name: str, runs: Path, kept: Path, machine: Machine, quick: bool) -> None:
     """Train, or go on training, and keep what came of it; before that make the runs that it needs."""
     run, run_dir = RUNS[name], runs / name
-    flags = [*run.flags, *(QUICK if quick else ()), "--threads", str(machine.facts["torch threads"][0])]
-    if run.as_long_as is not None:
-        path = kept / f"{run.as_long_as}.json"
-        if not path.exists():
-            make(run.as_long_as, runs, kept, machine, quick)
-        flags += ["--minutes", f"{json.loads(path.read_text())['seconds'] / 60:.4g}"]
+    if run.as_long_as is not None and not (kept / f"{run.as_long_as}.json").exists():
+        make(run.as_long_as, runs, kept, machine, quick)
+    flags = [*flags_of(run, kept), "--threads", str(machine.facts["torch threads"][0])]
+    if quick:
+        flags += [*QUICK, *(QUICK_LONGER if run.as_long_as or run.goes_on_from else ())]
     if run.goes_on_from is None:
         flags += ["--run-dir", str(run_dir), "--auto-resume"]
     else:
-        flags += ["--resume", str(run_dir), *(QUICK_LONGER if quick else ())]
+        flags += ["--resume", str(run_dir)]
         if not run_dir.exists():
             go_on_from(run.goes_on_from, run_dir, kept, machine, quick)
     run_script([SCRIPT, *flags])
-    result = keep(run_dir, name, machine)
-    others = ("--test-seed", str(OTHERS_SEED), "--test-samples", "500" if quick else str(OTHERS))
-    run_script([SCRIPT, "--evaluate", str(run_dir), *others])
-    entry = read_entry(run_dir)
-    result["others"] = {key: entry[key] for key in ("success_rate", "success_ci95", "samples")}
+    result = keep(run_dir, name, kept, machine)
+    result["others"] = others(run_dir, OTHERS_SEED, quick)
+    if run.looked_at:
+        result["unseen"] = others(run_dir, UNSEEN_SEED, quick)
     write_json(kept / f"{name}.json", result)
+
+
+def flags_of(run: Run, kept: Path) -> list[str]:
+    """All that makes a run what it is."""
+    if run.as_long_as is None:
+        return list(run.flags)
+    seconds = json.loads((kept / f"{run.as_long_as}.json").read_text())["seconds"]
+    return [*run.flags, "--minutes", f"{seconds / 60:.4g}"]
+
+
+def others(run_dir: Path, seed: int, quick: bool) -> dict[str, Any]:
+    """How a run does on other questions than those by which it is judged."""
+    samples = "500" if quick else str(OTHERS)
+    run_script([SCRIPT, "--evaluate", str(run_dir), "--test-seed", str(seed), "--test-samples", samples])
+    entry = read_entry(run_dir)
+    return {key: entry[key] for key in ("success_rate", "success_ci95", "samples", "first_seed")}
 
 
 def read_entry(run_dir: Path) -> dict[str, Any]:
@@ -148,25 +172,26 @@ def go_on_from(before: str, run_dir: Path, kept: Path, machine: Machine, quick: 
     copy.rename(run_dir)
 
 
-def commands(name: str) -> list[str]:
+def commands(name: str, kept: Path) -> list[str]:
     """What to type for a run, without the benchmark: first the run that it goes on from, if there is one."""
-    run, script = RUNS[name], f"python {SCRIPT}"
-    # The minutes of RMC are those of the machine.
-    flags = " ".join([*run.flags, *(() if run.as_long_as is None else ("--minutes", "..."))])
-    if run.goes_on_from is None:
-        return [f"{script} {flags}"]
-    return [*commands(run.goes_on_from), f"{script} --resume RUN {flags}"]
+    run = RUNS[name]
+    before, resume = ([], []) if run.goes_on_from is None else (commands(run.goes_on_from, kept), RESUME)
+    return [*before, shlex.join(["python", SCRIPT, *resume, *flags_of(run, kept)])]
 
 
-def keep(run_dir: Path, name: str, machine: Machine) -> dict[str, Any]:
+RESUME = ["--resume", "RUN"]
+
+
+def keep(run_dir: Path, name: str, kept: Path, machine: Machine) -> dict[str, Any]:
     """What lasts of a run: its test, and its curve in about `MAX_POINTS` points."""
     entry = read_entry(run_dir)
     config = json.loads((run_dir / "config.json").read_text())
     lines = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
     tested = [line for line in lines if "test/accuracy" in line]
-    thin = tested[:: -(-len(tested) // MAX_POINTS)] if tested else []
+    # With the last one, where the learning rate is 0.
+    thin = tested[::-1][:: -(-len(tested) // MAX_POINTS)][::-1] if tested else []
     return {
-        "commands": commands(name),
+        "commands": commands(name, kept),
         "core": config["agent"]["core"],
         "core_options": config["agent"]["core_options"],
         "parameters": entry["parameters"]["all"],
@@ -199,14 +224,18 @@ def report(found: dict[str, dict[str, Any]], machine: Machine) -> Report:
         "Right answers in 20,000 fresh questions of the paper's distribution: 8 objects, 16 dimensions, m "
         "and n uniform, one answer after the last object. 95 % intervals (Wilson). By n: 1 is the farthest, "
         "8 the reference itself.",
-        "Of the others: right answers in 100,000 other questions, on which no setting was chosen; rmc-25m "
-        "was begun when they showed .949 of rmc-22m. Empty for runs made before this was asked.",
+        "Of the others: right answers in 100,000 other questions, on which no setting was chosen; empty for "
+        "runs made before this was asked. Intervals are of the questions drawn, not of seeds.",
+        *(never_looked_at(name, result) for name, result in found.items() if "unseen" in result),
         "0.25 takes no relation at all: name m where n asks for m itself, guess among the others elsewhere. "
         "Chance is 0.125.",
         "Where a run's name takes nothing away, training has the same aids for every core: hints, levels, "
-        "answers in between, the vectors times 4, Muon. The test has none. Every read-out has four layers of "
-        "256, the first as wide as the core's output; sizes are such that cores with their read-outs have "
-        "about as many parameters. The hints' layer is not counted: it is not there in the test.",
+        "answers in between, Muon. The test has none. The vectors are multiplied by 4 in both.",
+        "Every read-out has four layers of 256 on the core's output, and cores with their read-outs have "
+        "about as many parameters. Their outputs are not equally wide: RMC's is its whole memory, others' "
+        "are narrower, and a DNC's does not show its external memory. Hints have to be told from the output "
+        "by a linear layer, so they may suit RMC better. That layer, of 264 numbers for each of the output's "
+        "and 264 more, is there in training alone, and not among the parameters.",
         "Learning curves are of the whole task; they jump where training comes to its last level, before "
         "which it asks for the first few n only.",
         "Minutes are of training alone, with one thread, on a machine that did other work beside: compare "
@@ -220,6 +249,15 @@ def report(found: dict[str, dict[str, Any]], machine: Machine) -> Report:
     return made
 
 
+def never_looked_at(name: str, result: dict[str, Any]) -> str:
+    unseen, (low, high) = result["unseen"], result["unseen"]["success_ci95"]
+    return (
+        f"{name} was begun because the run before it had too few of the others right. Of "
+        f"{unseen['samples']:,} more, at which nobody had looked, it has {unseen['success_rate']:.4f} "
+        f"[{low:.4f}, {high:.4f}]."
+    )
+
+
 def row(name: str, result: dict[str, Any]) -> Row:
     (low, high), others = result["ci95"], result.get("others")
     ranks = {
@@ -229,6 +267,7 @@ def row(name: str, result: dict[str, Any]) -> Row:
     return {
         "run": name,
         "parameters": result["parameters"],
+        "output": make_core(result["core"], 1, result["core_options"]).output_size,
         "samples (M)": result["samples"] / 1e6,
         "minutes": result["seconds"] / 60,
         "CPU minutes": None if result["cpu_seconds"] is None else result["cpu_seconds"] / 60,
@@ -253,43 +292,56 @@ def draw(found: dict[str, dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(11, 4 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 2, squeeze=False)
     for pair, (title, names) in zip(axes, rows, strict=True):
-        curves(pair[0], names, found, title)
-        ranks(pair[1], names, found)
+        looks = variants(names) if title == rows[-1][0] and parts else by_core(names, found)
+        curves(pair[0], looks, found, title)
+        ranks(pair[1], looks, found)
     return figure
 
 
-def style(i: int, name: str) -> dict[str, str]:
-    """A core has its colour everywhere; variants take turns."""
-    colour = CORE_COLOURS.get(name.removesuffix("-fewer"), OKABE_ITO[i % len(OKABE_ITO)])
-    return {"color": colour, "linestyle": "-" if i < len(OKABE_ITO) else "--"}
+def by_core(names: Sequence[str], found: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """A core has its colour everywhere; further seeds of it are dashed and dotted."""
+    looks: dict[str, dict[str, str]] = {}
+    lines = collections.defaultdict(lambda: itertools.cycle(("-", "--", ":")))
+    for name in names:
+        core = found[name]["core"]
+        colour, marker = styles([core])[core]
+        looks[name] = {"color": colour, "marker": marker, "linestyle": next(lines[core])}
+    return looks
 
 
-def curves(axes: Any, names: Sequence[str], found: dict[str, dict[str, Any]], title: str) -> None:
-    for i, name in enumerate(names):
+def variants(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Of one core, each with a colour and a marker of its own."""
+    return {
+        name: {
+            "color": OKABE_ITO[i % len(OKABE_ITO)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "linestyle": "-" if i < len(OKABE_ITO) else "--",
+        }
+        for i, name in enumerate(names)
+    }
+
+
+def curves(axes: Any, looks: dict[str, dict[str, str]], found: dict[str, dict[str, Any]], title: str) -> None:
+    for name, look in looks.items():
         points = found[name]["curve"]
         axes.plot(
             [step / 1e6 for step, _, _ in points],
             [right for _, _, right in points],
             label=name,
-            **style(i, name),
+            markevery=6,
+            **look,
         )
     axes.axhline(0.25, color="grey", linewidth=0.8, linestyle=":")
     axes.set(title=title, xlabel="samples (millions)", ylabel="right on the whole task", ylim=(0, 1))
     axes.set_xlim(left=0)
-    if names:
+    if looks:
         axes.legend(fontsize=8, loc="upper left")
 
 
-def ranks(axes: Any, names: Sequence[str], found: dict[str, dict[str, Any]]) -> None:
-    for i, name in enumerate(names):
+def ranks(axes: Any, looks: dict[str, dict[str, str]], found: dict[str, dict[str, Any]]) -> None:
+    for name, look in looks.items():
         shares = [0.0 if share is None else share for share in found[name]["by_rank"]]
-        axes.plot(
-            range(1, 9),
-            shares,
-            marker="o",
-            label=name,
-            **style(i, name),
-        )
+        axes.plot(range(1, 9), shares, **look)
     axes.axhline(1 / 7, color="grey", linewidth=0.8, linestyle=":")
     axes.set(title="by n", xlabel="n (1: the farthest, 8: itself)", ylabel="right", ylim=(0, 1.02))
 

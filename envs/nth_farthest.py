@@ -2,7 +2,7 @@
 
 Source: Santoro et al. 2018, appendix A.1 (arXiv 1806.01822).
 
-Axes: T objects, one a step; B batch; D dimensions of a vector; L labels, as many as objects if nothing is said.
+Axes: T objects, one a step; B batch; D dimensions of a vector; L labels, T unless there are to be more.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ def test_nth_farthest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"Not made yet: {', '.join(names)}." in empty["notes"]
 
     (tmp_path / "runs" / ".rmc-longer.copy" / "checkpoints").mkdir(parents=True)  # was cut off
-    results = run("--only", "rmc-longer", "lstm-time")  # make what they need, too
+    results = run("--only", "rmc-longer", "lstm", "lstm-time")  # make what they need, too
     kept = json.loads((tmp_path / "nth_farthest" / "lstm.json").read_text())
     assert kept["core"] == "lstm"
     assert kept["commands"] == ["python train/nth_farthest.py --core lstm --seed 11"]
@@ -185,9 +185,18 @@ def test_nth_farthest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [step for step, _, _ in longer["curve"]] == [512, 1024]
     assert longer["commands"][1] == "python train/nth_farthest.py --resume RUN --total-samples 12000000"
     assert [row["run"] for row in results["Equal wall time"]] == ["rmc", "lstm-time"]
-    as_long = json.loads((tmp_path / "nth_farthest" / "lstm-time.json").read_text())
     rmc = json.loads((tmp_path / "nth_farthest" / "rmc.json").read_text())
+    minutes = f"{rmc['seconds'] / 60:.4g}"
+    config = json.loads((tmp_path / "runs" / "lstm-time" / "config.json").read_text())
+    assert config["supervised"]["minutes"] == float(minutes)
+    as_long = json.loads((tmp_path / "nth_farthest" / "lstm-time.json").read_text())
     assert as_long["samples"] == 1024 or as_long["seconds"] >= rmc["seconds"] - 0.01
+    command = f"python train/nth_farthest.py --core lstm --seed 11 --total-samples 1e9 --minutes {minutes}"
+    assert as_long["commands"] == [command]
+    for result in (kept, longer, as_long):
+        assert result["others"]["first_seed"] == 5_000_000
+        assert result["others"]["samples"] == 500
+    assert [row["output"] for row in results["Equal wall time"]] == [1024, 276]
     assert (tmp_path / "nth_farthest.png").stat().st_size > 5000
 
     before = (tmp_path / "nth_farthest" / "lstm.json").stat().st_mtime_ns
