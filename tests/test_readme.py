@@ -1,8 +1,9 @@
-"""The README's examples, run in the order in which they stand; its links, and its commands and the docs'."""
+"""The README's examples, run in the order in which they stand; links, commands and figures of it and docs."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 import sys
@@ -101,3 +102,46 @@ def test_make_targets_are_there() -> None:
     named = set(re.findall(r"^make (\w+)", PAGE, re.MULTILINE))
     assert named
     assert named <= targets
+
+
+RESULTS = ROOT / "benchmarks" / "results"
+RUNS = {path.stem: json.loads(path.read_text()) for path in (RESULTS / "nth_farthest").glob("*.json")}
+WITH_PPO = [json.loads(path.read_text()) for path in (RESULTS / "nth_farthest_ppo").glob("*.json")]
+
+
+def share(number: float, digits: int = 3) -> str:
+    """.951"""
+    return f"{number:.{digits}f}".removeprefix("0")
+
+
+def with_interval(rate: float, interval: Sequence[float]) -> str:
+    """.951 [.950, .952]"""
+    return f"{share(rate)} [{', '.join(map(share, interval))}]"
+
+
+def test_the_table_of_nth_farthest_is_what_was_kept() -> None:
+    rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in PAGE.splitlines()]
+    rows = [row for row in rows if row and row[0] in RUNS]
+    assert len(rows) >= 10
+    for name, _core, samples, minutes, right, others, by_rank, flags in rows:
+        kept = RUNS[name]
+        assert samples == f"{kept['samples'] / 1e6:.1f} M", name
+        assert minutes == f"{kept['cpu_seconds'] / 60:.0f}", name
+        assert right == with_interval(kept["accuracy"], kept["ci95"]), name
+        assert others == (share(kept["others"]["success_rate"]) if "others" in kept else ""), name
+        assert by_rank == " ".join(share(right, 2) for right in kept["by_rank"]), name
+        assert f"python train/nth_farthest.py {flags.strip('`')}" == kept["commands"][-1], name
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/nth_farthest.md"])
+def test_every_share_of_nth_farthest_with_an_interval_was_measured(page: str) -> None:
+    text = (ROOT / page).read_text().replace("*", "").replace("\n", " ")
+    if page == "README.md":
+        text = text[text.index('Nth Farthest ("what') : text.index("Speed ([what")]
+    measured = {with_interval(run["accuracy"], run["ci95"]) for run in (*RUNS.values(), *WITH_PPO)}
+    for run in RUNS.values():
+        more = [run[key] for key in ("others", "unseen") if key in run]
+        measured |= {with_interval(test["success_rate"], test["success_ci95"]) for test in more}
+    said = set(re.findall(r"\.\d{3} \[\.\d{3}, \.\d{3}\]", text))
+    assert len(said) >= 10
+    assert said <= measured, said - measured
