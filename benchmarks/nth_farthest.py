@@ -95,6 +95,8 @@ RUNS: dict[str, Run] = {
     ),
     "rmc-s12": Run(SAMPLES, ("--core", "rmc", "--seed", "12")),
     "rmc-s13": Run(SAMPLES, ("--core", "rmc", "--seed", "13")),
+    "rmc-s12-longer": Run(LONGER, ("--total-samples", "7800000"), goes_on_from="rmc-s12"),
+    "rmc-s13-longer": Run(LONGER, ("--total-samples", "7800000"), goes_on_from="rmc-s13"),
 }
 """In the order of what matters most, by name."""
 MEASURED_BY = {LONGER: "rmc", TIME: "rmc", NO_LEVELS: "rmc-no-levels", PARTS: "rmc-fewer"}
