@@ -177,11 +177,10 @@ def go_on_from(before: str, run_dir: Path, kept: Path, machine: Machine, quick: 
 def commands(name: str, kept: Path) -> list[str]:
     """What to type for a run, without the benchmark: first the run that it goes on from, if there is one."""
     run = RUNS[name]
-    before, resume = ([], []) if run.goes_on_from is None else (commands(run.goes_on_from, kept), RESUME)
-    return [*before, shlex.join(["python", SCRIPT, *resume, *flags_of(run, kept)])]
-
-
-RESUME = ["--resume", "RUN"]
+    if run.goes_on_from is None:
+        return [shlex.join(["python", SCRIPT, *flags_of(run, kept)])]
+    resumed = shlex.join(["python", SCRIPT, "--resume", "RUN", *flags_of(run, kept)])
+    return [*commands(run.goes_on_from, kept), resumed]
 
 
 def keep(run_dir: Path, name: str, kept: Path, machine: Machine) -> dict[str, Any]:
@@ -289,12 +288,11 @@ def draw(found: dict[str, dict[str, Any]]) -> Figure:
     parts = of(PARTS)
     if parts and MEASURED_BY[PARTS] in found:
         parts = [MEASURED_BY[PARTS], *parts]
-    rows = [("cores, fewer samples", of(FEW)), ("RMC and its variants", parts)]
-    rows = [("cores, equal samples", of(SAMPLES)), *((title, names) for title, names in rows if names)]
+    rows = [("cores, fewer samples", by_core(of(FEW), found)), ("RMC and its variants", variants(parts))]
+    rows = [("cores, equal samples", by_core(of(SAMPLES), found)), *(row for row in rows if row[1])]
     figure = Figure(figsize=(11, 4 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 2, squeeze=False)
-    for pair, (title, names) in zip(axes, rows, strict=True):
-        looks = variants(names) if title == rows[-1][0] and parts else by_core(names, found)
+    for pair, (title, looks) in zip(axes, rows, strict=True):
         curves(pair[0], looks, found, title)
         ranks(pair[1], looks, found)
     return figure

@@ -37,6 +37,8 @@ def test_answers_by_a_plain_sort(num_objects: int, num_dims: int, seed: int, dat
         labels, ranks, references = (part.argmax(1) for part in np.split(shown[:, num_dims:], 3, axis=1))
         assert (shown[:, num_dims:].sum(1) == 3).all()
         assert len(set(labels)) == num_objects
+        if num_labels == num_objects:
+            assert sorted(labels) == list(range(num_objects))
         assert (vectors[:, used_dims:] == 0).all()
         assert (vectors[:, :used_dims] != 0).all()
         assert len(set(ranks)) == len(set(references)) == 1, "the question is the same at every step"
@@ -144,11 +146,11 @@ def test_hints_by_a_plain_loop(L: int, used: int) -> None:
                 continue
             at = labels.index(label)
             away = vectors[at] - reference
-            each = torch.tensor([1 / used] * used + [0.0] * (D - used))
+            each = np.array([1 / used] * used + [0.0] * (D - used))
             for t in range(T):
                 seen, compared = float(t >= at), float(t >= at and t >= labels.index(m))
-                torch.testing.assert_close(weights[t, row, own], seen * each)
-                torch.testing.assert_close(weights[t, row, difference], compared * each)
+                assert weights[t, row, own].tolist() == pytest.approx(seen * each)
+                assert weights[t, row, difference].tolist() == pytest.approx(compared * each)
                 assert weights[t, row, distance] == compared
                 torch.testing.assert_close(values[t, row, own], vectors[at] * 3**0.5)
                 torch.testing.assert_close(values[t, row, difference], away * 1.5**0.5)

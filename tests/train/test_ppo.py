@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ from rmc_agents.checkpoint import checkpoints
 from rmc_agents.cli import flag_value, run_script, whole_number
 from rmc_agents.config import parse_options
 from rmc_agents.presets import PRESETS, preset_of
+from train import ppo as script
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -41,11 +41,6 @@ def ppo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
     Returns exit code, output and errors.
     """
-    spec = importlib.util.spec_from_file_location("train_ppo", ROOT / "train" / "ppo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> tuple[int, str, str]:
