@@ -36,6 +36,15 @@ class Transition(NamedTuple):
     None means that every row is real."""
 
 
+class Hints(NamedTuple):
+    """What is worth knowing, and where it can be known: an aid of training, which no policy reads."""
+
+    values: Tensor
+    """[..., K] numbers, each about as large as a normal number."""
+    weights: Tensor
+    """[..., K] how much each of them matters; 0 where it cannot be known from what has been shown."""
+
+
 class BatchedEnv(ABC):
     """`num_envs` copies of a task that move together, as tensors on `device`.
 
@@ -47,6 +56,7 @@ class BatchedEnv(ABC):
         tasks: the names of the tasks in the batch; more than one for a mixture.
         task_of: [B] int64, the index into `tasks` of each environment; only `assign` changes it, in
             environments that have it.
+        hint_size: K, how many numbers `hints` tells; 0 for a task that has none.
     """
 
     observation_space: spaces.Space[Any]
@@ -55,6 +65,7 @@ class BatchedEnv(ABC):
     device: torch.device
     tasks: tuple[str, ...]
     task_of: Tensor
+    hint_size: int = 0
 
     @abstractmethod
     def reset(self, seed: int | None = None) -> Obs:
@@ -76,6 +87,10 @@ class BatchedEnv(ABC):
             actions: [B] int64 for `Discrete`, [B, n] for `MultiDiscrete` (int64), `MultiBinary`
                 and `Box` (float32), on `device`.
         """
+
+    def hints(self) -> Hints | None:
+        """[B, K] what a memory could know once it has read the latest observations; None without hints."""
+        return None
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

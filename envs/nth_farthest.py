@@ -15,7 +15,7 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn.functional import pad
 
-from envs.base import BatchedEnv, Transition
+from envs.base import BatchedEnv, Hints, Transition
 
 
 class Questions(NamedTuple):
@@ -101,19 +101,14 @@ def draw_questions(
     return Questions(inputs, answers_so_far[-1], answers_so_far, answerable, ranks)
 
 
-class Hints(NamedTuple):
-    """What is worth knowing on the way to an answer, and where it can be known."""
-
-    values: Tensor
-    """[T, B, (2 D + 1) L] for each label its vector, then for each its vector less that of the reference,
-    then for each the square of its distance from the reference; each about as large as a normal number."""
-    weights: Tensor
-    """[T, B, (2 D + 1) L] 0 where an object or the reference has not been seen, and for dimensions that are
-    not used; the parts weigh alike."""
-
-
 def draw_hints(questions: Questions, num_dims: int, used_dims: int | None = None) -> Hints:
-    """What a reader of `questions` of D = `num_dims` dimensions could know after each step, to train it."""
+    """What a reader of `questions` of D = `num_dims` dimensions could know after each step, to train it.
+
+    Returns:
+        [T, B, (2 D + 1) L] for each label its vector, then for each its vector less that of the reference,
+        then for each the square of its distance from the reference. The weights are 0 where an object or the
+        reference has not been seen, and for dimensions that are not used; the three parts weigh alike.
+    """
     x, D = questions.inputs, num_dims
     T, B = questions.answers_so_far.shape
     used_dims, L = D if used_dims is None else used_dims, (x.shape[2] - D) // 3
@@ -145,6 +140,9 @@ class NthFarthest(BatchedEnv):
     ## Reward and ends
     1 for the right label, else 0. Every episode is terminated by its answer, after T steps. `success` is a
     right answer.
+
+    ## Hints
+    The vectors seen so far by label, their differences from the reference and their distances: `draw_hints`.
 
     ## Chance
     A guess is right in 1/T. Naming m where n asks for the reference itself, and guessing among the others
@@ -178,6 +176,7 @@ class NthFarthest(BatchedEnv):
         self.num_objects, self.num_dims, self.max_rank = num_objects, num_dims, max_rank
         self.observation_space = spaces.Box(-1.0, 1.0, (num_dims + 3 * num_objects,), np.float32)
         self.action_space = spaces.Discrete(num_objects)
+        self.hint_size = (2 * num_dims + 1) * num_objects
         self.tasks = ("rmc/NthFarthest-v0",)
         self.task_of = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._generator = None
@@ -187,12 +186,15 @@ class NthFarthest(BatchedEnv):
         # All episodes are equally long, so all environments are at the same object.
         self._time = 0
         self._questions = self._draw()
+        # Of the questions being asked, once somebody wants them.
+        self._hints: Hints | None = None
         self._begun = False
 
     def reset(self, seed: int | None = None) -> Tensor:
         if seed is not None and self._generator is not None:
             self._generator.manual_seed(seed)
         self._questions, self._time, self._begun = self._draw(), 0, True
+        self._hints = None
         return self._questions.inputs[0]
 
     def step(self, actions: Tensor) -> Transition:
@@ -209,9 +211,14 @@ class NthFarthest(BatchedEnv):
             obs = self._questions.inputs[self._time]
             return Transition(obs, torch.zeros_like(obs[:, 0]), never, never, obs, never)
         right = actions == self._questions.answers
-        self._questions, self._time = self._draw(), 0
+        self._questions, self._time, self._hints = self._draw(), 0, None
         # Nothing new is shown after the last object: the episode's last observation is that object again.
         return Transition(self._questions.inputs[0], right.float(), ~never, never, shown, right)
+
+    def hints(self) -> Hints:
+        if self._hints is None:
+            self._hints = draw_hints(self._questions, self.num_dims)
+        return Hints(*(x[self._time] for x in self._hints))
 
     def _draw(self) -> Questions:
         return draw_questions(
@@ -237,6 +244,7 @@ class NthFarthest(BatchedEnv):
             shapes = tuple(saved.inputs.shape), tuple(self._questions.inputs.shape)
             raise ValueError(f"a state of objects and numbers {shapes[0]}: expected {shapes[1]}")
         self._questions, self._time, self._begun = saved, state["time"], True
+        self._hints = None
         if self._generator is not None:
             self._generator.set_state(state["generator"].cpu())
         return self._questions.inputs[self._time]

@@ -51,6 +51,8 @@ class ActorCritic(nn.Module):
         previous_reward: feed the last reward to the core.
         skip: let the heads read the core's present input beside its output, so that reactions need not go
             through the memory. RMC learns memory tasks several times faster with it.
+        hint_size: how many numbers a linear layer on the core's output shall tell while training (see
+            `hints`); 0 for no such layer.
 
     Raises:
         ValueError: an unknown core, option or space; the message says what to do.
@@ -69,6 +71,7 @@ class ActorCritic(nn.Module):
         previous_action: bool = False,
         previous_reward: bool = False,
         skip: bool = True,
+        hint_size: int = 0,
     ) -> None:
         super().__init__()
         if critic_memory not in get_args(CriticMemory):
@@ -78,7 +81,7 @@ class ActorCritic(nn.Module):
         self.features, self.hidden_size = features, hidden_size
         self.critic_memory: CriticMemory = critic_memory
         self.previous_action, self.previous_reward = previous_action, previous_reward
-        self.skip = skip
+        self.skip, self.hint_size = skip, hint_size
 
         self.encoder = Encoder(observation_space, features)
         probe = make_action_head(1, action_space)
@@ -93,6 +96,7 @@ class ActorCritic(nn.Module):
         self.value_head = nn.Linear(hidden_size, 1)
         nn.init.orthogonal_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
+        self.hint = nn.Linear(self.core.output_size, hint_size) if hint_size else None
 
     @property
     def device(self) -> torch.device:
@@ -122,7 +126,7 @@ class ActorCritic(nn.Module):
         """
         obs, actions = map_tree(lambda x: x.unsqueeze(0), obs), state.action.unsqueeze(0)
         rewards = state.reward.unsqueeze(0)
-        parameters, values, state = self._forward(obs, actions, rewards, starts.unsqueeze(0), state)
+        parameters, values, state, _ = self._forward(obs, actions, rewards, starts.unsqueeze(0), state)
         parameters = parameters.squeeze(0)
         action = self.policy.mode(parameters) if deterministic else self.policy.sample(parameters, generator)
         log_prob = self.policy.log_prob(parameters, action)
@@ -143,10 +147,17 @@ class ActorCritic(nn.Module):
         Returns:
             log_probs, entropies and values, each [T, B].
         """
+        return self.evaluate_and_tell(obs, actions, rewards, starts, state)[:3]
+
+    def evaluate_and_tell(
+        self, obs: Tree, actions: Tensor, rewards: Tensor, starts: Tensor, state: AgentState
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """As `evaluate`, and [T, B, K] the hints that the memory tells; None without `hint_size`."""
         before = torch.cat([state.action.unsqueeze(0), actions[:-1]])
         rewards_before = torch.cat([state.reward.unsqueeze(0), rewards[:-1]])
-        parameters, values, _ = self._forward(obs, before, rewards_before, starts, state)
-        return self.policy.log_prob(parameters, actions), self.policy.entropy(parameters), values
+        parameters, values, _, outputs = self._forward(obs, before, rewards_before, starts, state)
+        told = None if self.hint is None else self.hint(outputs)
+        return self.policy.log_prob(parameters, actions), self.policy.entropy(parameters), values, told
 
     def value(self, obs: Tree, starts: Tensor, state: AgentState) -> Tensor:
         """[B] the value of obs [B, ...], read with the memory `state`."""
@@ -196,6 +207,7 @@ class ActorCritic(nn.Module):
             "previous_action": self.previous_action,
             "previous_reward": self.previous_reward,
             "skip": self.skip,
+            "hint_size": self.hint_size,
         }
 
     @classmethod
@@ -208,8 +220,9 @@ class ActorCritic(nn.Module):
 
     def _forward(
         self, obs: Tree, actions: Tensor, rewards: Tensor, starts: Tensor, state: AgentState
-    ) -> tuple[Tensor, Tensor, AgentState]:
-        """Sequences [T, B, ...] -> policy parameters [T, B, P], values [T, B], state after them."""
+    ) -> tuple[Tensor, Tensor, AgentState, Tensor]:
+        """Sequences [T, B, ...] -> policy parameters [T, B, P], values [T, B], state after them, and
+        [T, B, H] the core's outputs."""
         x = self.encoder(obs)
         if self.previous_action:
             encoded = self.policy.encode(actions)
@@ -217,16 +230,16 @@ class ActorCritic(nn.Module):
         if self.previous_reward:
             x = torch.cat([x, torch.where(starts, 0.0, rewards).unsqueeze(-1)], dim=-1)
         outputs, memory = self.core.unroll(x, state.memory, starts)
-        outputs = torch.cat([outputs, x], dim=-1) if self.skip else outputs
-        critic, critic_memory = outputs, state.critic_memory
+        read = torch.cat([outputs, x], dim=-1) if self.skip else outputs
+        critic, critic_memory = read, state.critic_memory
         if self.critic_core is not None:
             critic, critic_memory = self.critic_core.unroll(x, state.critic_memory, starts)
             critic = torch.cat([critic, x], dim=-1) if self.skip else critic
         elif self.critic_memory == "none":
             critic = x
-        parameters = self.policy(self.policy_hidden(outputs))
+        parameters = self.policy(self.policy_hidden(read))
         values = self.value_head(self.value_hidden(critic)).squeeze(-1)
-        return parameters, values, state._replace(memory=memory, critic_memory=critic_memory)
+        return parameters, values, state._replace(memory=memory, critic_memory=critic_memory), outputs
 
     def _to_tensors(self, obs: Any) -> tuple[Tree, bool]:
         """NumPy observations as tensors with a batch axis, and whether they had none."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from rmc_agents.classifier import SequenceClassifier
+from rmc_agents.hints import Hints, hint_loss
 
 
 class Examples(NamedTuple):
@@ -152,8 +153,7 @@ def loss(
     errors = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(-1, B) * counted
     losses = {"answer_loss": errors[-1].mean(), "loss": errors.sum(0).mean()}
     if aids and model.hint is not None and config.hint_weight:
-        weights = examples.hint_weights
-        wrong = ((model.hint(outputs) - examples.hints).square() * weights).sum() / weights.sum().clamp(min=1)
+        wrong = hint_loss(model.hint(outputs), Hints(examples.hints, examples.hint_weights))
         losses["hint_loss"] = wrong
         losses["loss"] = losses["loss"] + config.hint_weight * wrong
     return losses, (logits[-1].argmax(-1) == targets[-1]).float()

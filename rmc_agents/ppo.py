@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rmc_agents.actor_critic import ActorCritic
+from rmc_agents.hints import Hints, hint_loss
 from rmc_agents.rollout import Chunks
 
 
@@ -51,6 +52,9 @@ class PPOConfig:
     """Weight of the entropy bonus at the end; linear in between."""
     value_coef: float = 0.5
     """Weight of the value loss."""
+    hint_coef: float = 0.0
+    """Weight of the hints' loss: a linear layer on the memory is trained to tell what the task says is worth
+    knowing (rmc/NthFarthest-v0 does). 0 for none, and no such layer."""
     max_grad_norm: float = 0.5
     """Gradients longer than this are scaled down to it."""
     normalize_advantage: bool = True
@@ -68,7 +72,7 @@ class PPOConfig:
         for name in ("learning_rate", "clip_range", "max_grad_norm", "adam_eps"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("learning_rate_end", "entropy_coef", "entropy_coef_end", "value_coef"):
+        for name in ("learning_rate_end", "entropy_coef", "entropy_coef_end", "value_coef", "hint_coef"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("target_kl", "clip_range_value"):
@@ -159,6 +163,8 @@ class Metrics(NamedTuple):
     """Mean of (r - 1) - log r, an estimate of KL(old, new) in nats (Schulman 2020)."""
     clip_fraction: Tensor
     """Share of the transitions whose ratio was clipped."""
+    hint_loss: Tensor
+    """Mean squared error of the hints; 0 without."""
     grad_norm: Tensor
     """Length of the gradient before it was scaled down."""
     loss: Tensor
@@ -167,11 +173,11 @@ class Metrics(NamedTuple):
 def ppo_loss(
     agent: ActorCritic, batch: Chunks, config: PPOConfig, entropy_coef: float | Tensor
 ) -> tuple[Tensor, Metrics]:
-    """The clipped surrogate, the value loss and the entropy bonus of a minibatch of chunks.
+    """The clipped surrogate, the value loss, the entropy bonus and the hints' loss of a minibatch of chunks.
 
     Filler steps (`valid` false) have no weight. `grad_norm` of the metrics is filled in by `update`.
     """
-    log_probs, entropy, values = agent.evaluate(
+    log_probs, entropy, values, told = agent.evaluate_and_tell(
         batch.obs, batch.actions, batch.rewards, batch.starts, batch.state
     )
     weight = batch.valid.to(values.dtype)
@@ -197,10 +203,15 @@ def ppo_loss(
 
     mean_entropy = mean(entropy)
     loss = policy_loss + config.value_coef * value_loss - entropy_coef * mean_entropy
+    hints = torch.zeros_like(loss)
+    if told is not None and batch.hints is not None:
+        weights = batch.hints.weights * batch.valid.unsqueeze(-1)
+        hints = hint_loss(told, Hints(batch.hints.values, weights))
+        loss = loss + config.hint_coef * hints
     with torch.no_grad():
         approx_kl = mean(ratio - 1 - log_ratio)
         clip_fraction = mean((clipped != ratio).to(weight.dtype))
-    detached = [x.detach() for x in (policy_loss, value_loss, mean_entropy, approx_kl, clip_fraction)]
+    detached = [x.detach() for x in (policy_loss, value_loss, mean_entropy, approx_kl, clip_fraction, hints)]
     return loss, Metrics(*detached, grad_norm=torch.zeros_like(approx_kl), loss=loss.detach())
 
 

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rmc_agents.actor_critic import ActorCritic, AgentState
+from rmc_agents.hints import Hints
 from rmc_agents.tree import Tree, map_tree
 
 
@@ -45,9 +46,11 @@ class BatchedEnv(Protocol):
     device: torch.device
     tasks: tuple[str, ...]
     task_of: Tensor
+    hint_size: int
 
     def reset(self, seed: int | None = None) -> Any: ...
     def step(self, actions: Tensor) -> Transition: ...
+    def hints(self) -> tuple[Tensor, Tensor] | None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> Any: ...
     def close(self) -> None: ...
@@ -94,6 +97,8 @@ class Rollout:
     """[T, B, ...] the observation that step t led to, in the same episode."""
     last_value: Tensor
     """[B] value of the observation after the last step."""
+    hints: Hints | None = None
+    """[T, B, K] what the memory should tell once it has read `obs[t]`; None for agents without hints."""
     says_success: bool = False
     """Whether the environment says of its episodes that they were solved or not."""
 
@@ -107,6 +112,7 @@ class Rollout:
         batch = carry.starts.shape[0]
         number = torch.zeros(batch, device=agent.device)
         flag = torch.zeros(batch, dtype=torch.bool, device=agent.device)
+        told = torch.zeros(batch, agent.hint_size, device=agent.device)
         return cls(
             obs=map_tree(buffer, carry.obs),
             starts=buffer(flag),
@@ -121,6 +127,7 @@ class Rollout:
             valid=torch.ones_like(buffer(flag)),
             final_obs=map_tree(buffer, carry.obs),
             last_value=number,
+            hints=Hints(buffer(told), buffer(told)) if agent.hint_size else None,
         )
 
 
@@ -139,6 +146,8 @@ def collect(
     obs, starts, state = carry
     for t in range(rollout.rewards.shape[0]):
         _store(rollout.states, t, state)
+        if rollout.hints is not None:
+            _store(rollout.hints, t, env.hints())
         action, log_prob, value, state = agent.act(obs, starts, state, generator)
         step = env.step(action)
         state = state._replace(reward=step.reward)
@@ -207,6 +216,8 @@ class Chunks(NamedTuple):
     """[L, C]."""
     valid: Tensor
     """[L, C] bool."""
+    hints: Hints | None = None
+    """[L, C, K]."""
 
     def select(self, index: Tensor) -> Chunks:
         """The chunks of a minibatch: index [c] int64."""
@@ -235,6 +246,7 @@ def cut(rollout: Rollout, advantages: Tensor, returns: Tensor, bptt_length: int)
         advantages=pieces(advantages),
         returns=pieces(returns),
         valid=pieces(rollout.valid),
+        hints=map_tree(pieces, rollout.hints),
     )
 
 

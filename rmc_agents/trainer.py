@@ -83,6 +83,11 @@ class Trainer:
                     f"the agent was built for {name} {getattr(agent, name)}, the environment has "
                     f"{getattr(env, name)}"
                 )
+        if config.hint_coef and not agent.hint_size == env.hint_size > 0:
+            raise ValueError(
+                f"hint_coef={config.hint_coef} needs hints: the agent was built for hint_size="
+                f"{agent.hint_size}, and {', '.join(env.tasks)} has {env.hint_size} numbers to tell"
+            )
         self.agent, self.env, self.config = agent, env, config
         self.run_dir, self.seed, self.description = Path(run_dir), seed, dict(description or {})
         self.checkpoint_seconds, self.keep_checkpoints = checkpoint_seconds, keep_checkpoints
@@ -248,6 +253,7 @@ class Trainer:
             "train/entropy_loss": -train["entropy"],
             "train/approx_kl": train["approx_kl"],
             "train/clip_fraction": train["clip_fraction"],
+            **({"train/hint_loss": train["hint_loss"]} if config.hint_coef else {}),
             "train/grad_norm": train["grad_norm"],
             "train/explained_variance": explained,
             "train/learning_rate": learning_rate,

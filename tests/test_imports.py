@@ -24,6 +24,7 @@ LAYERS = [
         "distinct",
         "curriculum",
         "generators",
+        "hints",
     },
     {"encoders", "heads", "spaces_json"},
     {"actor_critic"},

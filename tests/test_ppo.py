@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import envs
 from rmc_agents.ppo import PPOConfig, explained_variance, gae, make_optimizer, ppo_loss, update_epoch
 from tests.support import chunks_of, collected, small_agent
 
@@ -116,6 +117,40 @@ def test_filler_steps_have_no_weight() -> None:
     torch.testing.assert_close(loss, other)
     everything, _ = ppo_loss(agent, chunks._replace(valid=torch.ones_like(chunks.valid)), config, 0.01)
     assert not torch.allclose(loss, everything)
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_hints_are_a_loss_of_the_memory_alone(any_core: str, skip: bool) -> None:
+    env = envs.NthFarthest(4, num_objects=3, num_dims=2)
+    agent = small_agent(any_core, env, hint_size=env.hint_size, skip=skip)
+    chunks = chunks_of(agent, collected(agent, steps=12, env=env)[1], 6)
+    assert agent.hint is not None
+    assert chunks.hints is not None
+
+    plain, without = ppo_loss(agent, chunks, PPOConfig(), 0.01)
+    chunks = chunks._replace(valid=torch.rand_like(chunks.returns) < 0.7)
+    plain, _ = ppo_loss(agent, chunks, PPOConfig(), 0.01)
+    loss, metrics = ppo_loss(agent, chunks, PPOConfig(hint_coef=3.0), 0.01)
+    outputs, _ = agent.core.unroll(agent.encoder(chunks.obs), chunks.state.memory, chunks.starts)
+    wrong, weight = torch.tensor(0.0), torch.tensor(0.0)
+    for t, c in chunks.valid.nonzero().tolist():
+        values, weights = (x[t, c] for x in chunks.hints)
+        wrong += ((agent.hint(outputs[t, c]) - values).square() * weights).sum()
+        weight += weights.sum()
+    torch.testing.assert_close(metrics.hint_loss, wrong / weight)
+    torch.testing.assert_close(loss, plain + 3 * wrong / weight)
+    assert not torch.isclose(without.hint_loss, metrics.hint_loss)  # of all steps
+
+    agent.zero_grad()
+    added = loss - plain
+    added.backward()
+    moved = {
+        name.split(".")[0]
+        for name, p in agent.named_parameters()
+        if p.grad is not None and p.grad.abs().sum() > 1e-6
+    }
+    assert moved >= {"hint", "encoder"}
+    assert moved <= {"hint", "encoder", "core"}
 
 
 def test_the_clipped_surrogate_by_hand() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import envs
+from rmc_agents import ActorCritic
 from rmc_agents.cores import RMC
 from rmc_agents.ppo import PPOConfig, make_optimizer, ppo_loss, update_epoch
 from rmc_agents.rollout import Rollout, collect, cut, final_values, first_carry
@@ -79,6 +80,57 @@ def test_a_rollout_is_one_long_sequence() -> None:
     many = agent.evaluate(parts.obs, parts.actions, parts.rewards, parts.starts, parts.state)[2]
     many = many.unflatten(1, (6, -1)).transpose(0, 1).flatten(0, 1)
     torch.testing.assert_close(one, many, atol=1e-5, rtol=0)
+
+
+def hinted(core: str, device: str = "cpu") -> tuple[envs.NthFarthest, ActorCritic]:
+    env = envs.NthFarthest(4, device, num_objects=3, num_dims=2)
+    return env, small_agent(core, env, hint_size=env.hint_size).to(device)
+
+
+def test_hints_stand_beside_the_observation_that_they_are_of() -> None:
+    env, agent = hinted("gru")
+    _, rollout = collected(agent, steps=12, env=env)
+    assert rollout.hints is not None
+    episodes = rollout.obs.unflatten(0, (4, 3))
+    for i, episode in enumerate(episodes):
+        vectors, labels, reference = episode[..., :2], episode[..., 2:5], episode[0, :, 8:]
+        at = (labels * reference).sum(-1).argmax(0)
+        for row in range(4):
+            for t in range(3):
+                values, weights = (x[3 * i + t, row] for x in rollout.hints)
+                known = labels[: t + 1, row].sum(0)
+                assert torch.equal(weights[:6].view(3, 2) * 2, known.unsqueeze(1).expand(3, 2))
+                assert weights[-3:].tolist() == (known * (t >= at[row])).tolist()
+                for seen in range(t + 1):
+                    label = int(labels[seen, row].argmax())
+                    torch.testing.assert_close(values[2 * label : 2 * label + 2], vectors[seen, row] * 3**0.5)
+    chunks = cut(rollout, rollout.values, rollout.values, 6)
+    assert chunks.hints is not None
+    picked = chunks.select(torch.tensor([5])).hints
+    assert picked is not None
+    assert torch.equal(picked.values[:, 0], rollout.hints.values[6:, 1])
+    assert cut(collected(small_agent("gru"), 8)[1], *[torch.zeros(8, 4)] * 2, 4).hints is None
+
+
+def test_with_hints_too_nothing_is_read_back_and_the_loss_compiles(any_core: str) -> None:
+    config = PPOConfig(num_steps=6, bptt_length=3, minibatch_size=12, hint_coef=2.0)
+    env, agent = hinted(any_core, "meta")
+    carry = first_carry(agent, env, None)
+    rollout = Rollout.allocate(agent, carry, 6)
+    collect(agent, env, carry, rollout, None)
+    optimizer = make_optimizer(agent, config)
+    metrics = update_epoch(agent, optimizer, chunks_of(agent, rollout, 3), config, 0.01, None)
+    assert all(m.is_meta for m in metrics)
+
+    env, agent = hinted(any_core)
+    chunks = chunks_of(agent, collected(agent, steps=6, env=env)[1], 3)
+
+    def loss(batch):  # type: ignore[no-untyped-def]
+        return ppo_loss(agent, batch, config, 0.01)[0]
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(chunks), loss(chunks))
 
 
 @pytest.mark.parametrize("task", [MAZE, "rmc/Recall-v0"])

@@ -195,6 +195,47 @@ def test_spaces_must_agree(tmp_path: Path) -> None:
         Trainer(small_agent("gru"), small_env(8, num_symbols=5), QUICK, tmp_path)
 
 
+def hinted(run_dir: Path, hint_size: int = 15, **changes: Any) -> Trainer:
+    """Three objects of two dimensions, and 15 numbers to tell of them."""
+    env = envs.NthFarthest(8, num_objects=3, num_dims=2)
+    agent = fresh_agent("rmc", env, hint_size=hint_size)
+    return Trainer(agent, env, dataclasses.replace(QUICK, **{"hint_coef": 2.0, **changes}), run_dir)
+
+
+def test_hints_come_to_be_told_and_are_told_of(tmp_path: Path) -> None:
+    run = hinted(tmp_path / "a", total_steps=6000, learning_rate=3e-3)
+    losses = [run.iterate()["train/hint_loss"] for _ in range(40)]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    plain = hinted(tmp_path / "b", hint_coef=0.0, hint_size=0)
+    assert "train/hint_loss" not in plain.iterate()
+
+
+def test_a_run_with_hints_resumed_in_mid_episode_equals_uninterrupted(tmp_path: Path) -> None:
+    runs = {name: hinted(tmp_path / name) for name in ("whole", "cut", "again")}
+    for run in runs.values():
+        for same, other in zip(run.agent.parameters(), runs["whole"].agent.parameters(), strict=True):
+            same.data.copy_(other.data)
+    whole, first = runs["whole"], runs["cut"]
+    assert QUICK.num_steps % 3
+    for run, iterations in ((whole, 4), (first, 2)):
+        for _ in range(iterations):
+            run.iterate()
+    first._open_run_dir()
+    first.save()
+    second = hinted(tmp_path / "cut")
+    second.restore()
+    for _ in range(2):
+        second.iterate()
+    assert_identical(whole, second)
+
+
+def test_hints_need_an_environment_and_an_agent_that_have_them(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="hint_size=7"):
+        hinted(tmp_path, hint_size=7)
+    with pytest.raises(ValueError, match="Recall-v0 has 0 numbers"):
+        trainer(tmp_path, config=dataclasses.replace(QUICK, hint_coef=1.0))
+
+
 RECALL = PPOConfig(
     total_steps=60_000,
     num_steps=24,

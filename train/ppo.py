@@ -76,6 +76,8 @@ def build(config: RunConfig) -> tuple[Trainer, Path]:
         config.restart_crashed_envs,
         **config.env_options,
     )
+    if config.ppo.hint_coef and not env.hint_size:
+        raise ValueError(f"--hint-coef {config.ppo.hint_coef:g}: {config.env} has no hints; leave it out")
     torch.manual_seed(config.seed)
     try:
         agent = ActorCritic(
@@ -89,6 +91,7 @@ def build(config: RunConfig) -> tuple[Trainer, Path]:
             previous_action=config.previous_action,
             previous_reward=config.previous_reward,
             skip=config.skip,
+            hint_size=env.hint_size if config.ppo.hint_coef else 0,
         ).to(device)
     except (RuntimeError, TypeError) as error:  # what torch says of a width of -1 or of "x"
         raise ValueError(

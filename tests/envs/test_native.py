@@ -82,6 +82,27 @@ def test_contract_and_seeds(env_id: str) -> None:
 
 
 @pytest.mark.parametrize("env_id", ALL)
+def test_hints_are_numbers_with_weights_or_none_at_all(env_id: str) -> None:
+    batch = envs.make(env_id, num_envs=6)
+    batch.reset(seed=3)
+    weights = []
+    for actions in random_actions(batch, 30):
+        hints = batch.hints()
+        if batch.hint_size == 0:
+            assert hints is None
+            continue
+        assert hints is not None
+        for tensor in hints:
+            assert tensor.shape == (6, batch.hint_size)
+            assert tensor.dtype == torch.float32
+            assert tensor.isfinite().all()
+        assert (hints.weights >= 0).all()
+        weights.append(hints.weights)
+        batch.step(actions)
+    assert all(any(row.any() for row in column) for column in zip(*weights, strict=True))
+
+
+@pytest.mark.parametrize("env_id", ALL)
 def test_reset_without_seed_goes_on(env_id: str) -> None:
     """Two resets are not the same episode twice, and the sequence itself is seeded."""
     runs = []

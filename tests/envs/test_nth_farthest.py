@@ -171,3 +171,23 @@ def test_hints_are_about_as_large_as_normal_numbers(used: int) -> None:
     for part in (own, difference[others], distance[others]):
         assert abs(part.mean()) < 0.05
         assert abs(part.std() - 1) < 0.05
+
+
+def test_an_environment_hints_at_what_it_has_shown() -> None:
+    env = NthFarthest(num_envs=5, num_objects=4, num_dims=3)
+    env.reset(seed=2)
+    assert env.hint_size == 4 * 7
+    for _ in range(2):
+        expected = draw_hints(env._questions, 3)
+        for t in range(4):
+            hints = env.hints()
+            assert torch.equal(hints.values, expected.values[t])
+            assert torch.equal(hints.weights, expected.weights[t])
+            saved = env.state_dict()
+            env.step(torch.zeros(5, dtype=torch.int64))
+    other = NthFarthest(num_envs=5, num_objects=4, num_dims=3)
+    other.reset(seed=9)
+    other.hints()
+    other.load_state_dict(saved)  # in the middle of an episode
+    assert torch.equal(other.hints().weights, hints.weights)
+    assert torch.equal(other.hints().values, hints.values)

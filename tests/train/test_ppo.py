@@ -169,6 +169,8 @@ def test_a_ladder_is_climbed_from_where_it_was(ppo: Command, tmp_path: Path) -> 
         (["--num-envs", "5"], "minibatch_size must divide"),
         (["--bptt-length", "48"], "bptt_length must divide"),
         (["--learning-rate", "-1"], "learning_rate must be positive"),
+        (["--hint-coef", "-1"], "hint_coef must not be negative"),
+        (["--hint-coef", "5"], "MiniGrid-MemoryS9-v0 has no hints"),
         (["--resume", "runs/none"], "not a run folder"),
         (["--total-steps", "1.5"], "whole number"),
         (["--no-such-flag"], "no-such-flag"),
