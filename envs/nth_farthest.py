@@ -101,6 +101,11 @@ def draw_questions(
     return Questions(inputs, answers_so_far[-1], answers_so_far, answerable, ranks)
 
 
+def count_hints(num_dims: int, num_labels: int) -> int:
+    """How many numbers `draw_hints` has for each step: (2 D + 1) L."""
+    return (2 * num_dims + 1) * num_labels
+
+
 def draw_hints(questions: Questions, num_dims: int, used_dims: int | None = None) -> Hints:
     """What a reader of `questions` of D = `num_dims` dimensions could know after each step, to train it.
 
@@ -176,7 +181,7 @@ class NthFarthest(BatchedEnv):
         self.num_objects, self.num_dims, self.max_rank = num_objects, num_dims, max_rank
         self.observation_space = spaces.Box(-1.0, 1.0, (num_dims + 3 * num_objects,), np.float32)
         self.action_space = spaces.Discrete(num_objects)
-        self.hint_size = (2 * num_dims + 1) * num_objects
+        self.hint_size = count_hints(num_dims, num_objects)
         self.tasks = ("rmc/NthFarthest-v0",)
         self.task_of = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._generator = None

@@ -127,7 +127,7 @@ def test_hints_are_a_loss_of_the_memory_alone(any_core: str, skip: bool) -> None
     assert agent.hint is not None
     assert chunks.hints is not None
 
-    plain, without = ppo_loss(agent, chunks, PPOConfig(), 0.01)
+    _, without = ppo_loss(agent, chunks, PPOConfig(), 0.01)
     chunks = chunks._replace(valid=torch.rand_like(chunks.returns) < 0.7)
     plain, _ = ppo_loss(agent, chunks, PPOConfig(), 0.01)
     loss, metrics = ppo_loss(agent, chunks, PPOConfig(hint_coef=3.0), 0.01)

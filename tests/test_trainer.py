@@ -197,6 +197,7 @@ def test_spaces_must_agree(tmp_path: Path) -> None:
 
 def hinted(run_dir: Path, hint_size: int = 15, **changes: Any) -> Trainer:
     """Three objects of two dimensions, and 15 numbers to tell of them."""
+    torch.manual_seed(5)
     env = envs.NthFarthest(8, num_objects=3, num_dims=2)
     agent = fresh_agent("rmc", env, hint_size=hint_size)
     return Trainer(agent, env, dataclasses.replace(QUICK, **{"hint_coef": 2.0, **changes}), run_dir)
@@ -211,11 +212,7 @@ def test_hints_come_to_be_told_and_are_told_of(tmp_path: Path) -> None:
 
 
 def test_a_run_with_hints_resumed_in_mid_episode_equals_uninterrupted(tmp_path: Path) -> None:
-    runs = {name: hinted(tmp_path / name) for name in ("whole", "cut", "again")}
-    for run in runs.values():
-        for same, other in zip(run.agent.parameters(), runs["whole"].agent.parameters(), strict=True):
-            same.data.copy_(other.data)
-    whole, first = runs["whole"], runs["cut"]
+    whole, first = hinted(tmp_path / "whole"), hinted(tmp_path / "cut")
     assert QUICK.num_steps % 3
     for run, iterations in ((whole, 4), (first, 2)):
         for _ in range(iterations):

@@ -20,7 +20,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from envs.nth_farthest import draw_hints, draw_questions
+from envs.nth_farthest import count_hints, draw_hints, draw_questions
 from rmc_agents.checkpoint import checkpoints, free_run_dir, read_config, write_json
 from rmc_agents.classifier import SequenceClassifier, export_classifier, load_classifier
 from rmc_agents.cli import choose_device, parse, resume_command, run_script
@@ -229,7 +229,7 @@ def build(config: NthFarthestConfig) -> SupervisedTrainer:
             options,
             scaled_inputs=NUM_DIMS,
             input_scale=config.vector_scale,
-            hint_size=NUM_OBJECTS * (2 * NUM_DIMS + 1) if config.hints else 0,
+            hint_size=count_hints(NUM_DIMS, NUM_OBJECTS) if config.hints else 0,
         ).to(device)
     except (RuntimeError, TypeError) as error:  # what a core says of a width of -1 or of "x"
         raise UsageError(f"no {config.core} of --core-options {options} can be built: {error}") from error
