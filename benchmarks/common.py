@@ -165,13 +165,16 @@ def _installed(*more: str) -> dict[str, str]:
 
 
 def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    names = (
-        [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        if (cpuinfo.exists())
-        else []
-    )
-    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
+    """The name, and where Linux tells it the generation: a cloud's "AMD EPYC" may be any of several."""
+    cpuinfo, facts = Path("/proc/cpuinfo"), dict[str, str]()
+    if cpuinfo.exists():
+        first = cpuinfo.read_text().split("\n\n", 1)[0]
+        pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
+        facts = {key.strip(): value.strip() for key, value in pairs}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    if "cpu family" not in facts:
+        return name
+    return f"{name} (family {facts['cpu family']}, model {facts.get('model', '?')})"
 
 
 @dataclass

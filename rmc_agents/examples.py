@@ -54,7 +54,7 @@ class SupervisedConfig:
     follows whichever is nearer to its end; only runs without this limit are the same bit for bit."""
     batch_size: int = 256
     """Sequences an update."""
-    muon_lr: float = 0.01
+    muon_lr: float = 0.005
     """Learning rate of Muon, for the inner matrices; 0 gives them to Adam."""
     adam_lr: float = 1e-3
     """Learning rate of Adam, for all else."""
@@ -66,15 +66,14 @@ class SupervisedConfig:
     """Cut gradients to that norm; 0 leaves them."""
     extra_steps: int = 1
     """At how many steps beside the last an answer is asked, drawn anew for each batch."""
-    hint_weight: float = 5.0
+    hint_weight: float = 20.0
     """Weight of the hints in the loss; 0 for none."""
-    aids_share: float = 0.85
+    aids_share: float = 1.0
     """Hints and extra steps end after that share of the budget: what follows is the task alone."""
     test_every: int = 100_000
     """Samples between two looks at the task itself, without aids and always on the same fresh questions."""
     promote_at: float = 0.6
     """The next level begins where that share of the last answers (in about 100 batches) is right."""
-
     levels_share: float = 0.5
     """After that share of the budget the last level begins, learned or not: it is what counts."""
 

@@ -1,8 +1,8 @@
 """Reproduce the paper's claim: `python train/nth_farthest.py --core rmc`; `--evaluate` shows what it gave.
 
-Supervised: the answer after the last of eight objects, as in Santoro et al. 2018, A.1. Training may have
-aids (hints, levels, answers in between), the same for every core; the test has none. The scale of the vectors
-is part of the network.
+Supervised: the answer after the last of eight objects, as in Santoro et al. 2018, A.1. Training has
+aids (hints, answers in between, and levels where they are asked for), the same for every core; the test has
+none. The scale of the vectors is part of the network.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class NthFarthestConfig:
     """Memory core: rmc, lstm, gru, rnn, dnc, feedforward, or your own in CORES."""
     core_options: Options = field(default_factory=dict)
     """The core's own options, as `--core-options num_slots=8 head_size=32`, over those used here."""
-    ranks: tuple[int, ...] = (1, 2, 4, NUM_OBJECTS)
+    ranks: tuple[int, ...] = (NUM_OBJECTS,)
     """Levels of training: at each n is uniform below that number (1 asks for the farthest only). The last
     must be 8, the whole task."""
     objects: tuple[int, ...] = (NUM_OBJECTS,)
@@ -288,9 +288,9 @@ def require_same(saved: NthFarthestConfig, asked: NthFarthestConfig) -> None:
 def require_budget(saved: NthFarthestConfig, trainer: SupervisedTrainer) -> None:
     """Raise UsageError if a resumed run is given a budget beyond which it has gone."""
     samples, minutes = trainer.config.total_samples, trainer.config.minutes
-    if trainer.samples > samples:
+    # At its end a run may have gone a little beyond its samples, and always beyond its minutes.
+    if samples != saved.learning.total_samples and trainer.samples > samples:
         raise UsageError(f"--total-samples {samples:,}: the run has learned from {trainer.samples:,} already")
-    # At its end a run has always gone a little beyond its minutes.
     if minutes not in (None, saved.learning.minutes) and trainer.seconds > 60 * minutes:
         raise UsageError(
             f"--minutes {minutes:g}: the run has trained for {trainer.seconds / 60:.1f} already, and they "

@@ -168,19 +168,20 @@ def test_nth_farthest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
     empty = run("--report")
     assert "Equal samples" not in empty
-    assert names[:6] == ["rmc", "rmc-longer", "rmc-longest", "rmc-16m", "rmc-22m", "rmc-25m"]
+    assert names[:6] == ["rmc", "rmc-s15", "rmc-s16", "dnc", "lstm", "gru"]
     assert f"Not made yet: {', '.join(names)}." in empty["notes"]
 
     (tmp_path / "runs" / ".rmc-longer.copy" / "checkpoints").mkdir(parents=True)  # was cut off
     results = run("--only", "rmc-longer", "lstm", "lstm-time")  # make what they need, too
     kept = json.loads((tmp_path / "nth_farthest" / "lstm.json").read_text())
     assert kept["core"] == "lstm"
-    assert kept["commands"] == ["python train/nth_farthest.py --core lstm --seed 11"]
+    assert kept["commands"] == ["python train/nth_farthest.py --core lstm --seed 14"]
     assert kept["samples"] == kept["curve"][-1][0] == 512
     assert kept["test_samples"] == 500
     assert [row["run"] for row in results["Equal samples"]] == ["rmc", "lstm"]
     assert results["Equal samples"][1]["right"] == f"{kept['accuracy']:.4f}"
-    assert [row["run"] for row in results["More samples"]] == ["rmc", "rmc-longer"]
+    more = results["More samples, the first recipe"]
+    assert [row["run"] for row in more] == ["rmc-first", "rmc-longer"]
     longer = json.loads((tmp_path / "nth_farthest" / "rmc-longer.json").read_text())
     assert [step for step, _, _ in longer["curve"]] == [512, 1024]
     assert longer["commands"][1] == "python train/nth_farthest.py --resume RUN --total-samples 12000000"
@@ -191,7 +192,7 @@ def test_nth_farthest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config["supervised"]["minutes"] == float(minutes)
     as_long = json.loads((tmp_path / "nth_farthest" / "lstm-time.json").read_text())
     assert as_long["samples"] == 1024 or as_long["seconds"] >= rmc["seconds"] - 0.01
-    command = f"python train/nth_farthest.py --core lstm --seed 11 --total-samples 1e9 --minutes {minutes}"
+    command = f"python train/nth_farthest.py --core lstm --seed 14 --total-samples 1e9 --minutes {minutes}"
     assert as_long["commands"] == [command]
     for result in (kept, longer, as_long):
         assert result["others"]["first_seed"] == 5_000_000

@@ -105,7 +105,7 @@ def test_levels_are_questions_with_less_in_them(script: ModuleType) -> None:
 
 
 def test_levels_of_every_kind_are_trained_through(nth_farthest: Command) -> None:
-    levels = ["--objects", "2", "4", "8", "--dims", "2", "16", "--promote-at", "0"]
+    levels = "--ranks 1 2 4 8 --objects 2 4 8 --dims 2 16 --promote-at 0".split()
     flags = [*SMALL, *levels, "--total-samples", "16000", "--batch-size", "32", "--test-samples", "100"]
     code, _, errors = nth_farthest(*flags, "--run-dir", "run")
     assert (code, errors) == (0, "")
@@ -136,7 +136,8 @@ def test_it_is_learned_by_what_remembers(core: str, script: ModuleType, tmp_path
         hint_size=264,
     )
     task = script.NthFarthestTask((8,), (3,), (2,), hints=True)
-    config = SupervisedConfig(total_samples=150_000, batch_size=128)
+    # So few samples take larger steps.
+    config = SupervisedConfig(total_samples=150_000, batch_size=128, muon_lr=0.01, hint_weight=5.0)
     trainer = SupervisedTrainer(model, task, config, tmp_path)
     trainer.run()
     right = trainer.test()["test/accuracy"]  # rmc .82, feedforward .59, of 4,000
@@ -147,6 +148,15 @@ def test_every_core_has_about_as_many_parameters(script: ModuleType) -> None:
     for core in set(script.CORE_OPTIONS) | set(CORES_WITH_MEMORY):
         model = script.build(script.NthFarthestConfig(core=core, hints=False)).model
         assert 605_000 < sum(p.numel() for p in model.parameters()) < 625_000, core
+
+
+def test_a_job_that_has_ended_is_judged_again(nth_farthest: Command) -> None:
+    """With a budget that is not a whole number of batches, too."""
+    command = [*SMALL, *TINY, "--total-samples", "2050", "--run-dir", "job", "--auto-resume"]
+    assert nth_farthest(*command)[0] == 0
+    code, out, errors = nth_farthest(*command)
+    assert (code, errors) == (0, "")
+    assert "trained on 2,080 samples" in out
 
 
 def test_minutes_that_are_over_end_a_job_that_is_started_again(nth_farthest: Command) -> None:
@@ -245,7 +255,10 @@ def test_a_job_begins_and_goes_on_with_the_same_command(nth_farthest: Command) -
         (["--evaluate", "nowhere"], "nowhere is not a run folder"),
         (["--resume", ""], "--resume goes on with a run: say which folder"),
         (["--auto-resume"], "say --run-dir too"),
-        (["--evaluate", "--core", "lstm", "--ranks", "8"], "leave out what says how to train (core, ranks)"),
+        (
+            ["--evaluate", "--core", "lstm", "--ranks", "4", "8"],
+            "leave out what says how to train (core, ranks)",
+        ),
         (["--evaluate", "--total-samples", "5"], "leave out what says how to train (learning)"),
         (["--threads", "-1"], "--threads -1"),
         (["--seed", "-1", "--vector-scale", "0"], "--vector-scale 0.0, --seed -1"),
