@@ -105,7 +105,7 @@ def test_levels_are_questions_with_less_in_them(script: ModuleType) -> None:
 
 
 def test_levels_of_every_kind_are_trained_through(nth_farthest: Command) -> None:
-    levels = "--ranks 1 2 4 8 --objects 2 4 8 --dims 2 16 --promote-at 0".split()
+    levels = ["--ranks", *"1248", "--objects", *"248", "--dims", "2", "16", "--promote-at", "0"]
     flags = [*SMALL, *levels, "--total-samples", "16000", "--batch-size", "32", "--test-samples", "100"]
     code, _, errors = nth_farthest(*flags, "--run-dir", "run")
     assert (code, errors) == (0, "")
