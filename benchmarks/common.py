@@ -166,15 +166,13 @@ def _installed(*more: str) -> dict[str, str]:
 
 def _processor() -> str:
     """The name, and where Linux tells it the generation: a cloud's "AMD EPYC" may be any of several."""
-    cpuinfo, facts = Path("/proc/cpuinfo"), dict[str, str]()
-    if cpuinfo.exists():
-        first = cpuinfo.read_text().split("\n\n", 1)[0]
-        pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
-        facts = {key.strip(): value.strip() for key, value in pairs}
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     name = facts.get("model name") or platform.processor() or platform.machine()
-    if "cpu family" not in facts:
-        return name
-    return f"{name} (family {facts['cpu family']}, model {facts.get('model', '?')})"
+    if "cpu family" in facts:
+        name += f" (family {facts['cpu family']}, model {facts['model']})"
+    return name
 
 
 @dataclass

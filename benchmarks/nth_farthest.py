@@ -59,9 +59,8 @@ PARTS = "What RMC owes to its parts, the first recipe"
 HELD_OUT, FIRST_HELD_OUT = ("--seed", "14"), ("--seed", "11")
 """Settings were chosen with RMC on seed 0."""
 ENDLESS, FEWER = ("--total-samples", "1e9"), ("--total-samples", "2000000")
-RECIPE = ("--muon-lr", "0.01", "--hint-weight", "5", "--aids-share", "0.85")
-LEVELS = ("--ranks", "1", "2", "4", "8")
-FIRST = (*RECIPE, *LEVELS)
+FIRST_NO_LEVELS = ("--muon-lr", "0.01", "--hint-weight", "5", "--aids-share", "0.85")
+FIRST = (*FIRST_NO_LEVELS, "--ranks", "1", "2", "4", "8")
 """The first recipe: the script's defaults until a lower learning rate was found to be better. Runs of it are
 compared among themselves."""
 INPUT_ONLY = ("--core-options", "slot_attention=none")
@@ -92,18 +91,18 @@ RUNS: dict[str, Run] = {
     "lstm-fewer": Run(FEW, ("--core", "lstm", *FEWER, *FIRST)),
     "gru-fewer": Run(FEW, ("--core", "gru", *FEWER, *FIRST)),
     "dnc-fewer": Run(FEW, ("--core", "dnc", *FEWER, *FIRST)),
+    "dnc-no-levels": Run(NO_LEVELS, ("--core", "dnc", *FEWER, *FIRST_NO_LEVELS)),
+    "lstm-no-levels": Run(NO_LEVELS, ("--core", "lstm", *FEWER, *FIRST_NO_LEVELS)),
+    "gru-no-levels": Run(NO_LEVELS, ("--core", "gru", *FEWER, *FIRST_NO_LEVELS)),
     "rmc-own-slot": Run(PARTS, (*FEWER, "--core-options", "slot_attention=own", *FIRST)),
     "rmc-input-only": Run(PARTS, (*FEWER, *INPUT_ONLY, *FIRST)),
-    "rmc-input-only-no-levels": Run(PARTS, (*FEWER, *INPUT_ONLY, *RECIPE)),
+    "rmc-input-only-no-levels": Run(PARTS, (*FEWER, *INPUT_ONLY, *FIRST_NO_LEVELS)),
     "rmc-slots-1": Run(PARTS, (*FEWER, "--core-options", "num_slots=1", *FIRST)),
     "rmc-slots-4": Run(PARTS, (*FEWER, "--core-options", "num_slots=4", *FIRST)),
     "rmc-slots-16": Run(PARTS, (*FEWER, "--core-options", "num_slots=16", *FIRST)),
     "rmc-gate-memory": Run(PARTS, (*FEWER, "--core-options", "gate_style=memory", *FIRST)),
     "rmc-gate-none": Run(PARTS, (*FEWER, "--core-options", "gate_style=none", *FIRST)),
-    "rmc-no-levels": Run(PARTS, (*FEWER, *RECIPE)),
-    "dnc-no-levels": Run(NO_LEVELS, ("--core", "dnc", *FEWER, *RECIPE)),
-    "lstm-no-levels": Run(NO_LEVELS, ("--core", "lstm", *FEWER, *RECIPE)),
-    "gru-no-levels": Run(NO_LEVELS, ("--core", "gru", *FEWER, *RECIPE)),
+    "rmc-no-levels": Run(PARTS, (*FEWER, *FIRST_NO_LEVELS)),
     "rmc-no-hints": Run(PARTS, (*FEWER, "--no-hints", *FIRST)),
     "rmc-no-aids": Run(
         PARTS, (*FEWER, "--no-hints", "--extra-steps", "0", "--vector-scale", "1", "--muon-lr", "0")
@@ -112,7 +111,6 @@ RUNS: dict[str, Run] = {
 """In the order of what matters most, by name."""
 MEASURED_BY = {LONGER: "rmc-first", TIME: "rmc", NO_LEVELS: "rmc-no-levels", PARTS: "rmc-fewer"}
 """The run of another table that stands first in this one."""
-TABLES = (SAMPLES, TIME, FIRST_SAMPLES, LONGER, FEW, NO_LEVELS, PARTS)
 QUICK = ("--total-samples", "512", "--batch-size", "64", "--test-every", "256", "--test-samples", "500")
 QUICK_LONGER = ("--total-samples", "1024")
 
@@ -224,7 +222,7 @@ def keep(run_dir: Path, name: str, kept: Path, machine: Machine) -> dict[str, An
 
 def report(found: dict[str, dict[str, Any]], machine: Machine) -> Report:
     """The tables."""
-    tables: dict[str, list[Row]] = {title: [] for title in TABLES}
+    tables: dict[str, list[Row]] = {run.table: [] for run in RUNS.values()}
     for name, result in found.items():
         table = tables[RUNS[name].table]
         reference = MEASURED_BY.get(RUNS[name].table)
@@ -242,15 +240,16 @@ def report(found: dict[str, dict[str, Any]], machine: Machine) -> Report:
         *(never_looked_at(name, result) for name, result in found.items() if "unseen" in result),
         "0.25 takes no relation at all: name m where n asks for m itself, guess among the others elsewhere. "
         "Chance is 0.125.",
-        "Where a run's name takes nothing away, training has the same aids for every core: hints, levels, "
-        "answers in between, Muon. The test has none. The vectors are multiplied by 4 in both.",
+        "Where a run's name takes nothing away, training has the same aids for every core: hints, "
+        "answers in between, Muon; in the first recipe levels, too. The test has none. The vectors are "
+        "multiplied by 4 in both.",
         "Every read-out has four layers of 256 on the core's output, and cores with their read-outs have "
         "about as many parameters. Their outputs are not equally wide: RMC's is its whole memory, others' "
         "are narrower, and a DNC's does not show its external memory. Hints have to be told from the output "
         "by a linear layer, so they may suit RMC better. That layer, of 264 numbers for each of the output's "
         "and 264 more, is there in training alone, and not among the parameters.",
-        "Learning curves are of the whole task; they jump where training comes to its last level, before "
-        "which it asks for the first few n only.",
+        "Learning curves are of the whole task; where there are levels they jump as training comes to the "
+        "last, before which it asks for the first few n only.",
         "Minutes are of training alone, with one thread, on a machine that did other work beside: compare "
         "them with care. CPU minutes are what the run itself used. Wall time is minutes.",
         "Machine and date below are those of this report; each run has its own in results/nth_farthest, and "
