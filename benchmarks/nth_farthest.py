@@ -299,7 +299,10 @@ def draw(found: dict[str, dict[str, Any]]) -> Figure:
     parts = of(PARTS)
     if parts and MEASURED_BY[PARTS] in found:
         parts = [MEASURED_BY[PARTS], *parts]
-    rows = [("cores, fewer samples", by_core(of(FEW), found)), ("RMC and its variants", variants(parts))]
+    rows = [
+        ("cores, fewer samples, first recipe", by_core(of(FEW), found)),
+        ("RMC and its variants, first recipe", variants(parts)),
+    ]
     rows = [("cores, equal samples", by_core(of(SAMPLES), found)), *(row for row in rows if row[1])]
     figure = Figure(figsize=(11, 4 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 2, squeeze=False)
