@@ -68,6 +68,9 @@ class SupervisedConfig:
     """At how many steps beside the last an answer is asked, drawn anew for each batch."""
     hint_weight: float = 20.0
     """Weight of the hints in the loss; 0 for none."""
+    average_updates: int = 0
+    """Test, and keep, the mean of the weights over about that many updates (400, say): it tells what they
+    would be worth if the learning rate fell. 0 takes the newest weights."""
     aids_share: float = 1.0
     """Hints and extra steps end after that share of the budget: what follows is the task alone."""
     test_every: int = 100_000
@@ -81,14 +84,19 @@ class SupervisedConfig:
         positive = {n: getattr(self, n) for n in ("total_samples", "batch_size", "test_every")}
         positive |= {"minutes": 1.0 if self.minutes is None else self.minutes}
         bad = [f"{name}={value}" for name, value in positive.items() if not value > 0]
-        rates = ("muon_lr", "adam_lr", "warmup_updates", "max_grad_norm", "extra_steps", "hint_weight")
-        bad += [f"{n}={getattr(self, n)}" for n in rates if not 0 <= getattr(self, n) < math.inf]
+        rates = ("muon_lr", "adam_lr", "max_grad_norm", "hint_weight")
+        counts = ("warmup_updates", "average_updates", "extra_steps")
+        bad += [f"{n}={getattr(self, n)}" for n in rates + counts if not 0 <= getattr(self, n) < math.inf]
         shares = ("decay_share", "aids_share", "promote_at", "levels_share")
         bad += [f"{n}={getattr(self, n)}" for n in shares if not 0 <= getattr(self, n) <= 1]
         if bad:
             raise ValueError(
                 f"{', '.join(bad)}: expected budgets above 0, rates of 0 or more, shares of 0 to 1"
             )
+
+    def share_in_mean(self, updates: int) -> float:
+        """The newest weights' share in their mean: that of 1 in `average_updates`, of fewer at first."""
+        return 1 / min(self.average_updates, 1 + updates / 10)
 
     def rate_at(self, progress: float, updates: int) -> float:
         """What the learning rates are multiplied with, when `progress` of the budget is used."""
@@ -108,6 +116,13 @@ def make_optimizers(model: SequenceClassifier, config: SupervisedConfig) -> list
             raise ValueError(f"torch {torch.__version__} has no Muon: say --muon-lr 0, or install torch 2.9")
         optimizers.append(torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=0.1))
     return optimizers
+
+
+@torch.no_grad()
+def average(mean: SequenceClassifier, newest: SequenceClassifier, share: float) -> None:
+    """Move each weight of `mean` towards that of `newest`, by `share` of the way."""
+    for kept, new in zip(mean.parameters(), newest.parameters(), strict=True):
+        kept.lerp_(new, share)
 
 
 @torch.no_grad()

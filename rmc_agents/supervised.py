@@ -6,6 +6,7 @@ of Ctrl-C, a full disk or a number that is not finite. A stopped run goes on bit
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Mapping
@@ -19,7 +20,15 @@ from torch import Tensor
 from rmc_agents import checkpoint
 from rmc_agents.classifier import SequenceClassifier
 from rmc_agents.errors import Interrupted, TrainingError, UsageError
-from rmc_agents.examples import SupervisedConfig, Task, count_right, loss, make_optimizers, tally
+from rmc_agents.examples import (
+    SupervisedConfig,
+    Task,
+    average,
+    count_right,
+    loss,
+    make_optimizers,
+    tally,
+)
 from rmc_agents.generators import go_on
 from rmc_agents.progress import Progress
 from rmc_agents.runlog import RunLog
@@ -54,8 +63,8 @@ class SupervisedTrainer:
         seed: fixes the examples.
         description: what else to write into config.json.
         checkpoint_seconds: how often to save; the end is always saved.
-        stop_at_accuracy: stop once that share of the latest answers is right, on the last level; the learning
-            rate need not have fallen by then.
+        stop_at_accuracy: stop once that share of the last level's questions is right where training looks at
+            them; the learning rate need not have fallen by then.
         log_every: updates between two lines of figures.
     """
 
@@ -80,11 +89,13 @@ class SupervisedTrainer:
         torch.set_flush_denormal(True)
         self.generator = torch.Generator(model.device).manual_seed(seed)
         self.optimizers = make_optimizers(model, config)
+        self.mean = copy.deepcopy(model).requires_grad_(False) if config.average_updates else None
         self.samples = self.updates = self.level = 0
         self.seconds = self.cpu_seconds = 0.0
         # Right answers and answers by group, the older the less they count.
         self.recent = torch.zeros(2, task.num_groups, device=model.device)
         self.since_promotion = 0
+        self.tested = 0.0
         self.restored = False
 
     @property
@@ -100,13 +111,15 @@ class SupervisedTrainer:
         return right / max(asked, 1)
 
     @property
+    def judged(self) -> SequenceClassifier:
+        """The network that is tested and kept: with the mean of the weights, where there is one."""
+        return self.model if self.mean is None else self.mean
+
+    @property
     def done(self) -> bool:
-        """Whether the budget is used up, or the mark reached. Asks the device, for the mark."""
+        """Whether the budget is used up, or the mark was reached at the latest look."""
         return self.progress >= 1 or (
-            self.stop_at_accuracy is not None
-            and self.level == self.task.num_levels - 1
-            and self.since_promotion >= 100
-            and self.accuracy >= self.stop_at_accuracy
+            self.stop_at_accuracy is not None and self.tested >= self.stop_at_accuracy
         )
 
     def update(self) -> dict[str, Tensor]:
@@ -126,6 +139,8 @@ class SupervisedTrainer:
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         for optimizer in self.optimizers:
             optimizer.step()
+        if self.mean is not None:
+            average(self.mean, model, config.share_in_mean(self.updates))
         self.recent *= 0.99
         tally(self.recent, examples.groups, right)
         self.samples += len(right)
@@ -173,8 +188,9 @@ class SupervisedTrainer:
     def test(self, samples: int = 4000) -> dict[str, float]:
         """Accuracy on questions of the last level, other ones than training's."""
         generator = torch.Generator(self.model.device).manual_seed(self.seed + TEST_SEED)
-        right, asked = count_right(self.model, self.task, samples, generator).sum(1).tolist()
-        return {"test/accuracy": right / asked}
+        right, asked = count_right(self.judged, self.task, samples, generator).sum(1).tolist()
+        self.tested = right / asked
+        return {"test/accuracy": self.tested}
 
     def promote(self) -> str | None:
         """Begin the next level where this one is learned, or in time the last; returns what to say of it."""
@@ -234,13 +250,15 @@ class SupervisedTrainer:
             OSError: it could not be written. Earlier ones are as they were.
         """
         payload = {
-            "agent": self.model.state_dict(),
+            "agent": self.judged.state_dict(),
+            **({} if self.mean is None else {"newest": self.model.state_dict()}),
             "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
             "generator": self.generator.get_state(),
             "recent": self.recent,
             "counters": [self.samples, self.updates, self.level, self.since_promotion],
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
+            "tested": self.tested,
         }
         return checkpoint.save_checkpoint(self.run_dir, self.samples, payload, keep=1)
 
@@ -253,8 +271,12 @@ class SupervisedTrainer:
         path, payload, skipped = checkpoint.read_newest(self.run_dir, self.model.device)
         if "optimizers" not in payload:
             raise UsageError(f"{path} holds a network alone, to judge: there is nothing in it to go on with")
-        checkpoint.load_agent(self.model, payload, path)
+        checkpoint.load_agent(self.judged, payload, path)
         try:
+            if ("newest" in payload) != (self.mean is not None):
+                raise ValueError("one of the two keeps a mean of the weights (average_updates)")
+            if self.mean is not None:
+                self.model.load_state_dict(payload["newest"])
             states = payload["optimizers"]
             for optimizer, state in zip(self.optimizers, states, strict=True):
                 optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
@@ -262,8 +284,9 @@ class SupervisedTrainer:
             self.recent.copy_(payload["recent"])
             self.samples, self.updates, self.level, self.since_promotion = payload["counters"]
             self.seconds = float(payload["seconds"])
-            # Checkpoints from before it was counted do not have it.
+            # Earlier checkpoints have neither.
             self.cpu_seconds = float(payload.get("cpu_seconds", math.nan))
+            self.tested = float(payload.get("tested", 0.0))
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise UsageError(f"{path} belongs to a run of another configuration: {error}") from error
         self.restored = True

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from rmc_agents.checkpoint import read_newest
-from rmc_agents.classifier import SequenceClassifier, export_classifier
+from rmc_agents.classifier import SequenceClassifier, export_classifier, load_classifier
 from rmc_agents.errors import Interrupted, TrainingError, UsageError
 from rmc_agents.examples import Examples, SupervisedConfig, count_right, loss
 from rmc_agents.generators import OTHER_DEVICE
@@ -135,6 +135,71 @@ def test_a_run_goes_on_bit_for_bit_from_a_later_level(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
+def test_the_mean_of_the_weights_by_hand(tmp_path: Path) -> None:
+    t = trainer(tmp_path, average_updates=3)
+    newest, mean = dict(t.model.named_parameters()), {n: w.clone() for n, w in t.model.named_parameters()}
+    for updates in range(30):
+        t.update()
+        # Over all updates at first: ten of them have a memory of two.
+        memory = min(3, 1 + updates / 10)
+        mean = {n: w + (newest[n].detach() - w) / memory for n, w in mean.items()}
+    assert t.mean is not None
+    for name, weights in t.mean.named_parameters():
+        torch.testing.assert_close(weights, mean[name], msg=name)
+        assert not torch.equal(weights, newest[name])
+
+
+def test_the_mean_does_not_change_what_is_learned(tmp_path: Path) -> None:
+    plain, averaged = trainer(tmp_path / "plain"), trainer(tmp_path / "averaged", average_updates=20)
+    plain.run()
+    averaged.run()
+    for a, b in zip(plain.model.state_dict().values(), averaged.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_mean_is_what_is_tested_and_kept(tmp_path: Path) -> None:
+    t = trainer(tmp_path, total_samples=16_000, adam_lr=0.03, decay_share=0.0, average_updates=100)
+    t.level = 1
+    t.run()
+    assert t.mean is not None
+    examples = FirstSymbol().draw(4000, 1, torch.Generator().manual_seed(TEST_SEED))
+    hint_losses = [
+        loss(model, examples, t.config, torch.Generator(), aids=True)[0]["hint_loss"].item()
+        for model in (t.mean, t.model)
+    ]
+    # Steps that never grow smaller: their mean is nearer to where they would end.
+    assert hint_losses[0] < 0.5 * hint_losses[1]
+    kept, _, _ = load_classifier(tmp_path)
+    for a, b in zip(t.mean.state_dict().values(), kept.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    torch.nn.init.zeros_(t.model.logits.weight)
+    assert t.test()["test/accuracy"] > 0.9
+
+
+def test_a_run_with_a_mean_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole", average_updates=20)
+    whole.run()
+    first = trainer(tmp_path / "parts", average_updates=20)
+    for _ in range(3):
+        first.iterate()
+        first.promote()
+    first._open_run_dir()
+    first.save()
+    second = trainer(tmp_path / "parts", seed=5, average_updates=20)
+    second.restore()
+    second.run()
+    for of in (lambda t: t.model, lambda t: t.mean):
+        for a, b in zip(of(whole).state_dict().values(), of(second).state_dict().values(), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("saved", "asked"), [(0, 20), (20, 0)])
+def test_a_mean_cannot_be_gone_on_with_as_if_there_were_none(saved: int, asked: int, tmp_path: Path) -> None:
+    trainer(tmp_path, total_samples=64, average_updates=saved).run()
+    with pytest.raises(UsageError, match="average_updates"):
+        trainer(tmp_path, average_updates=asked).restore()
+
+
 def test_a_run_goes_on_with_other_numbers_on_another_kind_of_device(tmp_path: Path) -> None:
     t = trainer(tmp_path)
     t.run()
@@ -239,12 +304,19 @@ def test_a_run_folder_in_use_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_mark_ends_the_run(tmp_path: Path) -> None:
-    t = trainer(tmp_path, total_samples=10**6)
+    t = trainer(tmp_path, total_samples=10**6, test_every=2048)
     t.stop_at_accuracy = 0.9
     t.run()
     assert t.samples < 10**5
-    assert t.accuracy >= 0.9
+    assert t.tested == t.test()["test/accuracy"] >= 0.9
     assert t.level == 1
+    again = trainer(tmp_path, total_samples=10**6, test_every=2048)
+    again.restore()
+    assert not again.done
+    again.stop_at_accuracy = 0.9
+    assert again.done
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["test/accuracy"] >= 0.9 for line in lines if "test/accuracy" in line][-2:] == [False, True]
 
 
 def test_minutes_end_the_run(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ class NthFarthestConfig:
     learning: Annotated[SupervisedConfig, tyro.conf.arg(name="")] = field(default_factory=SupervisedConfig)
     """How to learn."""
     stop_at_accuracy: float | None = None
-    """Stop once about that share of the latest answers in training was right, on the last level; None uses
-    the whole budget. The learning rate need not have fallen by then, and what that would bring is missed."""
+    """Stop once that share is right at a look at the task itself (--test-every); None uses the whole budget.
+    The learning rate need not have fallen by then: --average-updates shows much of what that would bring."""
 
     seed: int = 0
     """Fixes weights and questions."""
