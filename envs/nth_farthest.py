@@ -188,18 +188,14 @@ class NthFarthest(BatchedEnv):
         if self.device.type != "meta":  # which has no generators
             self._generator = torch.Generator(self.device)
             self._generator.seed()
-        # All episodes are equally long, so all environments are at the same object.
-        self._time = 0
-        self._questions = self._draw()
-        # Of the questions being asked, once somebody wants them.
-        self._hints: Hints | None = None
+        self._ask(self._draw())
         self._begun = False
 
     def reset(self, seed: int | None = None) -> Tensor:
         if seed is not None and self._generator is not None:
             self._generator.manual_seed(seed)
-        self._questions, self._time, self._begun = self._draw(), 0, True
-        self._hints = None
+        self._ask(self._draw())
+        self._begun = True
         return self._questions.inputs[0]
 
     def step(self, actions: Tensor) -> Transition:
@@ -216,7 +212,7 @@ class NthFarthest(BatchedEnv):
             obs = self._questions.inputs[self._time]
             return Transition(obs, torch.zeros_like(obs[:, 0]), never, never, obs, never)
         right = actions == self._questions.answers
-        self._questions, self._time, self._hints = self._draw(), 0, None
+        self._ask(self._draw())
         # Nothing new is shown after the last object: the episode's last observation is that object again.
         return Transition(self._questions.inputs[0], right.float(), ~never, never, shown, right)
 
@@ -224,6 +220,12 @@ class NthFarthest(BatchedEnv):
         if self._hints is None:
             self._hints = draw_hints(self._questions, self.num_dims)
         return Hints(*(x[self._time] for x in self._hints))
+
+    def _ask(self, questions: Questions, time: int = 0) -> None:
+        # All episodes are equally long, so all environments are at the same object.
+        self._questions, self._time = questions, time
+        # Of these questions, once somebody wants them.
+        self._hints: Hints | None = None
 
     def _draw(self) -> Questions:
         return draw_questions(
@@ -248,8 +250,8 @@ class NthFarthest(BatchedEnv):
         if saved.inputs.shape != self._questions.inputs.shape:
             shapes = tuple(saved.inputs.shape), tuple(self._questions.inputs.shape)
             raise ValueError(f"a state of objects and numbers {shapes[0]}: expected {shapes[1]}")
-        self._questions, self._time, self._begun = saved, state["time"], True
-        self._hints = None
+        self._ask(saved, state["time"])
+        self._begun = True
         if self._generator is not None:
             self._generator.set_state(state["generator"].cpu())
         return self._questions.inputs[self._time]
