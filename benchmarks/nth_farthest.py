@@ -294,21 +294,24 @@ def draw(found: dict[str, dict[str, Any]]) -> Figure:
     """Learning curves and accuracy by n, first of the cores, then of RMC's variants."""
 
     def of(table: str) -> list[str]:
-        return [name for name in found if RUNS[name].table == table]
+        names = [name for name in found if RUNS[name].table == table]
+        reference = MEASURED_BY.get(table)
+        return [reference, *names] if names and reference in found else names
 
-    parts = of(PARTS)
-    if parts and MEASURED_BY[PARTS] in found:
-        parts = [MEASURED_BY[PARTS], *parts]
     rows = [
-        ("cores, fewer samples, first recipe", by_core(of(FEW), found)),
-        ("RMC and its variants, first recipe", variants(parts)),
+        ("cores, equal samples", by_core(of(SAMPLES), found), False),
+        ("cores, equal wall time", by_core(of(TIME), found), True),
+        ("cores, fewer samples, first recipe", by_core(of(FEW), found), False),
+        ("RMC and its variants, first recipe", variants(of(PARTS)), False),
     ]
-    rows = [("cores, equal samples", by_core(of(SAMPLES), found)), *(row for row in rows if row[1])]
-    figure = Figure(figsize=(11, 4 * len(rows)), layout="constrained")
+    rows = [rows[0], *(row for row in rows[1:] if row[1])]
+    figure = Figure(figsize=(13, 4 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 2, squeeze=False)
-    for pair, (title, looks) in zip(axes, rows, strict=True):
-        curves(pair[0], looks, found, title)
+    for pair, (title, looks, by_time) in zip(axes, rows, strict=True):
+        curves(pair[0], looks, found, title, by_time)
         ranks(pair[1], looks, found)
+        if looks:
+            pair[1].legend(*pair[0].get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(1.01, 1))
     return figure
 
 
@@ -335,21 +338,22 @@ def variants(names: Sequence[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def curves(axes: Any, looks: dict[str, dict[str, str]], found: dict[str, dict[str, Any]], title: str) -> None:
+def curves(
+    axes: Any, looks: dict[str, dict[str, str]], found: dict[str, dict[str, Any]], title: str, by_time: bool
+) -> None:
     for name, look in looks.items():
         points = found[name]["curve"]
         axes.plot(
-            [step / 1e6 for step, _, _ in points],
+            [seconds / 60 if by_time else step / 1e6 for step, seconds, _ in points],
             [right for _, _, right in points],
             label=name,
             markevery=6,
             **look,
         )
     axes.axhline(0.25, color="grey", linewidth=0.8, linestyle=":")
-    axes.set(title=title, xlabel="samples (millions)", ylabel="right on the whole task", ylim=(0, 1))
+    xlabel = "minutes of training" if by_time else "samples (millions)"
+    axes.set(title=title, xlabel=xlabel, ylabel="right on the whole task", ylim=(0, 1))
     axes.set_xlim(left=0)
-    if looks:
-        axes.legend(fontsize=8, loc="upper left")
 
 
 def ranks(axes: Any, looks: dict[str, dict[str, str]], found: dict[str, dict[str, Any]]) -> None:
