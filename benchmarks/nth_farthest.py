@@ -93,7 +93,6 @@ RUNS: dict[str, Run] = {
     "dnc-fewer": Run(FEW, ("--core", "dnc", *FEWER, *FIRST)),
     "dnc-no-levels": Run(NO_LEVELS, ("--core", "dnc", *FEWER, *FIRST_NO_LEVELS)),
     "lstm-no-levels": Run(NO_LEVELS, ("--core", "lstm", *FEWER, *FIRST_NO_LEVELS)),
-    "gru-no-levels": Run(NO_LEVELS, ("--core", "gru", *FEWER, *FIRST_NO_LEVELS)),
     "rmc-own-slot": Run(PARTS, (*FEWER, "--core-options", "slot_attention=own", *FIRST)),
     "rmc-input-only": Run(PARTS, (*FEWER, *INPUT_ONLY, *FIRST)),
     "rmc-input-only-no-levels": Run(PARTS, (*FEWER, *INPUT_ONLY, *FIRST_NO_LEVELS)),
