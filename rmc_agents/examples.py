@@ -91,7 +91,7 @@ class SupervisedConfig:
         bad += [f"{n}={getattr(self, n)}" for n in shares if not 0 <= getattr(self, n) <= 1]
         if bad:
             raise ValueError(
-                f"{', '.join(bad)}: expected budgets above 0, rates of 0 or more, shares of 0 to 1"
+                f"{', '.join(bad)}: expected budgets above 0, rates and counts of 0 or more, shares of 0 to 1"
             )
 
     def share_in_mean(self, updates: int) -> float:

@@ -20,15 +20,7 @@ from torch import Tensor
 from rmc_agents import checkpoint
 from rmc_agents.classifier import SequenceClassifier
 from rmc_agents.errors import Interrupted, TrainingError, UsageError
-from rmc_agents.examples import (
-    SupervisedConfig,
-    Task,
-    average,
-    count_right,
-    loss,
-    make_optimizers,
-    tally,
-)
+from rmc_agents.examples import SupervisedConfig, Task, average, count_right, loss, make_optimizers, tally
 from rmc_agents.generators import go_on
 from rmc_agents.progress import Progress
 from rmc_agents.runlog import RunLog
