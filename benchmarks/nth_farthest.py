@@ -221,13 +221,8 @@ def keep(run_dir: Path, name: str, kept: Path, machine: Machine) -> dict[str, An
 
 def report(found: dict[str, dict[str, Any]], machine: Machine) -> Report:
     """The tables."""
-    tables: dict[str, list[Row]] = {run.table: [] for run in RUNS.values()}
-    for name, result in found.items():
-        table = tables[RUNS[name].table]
-        reference = MEASURED_BY.get(RUNS[name].table)
-        if reference in found and not table:
-            table.append(row(reference, found[reference]))
-        table.append(row(name, result))
+    titles = dict.fromkeys(run.table for run in RUNS.values())
+    tables = {title: [row(name, found[name]) for name in runs_of(title, found)] for title in titles}
     made = Report("nth_farthest", machine, {title: rows for title, rows in tables.items() if rows})
     missing = [name for name in RUNS if name not in found]
     made.notes = [
@@ -269,6 +264,13 @@ def never_looked_at(name: str, result: dict[str, Any]) -> str:
     )
 
 
+def runs_of(table: str, found: dict[str, dict[str, Any]]) -> list[str]:
+    """The runs of a table, first that by which they are measured."""
+    names = [name for name in found if RUNS[name].table == table]
+    reference = MEASURED_BY.get(table)
+    return [reference, *names] if names and reference in found else names
+
+
 def row(name: str, result: dict[str, Any]) -> Row:
     (low, high), others = result["ci95"], result.get("others")
     ranks = {
@@ -291,17 +293,11 @@ def row(name: str, result: dict[str, Any]) -> Row:
 
 def draw(found: dict[str, dict[str, Any]]) -> Figure:
     """Learning curves and accuracy by n, first of the cores, then of RMC's variants."""
-
-    def of(table: str) -> list[str]:
-        names = [name for name in found if RUNS[name].table == table]
-        reference = MEASURED_BY.get(table)
-        return [reference, *names] if names and reference in found else names
-
     rows = [
-        ("cores, equal samples", by_core(of(SAMPLES), found), False),
-        ("cores, equal wall time", by_core(of(TIME), found), True),
-        ("cores, fewer samples, first recipe", by_core(of(FEW), found), False),
-        ("RMC and its variants, first recipe", variants(of(PARTS)), False),
+        ("cores, equal samples", by_core(runs_of(SAMPLES, found), found), False),
+        ("cores, equal wall time", by_core(runs_of(TIME, found), found), True),
+        ("cores, fewer samples, first recipe", by_core(runs_of(FEW, found), found), False),
+        ("RMC and its variants, first recipe", variants(runs_of(PARTS, found)), False),
     ]
     rows = [rows[0], *(row for row in rows[1:] if row[1])]
     figure = Figure(figsize=(13, 4 * len(rows)), layout="constrained")

@@ -97,20 +97,24 @@ def test_a_level_not_learned_is_left_in_time_for_the_last(tmp_path: Path) -> Non
     assert t.level == 1
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    whole = trainer(tmp_path / "whole")
+@pytest.mark.parametrize("average_updates", [0, 20])
+def test_a_stopped_run_goes_on_bit_for_bit(average_updates: int, tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole", average_updates=average_updates)
     whole.run()
-    first = trainer(tmp_path / "parts")
+    first = trainer(tmp_path / "parts", average_updates=average_updates)
     for _ in range(3):
         first.iterate()
         first.promote()
     first._open_run_dir()
     first.save()
-    second = trainer(tmp_path / "parts", seed=5)  # other weights and another generator, both replaced
+    # Other weights and another generator, both replaced.
+    second = trainer(tmp_path / "parts", seed=5, average_updates=average_updates)
     assert second.restore() == [f"going on from {tmp_path}/parts/checkpoints/step_000000001536.pt"]
     second.run()
     assert second.samples == whole.samples == 4096
     for a, b in zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(whole.judged.state_dict().values(), second.judged.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert torch.equal(whole.recent, second.recent)
 
@@ -140,7 +144,7 @@ def test_the_mean_of_the_weights_by_hand(tmp_path: Path) -> None:
     newest, mean = dict(t.model.named_parameters()), {n: w.clone() for n, w in t.model.named_parameters()}
     for updates in range(30):
         t.update()
-        # Over all updates at first: ten of them have a memory of two.
+        # Short at first: two updates after the first ten.
         memory = min(3, 1 + updates / 10)
         mean = {n: w + (newest[n].detach() - w) / memory for n, w in mean.items()}
     assert t.mean is not None
@@ -174,23 +178,6 @@ def test_the_mean_is_what_is_tested_and_kept(tmp_path: Path) -> None:
         assert torch.equal(a, b)
     torch.nn.init.zeros_(t.model.logits.weight)
     assert t.test()["test/accuracy"] > 0.9
-
-
-def test_a_run_with_a_mean_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    whole = trainer(tmp_path / "whole", average_updates=20)
-    whole.run()
-    first = trainer(tmp_path / "parts", average_updates=20)
-    for _ in range(3):
-        first.iterate()
-        first.promote()
-    first._open_run_dir()
-    first.save()
-    second = trainer(tmp_path / "parts", seed=5, average_updates=20)
-    second.restore()
-    second.run()
-    for of in (lambda t: t.model, lambda t: t.mean):
-        for a, b in zip(of(whole).state_dict().values(), of(second).state_dict().values(), strict=True):
-            assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize(("saved", "asked"), [(0, 20), (20, 0)])
