@@ -3,9 +3,9 @@ PYTHON ?= python3
 RUN := runs/memory-s9
 PY := .venv/bin/python
 
-.PHONY: train test check
+.PHONY: train test lint types check docs
 
-train: .venv/installed  ## train RMC on MemoryS9 (or go on where it was) and evaluate it on Farama's MiniGrid
+train: .venv/installed  ## train RMC on MemoryS9 (or resume it) and evaluate it on Farama's MiniGrid
 	@if [ -f $(RUN)/config.json ]; then $(PY) train/ppo.py --resume $(RUN); \
 	else $(PY) train/ppo.py --env MiniGrid-MemoryS9-v0 --core rmc --run-dir $(RUN); fi
 	$(PY) train/evaluate.py $(RUN)
@@ -13,13 +13,20 @@ train: .venv/installed  ## train RMC on MemoryS9 (or go on where it was) and eva
 test: .venv/installed  ## every test
 	$(PY) -m pytest
 
-check: .venv/installed  ## format, lint, types, tests
+lint: .venv/installed  ## format and lint
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
+
+types: .venv/installed  ## static types
 	$(PY) -m pyright
-	$(PY) -m pytest
+
+check: lint types test docs  ## everything that a change has to pass
+
+docs: .venv/installed  ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
+	@mkdir -p .venv/typing && ln -sfn ../../envs .venv/typing/rmc_envs  # for pyright, see pyproject.toml
 	@touch $@

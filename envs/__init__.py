@@ -1,24 +1,47 @@
-"""Memory tasks as batches of tensors on any device; importing this registers them with Gymnasium too.
+"""Memory tasks as batches of tensors on any device; importing the package registers them with Gymnasium.
 
-`envs.make("MiniGrid-MemoryS13-v0", num_envs=4096, device="cuda")` for tensors,
-`gymnasium.make("rmc/MemoryS13-v0")` and `gymnasium.make_vec(...)` for plain NumPy.
+`rmc_envs.make("MiniGrid-MemoryS13-v0", num_envs=4096, device="cuda")` returns tensors;
+`gymnasium.make("rmc/MemoryS13-v0")` and `gymnasium.make_vec(...)` return NumPy arrays.
+
+The folder is installed as `rmc_envs`. In a checkout, `import envs` gives the same modules.
 """
 
-from envs.base import BatchedEnv, EnvironmentFailed, Obs, StateNotSaved, Transition
-from envs.gymnasium_adapter import GymnasiumEnvs
-from envs.minigrid_memory import MemoryMazes
-from envs.minigrid_tables import MazeSpec, best_possible, random_walk
-from envs.nth_farthest import NthFarthest
-from envs.recall import Recall
-from envs.registry import MEMORY_MAZES, NATIVE, farama, make, native, register
-from envs.trials import SUITES, Implementation, Suite, choose_implementation, trials
+if __name__ != "rmc_envs":
+    from ._alias import alias_package
+
+    alias_package(__name__, __path__[0])
+
+from rmc_agents.environment import (
+    AuxiliaryTargets,
+    BatchedEnv,
+    EnvConfig,
+    EnvironmentFailed,
+    GroundTruth,
+    Obs,
+    Transition,
+)
+
+from .checks.contract import check
+from .checks.report import ContractError
+from .gymnasium.adapter import GymnasiumEnvs
+from .minigrid.baselines import best_possible, random_walk
+from .minigrid.memory import MemoryMazes
+from .minigrid.tables import MazeSpec
+from .registry import MEMORY_MAZES, NATIVE, build, make, make_reference, native, register, resolve
+from .sequences.nth_farthest import NthFarthest
+from .sequences.recall import Recall
+from .suites import SUITES, Implementation, Suite, choose_implementation, trials
 
 __all__ = [
     "MEMORY_MAZES",
     "NATIVE",
     "SUITES",
+    "AuxiliaryTargets",
     "BatchedEnv",
+    "ContractError",
+    "EnvConfig",
     "EnvironmentFailed",
+    "GroundTruth",
     "GymnasiumEnvs",
     "Implementation",
     "MazeSpec",
@@ -26,15 +49,17 @@ __all__ = [
     "NthFarthest",
     "Obs",
     "Recall",
-    "StateNotSaved",
     "Suite",
     "Transition",
     "best_possible",
+    "build",
+    "check",
     "choose_implementation",
-    "farama",
     "make",
+    "make_reference",
     "native",
     "random_walk",
     "register",
+    "resolve",
     "trials",
 ]

@@ -1,6 +1,6 @@
-"""MiniGrid's grids by hand: in a window, by MiniGrid's own manual control, or as letters in a terminal.
+"""Manual play of MiniGrid's grids: in a window, by MiniGrid's manual control, or by letters in a terminal.
 
-Imported only where somebody plays: it brings pygame.
+Import it only to play: it imports pygame.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ LETTERS = {
     "p": Actions.pickup,
     "x": Actions.drop,
 }
-"""What to type in a terminal."""
-SHOWN = {"unseen": " ", "empty": "·", "wall": "█", "agent": "▲"}
-"""A cell in a terminal; other things are shown by the first letter of their name."""
-KEYS_HELP = "arrows: walk; space: toggle; tab: pick up; M: the whole maze; backspace: next; esc: leave"
-LETTERS_HELP = "w: ahead; a, d: turn left, right; t: toggle; p: pick up; x: drop; n: next; q: leave"
+"""Actions by the letter to type in a terminal."""
+SYMBOLS = {"unseen": " ", "empty": "·", "wall": "█", "agent": "▲"}
+"""Symbols of cells in a terminal; other objects appear as the first letter of their name."""
+KEYS_HELP = "arrows: walk; space: toggle; tab: pick up; M: whole maze; backspace: next episode; esc: quit"
+LETTERS_HELP = "w: forward; a, d: turn left, right; t: toggle; p: pick up; x: drop; n: next episode; q: quit"
 
 
 @final
 class Window(ManualControl):
-    """A window with the agent's own view; each episode has the next seed.
+    """A window with the agent's own view; each episode uses the next seed."""
 
-    Args:
-        env: made with `render_mode="human"` and `agent_pov=True`.
-        seed: of the first episode.
-        say: what tells the player how it goes.
-    """
-
-    def __init__(self, env: gymnasium.Env, seed: int, say: Callable[[str], None] = print) -> None:
+    def __init__(self, env: gymnasium.Env, seed: int, write: Callable[[str], None] = print) -> None:
+        """
+        Args:
+            env: made with `render_mode="human"` and `agent_pov=True`.
+            seed: of the first episode.
+            write: called with each message to the player.
+        """
         super().__init__(env, seed)
-        self.say, self.next_seed = say, seed
-        # MiniGrid asks for a font by its file's name, and gets the same one with a warning.
+        self.write, self.next_seed = write, seed
+        # MiniGrid asks for a font by its file name, and gets the same one with a warning.
         warnings.filterwarnings("ignore", message="The system font", category=UserWarning)
 
     def start(self) -> None:
-        """Play until the player leaves."""
-        self.say(KEYS_HELP)
+        """Play until the player quits."""
+        self.write(KEYS_HELP)
         self.reset()
         clock = pygame.time.Clock()
         while not self.closed:
@@ -64,7 +64,7 @@ class Window(ManualControl):
         self.env.close()
 
     def key_handler(self, event: Any) -> None:
-        """A pressed key; those of leaving and looking are ours, the others MiniGrid's."""
+        """Handle a pressed key: escape and M here, all others in MiniGrid's manual control."""
         if event.key == "escape":
             self.closed = True
         elif event.key == "m":
@@ -77,30 +77,30 @@ class Window(ManualControl):
     def step(self, action: Actions) -> None:
         _, reward, terminated, truncated, _ = self.env.step(action)
         if terminated or truncated:
-            self.say(verdict(self.env, float(reward), terminated))
+            self.write(outcome(self.env, float(reward), terminated))
             self.reset()
         else:
             self.env.render()
 
     def reset(self, seed: int | None = None) -> None:
         super().reset(self.next_seed if seed is None else seed)
-        self.say(f"seed {self.next_seed}: {mission(self.env)}")
+        self.write(f"seed {self.next_seed}: {mission(self.env)}")
         self.next_seed += 1
 
 
 def play_in_terminal(
-    env: gymnasium.Env, seed: int, lines: Iterable[str], say: Callable[[str], None] = print
+    env: gymnasium.Env, seed: int, lines: Iterable[str], write: Callable[[str], None] = print
 ) -> None:
-    """Play by letters until the player leaves or has no more lines.
+    """Play by letters until the player quits or `lines` ends.
 
     Args:
         env: its observation holds MiniGrid's symbolic "image".
-        seed: of the first episode; each has the next one.
-        lines: what the player types, line by line.
-        say: what shows the player a view or a message.
+        seed: of the first episode; each later one uses the next seed.
+        lines: input of the player, line by line.
+        write: called with each view and message to the player.
     """
-    say(LETTERS_HELP)
-    obs = _begin(env, seed, say)
+    write(LETTERS_HELP)
+    obs = _start_episode(env, seed, write)
     for line in lines:
         for letter in line.strip().lower():
             if letter == "q":
@@ -110,48 +110,49 @@ def play_in_terminal(
                 obs, reward, terminated, truncated, _ = env.step(LETTERS[letter])
                 ended = terminated or truncated
                 if ended:
-                    say(verdict(env, float(reward), terminated))
+                    write(outcome(env, float(reward), terminated))
             elif letter != "n":
-                say(f"{letter!r} is no move; {LETTERS_HELP}")
+                write(f"{letter!r} is not an action; {LETTERS_HELP}")
             if ended:
                 seed += 1
-                obs = _begin(env, seed, say)
-                break  # what was typed beyond the end was not meant for the next episode
+                obs = _start_episode(env, seed, write)
+                break  # the rest of the line was meant for the episode that ended
         else:
-            say(view(obs["image"]))
+            write(view(obs["image"]))
 
 
-def _begin(env: gymnasium.Env, seed: int, say: Callable[[str], None]) -> Any:
+def _start_episode(env: gymnasium.Env, seed: int, write: Callable[[str], None]) -> Any:
     obs, _ = env.reset(seed=seed)
-    say(f"seed {seed}: {mission(env)}")
-    say(view(obs["image"]))
+    write(f"seed {seed}: {mission(env)}")
+    write(view(obs["image"]))
     return obs
 
 
 def view(image: NDArray[np.uint8]) -> str:
-    """What the agent sees, as text: [V, V, 3] with the agent in the middle below, looking up."""
+    """Return the agent's view [V, V, 3] as text, with the agent in the middle of the last row, looking up."""
     size = len(image)
-    cells = [[_letter(int(image[x, y, 0])) for x in range(size)] for y in range(size)]
-    cells[-1][size // 2] = SHOWN["agent"]
+    cells = [[_symbol(int(image[x, y, 0])) for x in range(size)] for y in range(size)]
+    cells[-1][size // 2] = SYMBOLS["agent"]
     edge = "+" + "-" * (2 * size + 1) + "+"
     return "\n".join([edge, *(f"| {' '.join(row)} |" for row in cells), edge])
 
 
-def _letter(thing: int) -> str:
-    name = IDX_TO_OBJECT[thing]
-    return SHOWN.get(name, name[0].upper())
+def _symbol(code: int) -> str:
+    name = IDX_TO_OBJECT[code]
+    return SYMBOLS.get(name, name[0].upper())
 
 
-def verdict(env: gymnasium.Env, reward: float, terminated: bool) -> str:
-    """How an episode ended."""
+def outcome(env: gymnasium.Env, reward: float, terminated: bool) -> str:
+    """Return one line on how an episode ended."""
     grid: Any = env.unwrapped
     steps = f"after {grid.step_count} steps"
     if reward > 0:
         return f"✓ solved {steps}: reward {reward:.3f}"
-    return f"✗ the wrong one, {steps}" if terminated and hasattr(grid, "failure_pos") else f"✗ failed {steps}"
+    has_choice = hasattr(grid, "failure_pos")  # the Memory mazes
+    return f"✗ wrong choice {steps}" if terminated and has_choice else f"✗ failed {steps}"
 
 
 def mission(env: gymnasium.Env) -> str:
-    """What to do."""
+    """Return the task in words."""
     grid: Any = env.unwrapped
     return str(grid.mission)

@@ -1,20 +1,25 @@
-"""Mistakes that a user can mend: shown as one message, without a traceback."""
+"""Errors with a meaning for the user: which are mistakes to mend, and which end a run."""
 
 
-class UsageError(Exception):
-    """A command or call cannot be carried out as given; the message says what to do. Exit code 2."""
+class UsageError(ValueError):
+    """A call cannot be carried out as given; the message says what to do. Scripts exit with code 2."""
 
 
 class NotAnAgent(UsageError):
-    """The run holds another network than an agent."""
+    """The run folder holds another kind of network than an agent."""
 
 
 class TrainingError(Exception):
-    """Training had to stop (a number is not finite, say); what was saved is intact. Exit code 1."""
+    """Training had to stop (a non-finite loss, a full disk). Checkpoints are intact; scripts exit with 1."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM: the iteration was finished and saved. Exit code 128 + `signal`: 130 or 143."""
+    """Ctrl-C or SIGTERM arrived; the iteration was finished and saved.
+
+    Args:
+        message: what was saved, and where.
+        signal: number of the signal. Scripts exit with code 128 + `signal`: 130 or 143.
+    """
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Trees of tensors: an observation (tensor or dictionary) and a memory state (nested NamedTuples)."""
+"""Trees of tensors: observations (a tensor or a dictionary) and memory states (nested NamedTuples)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Tree = Any
 
 
 def map_tree(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
-    """Apply `function` to the tensors of trees of one shape; the result has the first tree's type."""
+    """Apply `function` to the corresponding tensors of trees with the same structure.
+
+    The result has the structure and types of the first tree.
+    """
     if tree is None:
         return None
     if isinstance(tree, Tensor):
@@ -24,7 +27,7 @@ def map_tree(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree
 
 
 def leaves(tree: Tree) -> Iterator[Tensor]:
-    """The tensors of a tree, in a fixed order (dictionaries by the order of their keys)."""
+    """Yield the tensors of a tree in a fixed order (dictionaries in the order of their keys)."""
     if isinstance(tree, Tensor):
         yield tree
     elif tree is not None:
@@ -33,10 +36,12 @@ def leaves(tree: Tree) -> Iterator[Tensor]:
 
 
 def unflatten(template: Tree, tensors: list[Tensor]) -> Tree:
-    """The tree of `template`'s shape whose `leaves` are `tensors`.
+    """Build a tree with the structure of `template` from its `leaves`; the inverse of `leaves`.
+
+    Each tensor is moved to the device and dtype of the template's tensor.
 
     Raises:
-        ValueError: the number of tensors or one of their shapes is not the template's.
+        ValueError: the number of tensors or one of their shapes differs from the template's.
     """
     expected = list(leaves(template))
     if [tuple(t.shape) for t in expected] != [tuple(t.shape) for t in tensors]:

@@ -1,4 +1,4 @@
-"""Walk a maze yourself: `python train/play.py --env MiniGrid-MemoryS13-v0`, seeing what agents see."""
+"""Play a maze by keyboard with the agent's view: `python train/play.py --env MiniGrid-MemoryS13-v0`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium
+import rmc_envs
 
-import envs
-from rmc_agents.cli import parse, run_script
+from rmc_agents.cli.config import Imports
+from rmc_agents.cli.script import checking, command_name, parse, run_script
 from rmc_agents.errors import UsageError
+from rmc_agents.plugins import import_modules, load_installed
 
 
 @dataclass(frozen=True)
@@ -19,30 +22,29 @@ class PlayConfig:
     """Play one of MiniGrid's grids by keyboard, with the agent's own view."""
 
     env: str = "MiniGrid-MemoryS9-v0"
-    """A Memory maze of any odd size, or any other MiniGrid or BabyAI id."""
+    """A Memory maze of any odd size, or any other MiniGrid or BabyAI id; `MODULE:ID` imports MODULE first."""
     view_size: int = 7
-    """Cells to a side of the square that is seen."""
+    """Side of the square that the agent sees, in cells."""
     seed: int = 0
-    """Of the first episode; each has the next one."""
+    """Seed of the first episode; each further episode uses the next one."""
     terminal: bool = False
-    """Letters in the terminal instead of a window; chosen by itself where there is no screen."""
+    """Play with letters in the terminal instead of a window; the default where there is no screen."""
     whole_maze: bool = False
-    """Show all of it, as nobody but you would see it (in the window, M does that at any time)."""
+    """Show the whole maze, which no agent sees (in the window, M does that at any time)."""
+    imports: Imports = ()
+    """Module that registers grids of your own; one flag per module."""
 
 
 def main(args: Sequence[str]) -> None:
-    """Parse the flags and play until the player leaves."""
-    config = parse(PlayConfig, None, args, prog="train/play.py")
-    env_id = config.env.replace("rmc/Memory", "MiniGrid-Memory")
-    if not env_id.startswith(("MiniGrid-", "BabyAI-")):
-        raise UsageError(f"{config.env} cannot be walked: choose a grid, such as MiniGrid-MemoryS13-v0")
-    terminal = config.terminal or not has_screen()
-    options = {} if terminal else {"render_mode": "human", "agent_pov": not config.whole_maze}
-    try:
-        env = envs.farama(env_id, view_size=config.view_size, **options)()
-    except (ValueError, AssertionError, gymnasium.error.Error) as error:
-        raise UsageError(str(error)) from error
-    from envs import manual  # brings pygame
+    """Parse the flags and play until the player quits."""
+    with checking():
+        config = parse(PlayConfig, None, args, prog=command_name("play"))
+        for warning in load_installed():
+            print(warning, flush=True)
+        import_modules(config.imports)
+        terminal = config.terminal or not has_screen()
+        env = build(config, terminal)
+    from rmc_envs import manual  # imports pygame
 
     if terminal:
         if not config.terminal:
@@ -55,12 +57,35 @@ def main(args: Sequence[str]) -> None:
         raise UsageError(f"no window can be opened here ({error}); try --terminal") from error
 
 
+def build(config: PlayConfig, terminal: bool) -> gymnasium.Env:
+    """Build the grid to play.
+
+    Raises:
+        UsageError: the id is not a grid, or cannot be built.
+    """
+    env_id = rmc_envs.resolve(config.env).replace("rmc/Memory", "MiniGrid-Memory")
+    if not env_id.startswith(("MiniGrid-", "BabyAI-")):
+        raise UsageError(f"{config.env} cannot be played: choose a grid, such as MiniGrid-MemoryS13-v0")
+    options: dict[str, Any] = {}
+    if not terminal:
+        options = {"render_mode": "human", "agent_pov": not config.whole_maze}
+    try:
+        return rmc_envs.make_reference(env_id, view_size=config.view_size, **options)()
+    except (ValueError, AssertionError, gymnasium.error.Error) as error:
+        raise UsageError(str(error)) from error
+
+
 def has_screen() -> bool:
-    """Whether a window can be expected to open."""
+    """Return whether a window can be expected to open."""
     if not sys.platform.startswith("linux"):
         return True
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))
 
 
+def cli() -> None:
+    """Run the script as a command."""
+    run_script(main, PlayConfig)
+
+
 if __name__ == "__main__":
-    run_script(main)
+    cli()

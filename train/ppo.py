@@ -1,146 +1,154 @@
-"""Train an agent that remembers: `python train/ppo.py --env MiniGrid-MemoryS9-v0 --core rmc`."""
+"""Train an agent with a memory: `python train/ppo.py --env MiniGrid-MemoryS9-v0 --core rmc`."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
-from pathlib import Path
 
+import rmc_envs
 import torch
 
-import envs
 from rmc_agents import ActorCritic, Trainer
-from rmc_agents.checkpoint import checkpoints, free_run_dir, require_no_run
-from rmc_agents.cli import choose_device, parse, resume_command, run_script
-from rmc_agents.config import RunConfig
-from rmc_agents.errors import Interrupted, UsageError
-from rmc_agents.execution import run_networks
-from rmc_agents.presets import preset_of
-from rmc_agents.resume import require_same, resumed, run_to_resume
-from rmc_agents.runs import names
+from rmc_agents.agent.acceleration import accelerate
+from rmc_agents.agent.saved import split_ids
+from rmc_agents.cli.config import RunConfig, Selection
+from rmc_agents.cli.presets import defaults_for
+from rmc_agents.cli.resume import require_same, resumed, run_to_resume
+from rmc_agents.cli.script import (
+    changed_fields,
+    checking,
+    choose_device,
+    command_name,
+    parse,
+    parse_some,
+    resume_command,
+    run_script,
+)
+from rmc_agents.errors import Interrupted
+from rmc_agents.plugins import import_modules, load_installed
+from rmc_agents.runs.folder import checkpoints, free_run_dir, require_no_run
+
+NOT_SAVED = ("device", "threads", "compile", "checkpoint_seconds", "keep_checkpoints")
+"""Flags that a run folder does not keep."""
 
 
 def main(args: Sequence[str]) -> None:
     """Parse the flags, build environments and agent, train."""
-    resume = run_to_resume(args)
-    default = resumed(Path(resume)) if resume else preset_of(args)
-    try:
-        config = parse(RunConfig, default, args, prog="train/ppo.py")
-        config = over_preset(default, config)
+    with checking():
+        selection = parse_some(Selection, args)
+        resume = run_to_resume(selection.resume, selection.auto_resume, selection.run_dir)
+        notes = load_installed()
+        import_modules(selection.imports)
+        if resume:
+            default, preset = resumed(resume), None
+        else:
+            default, preset = defaults_for(selection)
+        about = f"Defaults: {preset}" if preset else "Defaults: general ones, no preset"
+        config = parse(RunConfig, default, args, command_name("ppo"), f"{RunConfig.__doc__}\n\n{about}")
+        config = merge_options(default, config)
         if resume:
             require_same(default, config)
-        trainer, run_dir = build(config)
-        notes = run_networks(trainer.agent, config.precision, config.compile)
-        # A run that was killed before it first saved begins again.
-        notes += trainer.restore() if resume and checkpoints(run_dir) else []
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    for note in notes:
-        print(note)
-    print(f"run folder: {run_dir}", flush=True)
+        import_modules(config.run.imports)
+        trainer = build(config)
+        notes += accelerate(trainer.agent, config.run.precision, config.run.compile)
+        # A run that was killed before its first checkpoint starts again.
+        notes += trainer.restore() if resume and checkpoints(trainer.run_dir) else []
+    for note in [*([preset] if preset else []), *notes, f"run folder: {trainer.run_dir}"]:
+        print(note, flush=True)
     try:
         trainer.run()
     except Interrupted as stop:
-        command = resume_command("train/ppo.py", run_dir, args)
-        raise Interrupted(f"{stop}\ngo on with: {command}", stop.signal) from None
+        command = resume_command("ppo", trainer.run_dir, changed_fields(config.run, NOT_SAVED))
+        raise Interrupted(f"{stop}\nresume with: {command}", stop.signal) from None
     finally:
         trainer.env.close()
-    print(f"trained for {trainer.steps:,} steps in {trainer.seconds:.0f} s")
-    print(f"evaluate it: python train/evaluate.py {run_dir}")
+    print(f"trained for {trainer.steps:,} steps in {trainer.seconds:.0f} s: {why_it_ended(trainer)}")
+    print(f"evaluate it: {command_name('evaluate')} {trainer.run_dir}")
 
 
-def build(config: RunConfig) -> tuple[Trainer, Path]:
-    """The trainer that a configuration describes, and its run folder.
+def build(config: RunConfig) -> Trainer:
+    """Build the trainer that a configuration describes.
 
     Raises:
-        ValueError: anything that does not fit, before anything is written.
+        ValueError: something does not fit; nothing has been written yet.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    device = choose_device(config.device)
-    run_dir = config.resume or config.run_dir or free_run_dir(run_name(config))
-    if not config.resume:
+    environment, run = config.environment, config.run
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    device = choose_device(run.device)
+    run_dir = run.resume or run.run_dir or free_run_dir(run_name(config))
+    if not run.resume:
         require_no_run(run_dir)
-    config.ppo.check_num_envs(config.num_envs)
-    if "," in (config.train_on or "") and config.vectorization != "auto":
+    config.ppo.check_num_envs(environment.num_envs)
+    if "," in (environment.train_on or "") and environment.vectorization != "auto":
         raise ValueError(
-            f"--vectorization {config.vectorization} plays one id, and --train-on (of the preset, if you "
-            "gave none) names several: add --train-on None --no-curriculum"
+            f"--vectorization {environment.vectorization} runs one id, and --train-on (of the preset, if you "
+            "gave none) names several: add --no-preset, or --train-on None --no-curriculum"
         )
-    env = envs.make(
-        config.train_on or config.env,
-        config.num_envs,
-        device,
-        config.vectorization,
-        config.env_timeout,
-        config.restart_crashed_envs,
-        **config.env_options,
-    )
-    if config.ppo.hint_coef and not env.hint_size:
-        raise ValueError(f"--hint-coef {config.ppo.hint_coef:g}: {config.env} has no hints; leave it out")
-    torch.manual_seed(config.seed)
+    env = rmc_envs.build(environment, device)
+    if config.ppo.aux_coef and not env.aux_size:
+        raise ValueError(
+            f"--aux-coef {config.ppo.aux_coef:g}: {environment.env} has no auxiliary targets; leave it out"
+        )
+    torch.manual_seed(run.seed)
     try:
-        agent = ActorCritic(
+        agent = ActorCritic.from_config(
             env.observation_space,
             env.action_space,
-            config.core,
-            config.core_options,
-            features=config.features,
-            hidden_size=config.hidden_size,
-            critic_memory=config.critic_memory,
-            previous_action=config.previous_action,
-            previous_reward=config.previous_reward,
-            skip=config.skip,
-            hint_size=env.hint_size if config.ppo.hint_coef else 0,
+            config.agent,
+            aux_size=env.aux_size if config.ppo.aux_coef else 0,
         ).to(device)
     except (RuntimeError, TypeError) as error:  # what torch says of a width of -1 or of "x"
-        raise ValueError(
-            f"no agent of these sizes can be built: {str(error).splitlines()[0][:200]}"
-        ) from error
-    description = {
-        "env": {
-            "id": config.env,
-            "train_on": config.train_on,
-            "curriculum": config.curriculum,
-            "options": config.env_options,
-            "num_envs": config.num_envs,
-            "vectorization": config.vectorization,
-            "timeout": config.env_timeout,
-            "restart": config.restart_crashed_envs,
-        },
-        "stop_at_success": config.stop_at_success,
-        "precision": config.precision,
-    }
-    trainer = Trainer(
+        reason = str(error).splitlines()[0][:200]
+        raise ValueError(f"no agent of these sizes can be built: {reason}") from error
+    return Trainer(
         agent,
         env,
         config.ppo,
         run_dir,
-        seed=config.seed,
-        description=description,
-        checkpoint_seconds=config.checkpoint_seconds,
-        keep_checkpoints=config.keep_checkpoints,
-        stop_at_success=config.stop_at_success,
-        judged_by=[task for task in names(config.env) if task in env.tasks],
-        curriculum=config.curriculum,
+        seed=run.seed,
+        checkpoint_seconds=run.checkpoint_seconds,
+        keep_checkpoints=run.keep_checkpoints,
+        target_success_rate=run.target_success_rate,
+        eval_tasks=[task for task in split_ids(environment.env) if task in env.tasks],
+        curriculum=environment.curriculum,
+        extra={"precision": run.precision, "imports": list(run.imports)},
     )
-    return trainer, run_dir
 
 
-def over_preset(default: RunConfig, config: RunConfig) -> RunConfig:
-    """Options that were given go over those of the preset, key by key."""
+def merge_options(default: RunConfig, config: RunConfig) -> RunConfig:
+    """Add the options and modules that were given to those of the preset, or of the resumed run."""
+    environment, agent, run = config.environment, config.agent, config.run
+    env_options = {**default.environment.env_options, **environment.env_options}
+    core_options = {**default.agent.core_options, **agent.core_options}
+    imports = tuple(dict.fromkeys([*default.run.imports, *run.imports]))
     return dataclasses.replace(
         config,
-        env_options={**default.env_options, **config.env_options},
-        core_options={**default.core_options, **config.core_options},
+        environment=dataclasses.replace(environment, env_options=env_options),
+        agent=dataclasses.replace(agent, core_options=core_options),
+        run=dataclasses.replace(run, imports=imports),
     )
 
 
 def run_name(config: RunConfig) -> str:
-    """ENV-CORE-SEED."""
-    env = config.env.replace("MiniGrid-", "").replace("-v0", "").replace("/", "-").replace(",", "+")
-    return f"{env}-{config.core}-s{config.seed}".lower()
+    """Return ENV-CORE-sSEED, in characters that every file system accepts."""
+    env = config.environment.env.replace("MiniGrid-", "").replace("-v0", "").replace(",", "+")
+    return re.sub(r"[^\w+.-]+", "-", f"{env}-{config.agent.core}-s{config.run.seed}".lower())
+
+
+def why_it_ended(trainer: Trainer) -> str:
+    """Say whether the target was reached, and how much of the budget was used."""
+    share = f"{100 * trainer.steps / trainer.config.total_steps:.0f} % of the budget"
+    if not trainer.target_reached:
+        return "budget used up" if trainer.steps >= trainer.config.total_steps else f"stopped at {share}"
+    return f"target success rate of {trainer.target_success_rate:g} reached at {share}"
+
+
+def cli() -> None:
+    """Run the script as a command."""
+    run_script(main, RunConfig, failures=(rmc_envs.EnvironmentFailed,))
 
 
 if __name__ == "__main__":
-    run_script(main, failures=(envs.EnvironmentFailed,))
+    cli()

@@ -1,66 +1,75 @@
-"""What an agent holds in memory: `python train/probe.py runs/NAME` reads it, exchanges parts, draws both."""
+"""Probe the memory of trained agents: `python train/probe.py runs/NAME` reads it, exchanges parts, draws
+both."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium
+import rmc_envs
 import torch
 import tyro
 from gymnasium import spaces
 
-import envs
-from rmc_agents.cli import choose_device, parse, run_script
+from rmc_agents.agent.saved import Run, split_ids
+from rmc_agents.cli.config import Imports
+from rmc_agents.cli.script import checking, choose_device, command_name, parse, run_script
+from rmc_agents.environment import BatchedEnv, CuedEnv
 from rmc_agents.errors import UsageError
-from rmc_agents.evaluation import AgentPolicy, Policy
-from rmc_agents.intervention import Swap, swap_parts
-from rmc_agents.probe import TARGETS, Probe, Score, probe
-from rmc_agents.recording import Recording, Wandering, record
-from rmc_agents.report import write_report
-from rmc_agents.results import read_evaluation, save_entry
-from rmc_agents.runs import Run, load, names
-from rmc_agents.tables import Table, value_cell
-from rmc_agents.versions import versions
+from rmc_agents.evaluation.episodes import AgentPolicy, Policy
+from rmc_agents.evaluation.results import merge_entry, read_entries
+from rmc_agents.evaluation.runs import file_stem, load_with_imports
+from rmc_agents.interpret.intervention import Swap, swap_parts
+from rmc_agents.interpret.probe import TARGETS, Probe, Score, probe
+from rmc_agents.interpret.recording import RandomActions, Recording, record
+from rmc_agents.plugins import import_modules, load_installed
+from rmc_agents.report.page import write_report
+from rmc_agents.report.tables import Table, value_cell
+from rmc_agents.runs.versions import versions
 
 FILE = "probe.json"
 
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """Read agents' memories with linear probes, and exchange parts of them between episodes."""
+    """Read the memory of agents with linear probes, and exchange parts of it between episodes."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders (the newest checkpoint of each is read), or single checkpoints in them. With several, their
-    memories are compared on one plot."""
+    """Run folders (the newest checkpoint of each is read), or single checkpoints in them. The memories of
+    several runs are compared on one plot."""
     env: str | None = None
-    """Ids of MiniGrid's Memory mazes, with commas between; each run's own if not given."""
+    """Ids of Memory mazes or of other tasks that report where their cue is, separated by commas; each run's
+    own if not given."""
     episodes: int = 2000
-    """Episodes that are recorded of each maze."""
+    """Number of episodes to record in each environment."""
     steps: int = 40
-    """Steps that are recorded of an episode; memory grows with them."""
+    """Number of steps to record of an episode; the memory that this script needs grows with it."""
     seed: int = 2_000_000
-    """Of the episodes; the default is far from the seeds of training and of evaluation."""
+    """Seed of the episodes; the default is far from the seeds of training and of evaluation."""
     deterministic: bool = False
-    """Take the most likely action, instead of drawing actions as in training. Then there are no more
+    """Take the most likely actions, instead of drawing actions as in training. There are then no more
     different episodes than a maze has starts."""
     random_actions: float = 0.0
-    """Share of steps, 0 to 1, at which any action is drawn instead of the agent's, so that episodes differ
+    """Share of steps, 0 to 1, with an action drawn uniformly instead of the agent's, so that episodes differ
     more."""
     swap_after: int = 2
-    """Parts of the memory are exchanged when the cue has been out of view for so many steps."""
+    """Number of steps since the cue was last in view at which parts of the memory are exchanged."""
     swap: bool = True
     """Exchange parts of the memory between episodes."""
+    imports: Imports = ()
+    """Module that registers cores or tasks of your own; one flag per module. Those that a run
+    remembers are imported anyway."""
     device: str = "auto"
-    """auto (cuda where there is one), cpu, cuda, cuda:1, ..."""
+    """auto (cuda if there is a GPU), cpu, cuda, cuda:1, ..."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was found out about one run in one maze."""
+class Findings:
+    """The results of one run in one environment."""
 
     run: Run
     env_id: str
@@ -68,96 +77,117 @@ class Found:
     swaps: list[Swap]
 
     @property
-    def maze(self) -> str:
+    def task(self) -> str:
+        """The id, shortened for titles."""
         return self.env_id.removeprefix("MiniGrid-").removesuffix("-v0")
 
 
 def main(args: Sequence[str]) -> None:
-    """Parse the flags, read every run's memory, show and save what came out."""
-    config = parse(ProbeConfig, None, args, prog="train/probe.py")
-    if not config.runs:
-        raise UsageError("which run? python train/probe.py runs/NAME")
-    for name in ("episodes", "steps"):
-        if getattr(config, name) < 2:
-            raise UsageError(f"--{name} {getattr(config, name)}: ask for 2 or more")
-    if not 0 <= config.random_actions <= 1:
-        raise UsageError(f"--random-actions {config.random_actions}: expected a share from 0 to 1")
-    if config.swap_after < 1:
-        raise UsageError(f"--swap-after {config.swap_after}: expected 1 or more")
-    torch.set_num_threads(1)  # the fastest at these sizes
-    torch.set_flush_denormal(True)
-    command = shlex.join(["python", "train/probe.py", *args])
-    runs = [load(path, choose_device(config.device)) for path in config.runs]
-    tasks = [(run, env_id) for run in runs for env_id in names(config.env or run.env_ids)]
-    for run, env_id in tasks:  # a mistake in the last is told before the first takes its time
-        build(run, env_id, 1)
-        read_evaluation(run.folder, FILE)  # raises where new figures could not be added
-    found: list[Found] = []
+    """Parse the flags, probe the memory of every run, show and save the results."""
+    with checking():
+        config = parse(ProbeConfig, None, args, prog=command_name("probe"))
+        require_valid(config)
+        torch.set_num_threads(1)  # the fastest at these sizes
+        torch.set_flush_denormal(True)
+        for warning in load_installed():
+            print(warning, flush=True)
+        import_modules(config.imports)
+        device = choose_device(config.device)
+        runs = [load_with_imports(path, device) for path in config.runs]
+        tasks = [(run, env_id) for run in runs for env_id in env_ids_for(run, config)]
+        for run, env_id in tasks:  # all of them, before the first takes its time
+            build(run, env_id, 1).close()
+            read_entries(run.folder / FILE)  # raises if the file is damaged
+    command = f"{command_name('probe')} {shlex.join(args)}"
+    found: list[Findings] = []
     for run, env_id in tasks:
-        found.append(look_into(run, env_id, config))
+        found.append(examine(run, env_id, config))
         show(found[-1])
         print(f"figures: {save(found[-1], config, command)}", flush=True)
-        print(f"pictures: {', '.join(str(path) for path in draw(found[-1], config))}", flush=True)
+        print(f"pictures: {', '.join(map(str, draw(found[-1], config)))}", flush=True)
     if len(runs) > 1:
-        print(f"pictures: {', '.join(str(path) for path in compare(found))}", flush=True)
+        print(f"pictures: {', '.join(map(str, compare(found)))}", flush=True)
     for folder in dict.fromkeys(run.folder for run in runs):
         if (folder / "report.html").is_file():
             print(f"report: {write_report(folder)}", flush=True)
 
 
-def build(run: Run, env_id: str, num_envs: int) -> envs.MemoryMazes:
-    """The mazes of an id, as many as there will be episodes.
+def require_valid(config: ProbeConfig) -> None:
+    """Raise UsageError for flags that make no sense."""
+    if not config.runs:
+        raise UsageError(f"which run? {command_name('probe')} runs/NAME")
+    for name, number in (("episodes", config.episodes), ("steps", config.steps)):
+        if number < 2:
+            raise UsageError(f"--{name} {number}: expected 2 or more")
+    if not 0 <= config.random_actions <= 1:
+        raise UsageError(f"--random-actions {config.random_actions}: expected a share from 0 to 1")
+    if config.swap_after < 1:
+        raise UsageError(f"--swap-after {config.swap_after}: expected 1 or more")
+
+
+def env_ids_for(run: Run, config: ProbeConfig) -> list[str]:
+    """Return the environments in which a run is probed."""
+    env_ids = split_ids(config.env) if config.env else run.env_ids
+    if not env_ids:
+        raise UsageError(f"{run.folder}/config.json does not name an environment: choose an --env")
+    return env_ids
+
+
+def build(run: Run, env_id: str, num_envs: int) -> BatchedEnv:
+    """Build a batch of a task with a cue.
 
     Raises:
-        UsageError: it is not one of the Memory mazes, or the agent cannot act in it.
+        UsageError: the task does not report where its cue is, or the agent cannot act in it.
     """
-    if not env_id:
-        raise UsageError(f"{run.folder}/config.json does not say what it was trained in; choose an --env")
     try:
-        maze = envs.MazeSpec.from_id(env_id)
-        env = envs.make(env_id, num_envs, run.agent.device, **run.options_for(env_id)) if maze else None
+        native = rmc_envs.native(env_id) is not None
+        env = rmc_envs.make(env_id, num_envs, run.agent.device, **run.options_for(env_id)) if native else None
     except (ValueError, TypeError, gymnasium.error.Error) as error:
         raise UsageError(str(error)) from error
-    if not isinstance(env, envs.MemoryMazes):
+    if env is None or not isinstance(env, CuedEnv) or not isinstance(env.action_space, spaces.Discrete):
         raise UsageError(
-            f"{env_id}: probes need a task that tells where its cue is; choose an --env such as "
-            "MiniGrid-MemoryS11-v0"
+            f"{env_id}: probes need a task with Discrete actions that reports where its cue is; choose an "
+            "--env such as MiniGrid-MemoryS11-v0"
         )
     run.require_fit(env_id, env)
     return env
 
 
-def look_into(run: Run, env_id: str, config: ProbeConfig) -> Found:
-    """Record one agent in one maze, probe its memory and exchange its parts."""
+def examine(run: Run, env_id: str, config: ProbeConfig) -> Findings:
+    """Record one agent in one environment, probe its memory and exchange its parts."""
     env = build(run, env_id, config.episodes)
-    actions = run.agent.action_space
-    assert isinstance(actions, spaces.Discrete)
+    assert isinstance(env, CuedEnv)
+    assert isinstance(env.action_space, spaces.Discrete)
+    num_actions = int(env.action_space.n)
 
     def new_policy() -> Policy:
         agent = AgentPolicy(run.agent, config.deterministic, config.seed)
-        return Wandering(agent, config.random_actions, int(actions.n), config.seed)
+        return RandomActions(agent, config.random_actions, num_actions, config.seed)
 
-    recording = record(new_policy(), env, config.seed, config.steps)
+    recording = record(new_policy(), env, seed=config.seed, steps=config.steps)
     swaps = exchange(new_policy, env, recording, config) if config.swap else []
-    return Found(run, env_id, probe(recording, config.steps), swaps)
+    env.close()
+    return Findings(run, env_id, probe(recording, config.steps), swaps)
 
 
-def exchange(new_policy: Any, env: envs.MemoryMazes, recording: Recording, config: ProbeConfig) -> list[Swap]:
-    """The exchanges, or none, with the reason said, where there can be none."""
+def exchange(
+    new_policy: Callable[[], Policy], env: CuedEnv, recording: Recording, config: ProbeConfig
+) -> list[Swap]:
+    """Exchange parts of the memory; if that is impossible, print why and return nothing."""
     try:
-        return swap_parts(new_policy, env, config.seed, recording, config.swap_after)
+        return swap_parts(new_policy, env, recording, seed=config.seed, after=config.swap_after)
     except UsageError as error:
         print(f"nothing exchanged: {error}", flush=True)
         return []
 
 
-def show(found: Found) -> None:
-    """A table: what is read from each part, and how often exchanging it flips the choice."""
+def show(found: Findings) -> None:
+    """Print a table: what can be read from each part, and how often exchanging it flips the choice."""
     flips = {(swap.part, swap.same_cue): value_cell(swap.rate, swap.interval) for swap in found.swaps}
-    rows = []
     exchanged = list(dict.fromkeys(swap.part for swap in found.swaps))
+    rows = []
     for part in [*exchanged, *(part for part in found.probe.parts if part not in exchanged)]:
-        cells = [_cell(found.probe.overall[target].get(part)) for target in TARGETS]
+        cells = [score_cell(found.probe.overall[target].get(part)) for target in TARGETS]
         rows.append((part, *cells, flips.get((part, False), ""), flips.get((part, True), "")))
     columns = ("part", "cue read", "position, R²", "time since cue, R²", "choice flips", "control")
     title = (
@@ -167,9 +197,13 @@ def show(found: Found) -> None:
     Table(title, columns, frozenset(columns[1:]), (tuple(rows),)).print()
 
 
-def save(found: Found, config: ProbeConfig, command: str) -> Path:
-    """Put what was found into the run's probe.json, in place of what was found in the same maze before."""
-    entry = {
+def score_cell(score: Score | None) -> str:
+    return "-" if score is None else value_cell(score.value, (score.low, score.high))
+
+
+def save(found: Findings, config: ProbeConfig, command: str) -> Path:
+    """Write the findings to the run's probe.json; they replace earlier ones in the same environment."""
+    entry: dict[str, Any] = {
         "command": command,
         "versions": versions(),
         "checkpoint": str(found.run.path),
@@ -181,29 +215,30 @@ def save(found: Found, config: ProbeConfig, command: str) -> Path:
         "swap_after": config.swap_after,
         "swaps": [swap.to_json() for swap in found.swaps],
     }
-    return save_entry(found.run.folder, found.env_id, entry, FILE)
+    return merge_entry(found.run.folder / FILE, found.env_id, entry)
 
 
-def draw(found: Found, config: ProbeConfig) -> list[Path]:
-    """The heat maps and the exchanges, into the run's media/."""
-    from rmc_agents import plots, probe_plots  # matplotlib takes a second
+def draw(found: Findings, config: ProbeConfig) -> list[Path]:
+    """Draw the heat maps and the exchanges into the run's media/."""
+    from rmc_agents.plots import memory  # matplotlib takes a second to import
+    from rmc_agents.plots.style import save as save_figure
 
-    media, core = found.run.folder / "media", found.run.agent.core_name.upper()
-    title = f"What a linear probe reads from an {core}'s memory in {found.maze}"
-    if core[0] not in "RL":
-        title = title.replace("an ", "a ", 1)
-    paths = plots.save(probe_plots.heat_maps(found.probe, title), media / f"{found.env_id}-probe")
+    core, stem = found.run.agent.core_name.upper(), file_stem(found.env_id)
+    article = "an" if core[0] in "RL" else "a"
+    title = f"What a linear probe reads from {article} {core}'s memory in {found.task}"
+    media = found.run.folder / "media"
+    paths = save_figure(memory.heat_maps(found.probe, title), media / f"{stem}-probe")
     if found.swaps:
-        title = f"How often exchanged memory flips the choice: {core} in {found.maze}"
-        paths += plots.save(
-            probe_plots.swaps(found.swaps, config.swap_after, title), media / f"{found.env_id}-swap"
-        )
+        title = f"How often exchanged memory flips the choice: {core} in {found.task}"
+        paths += save_figure(memory.swaps(found.swaps, config.swap_after, title), media / f"{stem}-swap")
     return paths
 
 
-def compare(found: Sequence[Found]) -> list[Path]:
-    """How long each run's memory holds the cue, on one plot for each maze, into the media/ of each run."""
-    from rmc_agents import plots, probe_plots
+def compare(found: Sequence[Findings]) -> list[Path]:
+    """Draw how long the memory of each run keeps the cue, one plot per environment, into the media/ of
+    each."""
+    from rmc_agents.plots import memory
+    from rmc_agents.plots.style import save as save_figure
 
     paths = []
     for env_id in dict.fromkeys(each.env_id for each in found):
@@ -212,15 +247,16 @@ def compare(found: Sequence[Found]) -> list[Path]:
         for each in here:
             core, name = each.run.agent.core_name, each.run.name
             probes.append((core if name == core else f"{core} ({name})", core, each.probe))
-        figure = probe_plots.curves(probes, f"How long the cue stays in memory, {here[0].maze}")
+        figure = memory.curves(probes, f"How long the cue stays in memory, {here[0].task}")
         for folder in dict.fromkeys(each.run.folder for each in here):
-            paths += plots.save(figure, folder / "media" / f"{env_id}-cores")
+            paths += save_figure(figure, folder / "media" / f"{file_stem(env_id)}-cores")
     return paths
 
 
-def _cell(score: Score | None) -> str:
-    return "-" if score is None else value_cell(score.value, (score.low, score.high))
+def cli() -> None:
+    """Run the script as a command."""
+    run_script(main, ProbeConfig, failures=(rmc_envs.EnvironmentFailed,))
 
 
 if __name__ == "__main__":
-    run_script(main)
+    cli()

@@ -1,4 +1,4 @@
-"""`python train/report.py runs/NAME` makes report.html anew, with all that the run's folder holds by now."""
+"""Make a run's report.html again, from everything in its folder: `python train/report.py runs/NAME`."""
 
 from __future__ import annotations
 
@@ -9,26 +9,40 @@ from typing import Annotated
 
 import tyro
 
-from rmc_agents.cli import parse, run_script
+from rmc_agents.cli.config import Imports
+from rmc_agents.cli.script import checking, command_name, parse, run_script
 from rmc_agents.errors import UsageError
-from rmc_agents.report import write_report
+from rmc_agents.plugins import import_modules, load_installed
+from rmc_agents.report.page import write_report
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Make the report of runs: figures, curves and pictures in one file that needs no network."""
+    """Make the reports of runs: figures, curves and pictures in one file that needs no network."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders."""
+    imports: Imports = ()
+    """Modules of your own to import first. A report needs none: it reads files only."""
 
 
 def main(args: Sequence[str]) -> None:
-    config = parse(ReportConfig, None, args, prog="train/report.py")
-    if not config.runs:
-        raise UsageError("which run? python train/report.py runs/NAME")
+    """Parse the flags and write the reports."""
+    with checking():
+        config = parse(ReportConfig, None, args, prog=command_name("report"))
+        if not config.runs:
+            raise UsageError(f"which run? {command_name('report')} runs/NAME")
+        for warning in load_installed():
+            print(warning, flush=True)
+        import_modules(config.imports)
     for run_dir in config.runs:
         print(f"report: {write_report(run_dir)}", flush=True)
 
 
+def cli() -> None:
+    """Run the script as a command."""
+    run_script(main, ReportConfig)
+
+
 if __name__ == "__main__":
-    run_script(main)
+    cli()

@@ -1,4 +1,4 @@
-"""Memory cores by name. A new one is a file here and a line in `CORES`."""
+"""Recurrent memory cores, and the registry that builds them by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from rmc_agents.cores.base import HoistedCore, MemoryCore, State, reset_rows
+from rmc_agents.cores.base import HoistedCore, MemoryCore, SlotTrace, State, TracedCore, reset_rows
 from rmc_agents.cores.dnc import DNC
 from rmc_agents.cores.feedforward import Feedforward
 from rmc_agents.cores.gated import GRU, LSTM, RNN
@@ -21,39 +21,53 @@ CORES: dict[str, type[MemoryCore]] = {
     "dnc": DNC,
     "feedforward": Feedforward,
 }
+"""The registered cores by name. Agents, scripts, benchmarks, SB3 policies and tests build cores from it.
+
+To register a core of your own, subclass `MemoryCore` (its docstring has a complete example) and add the
+class:
+
+    CORES["mine"] = Mine
+
+The scripts import the module that does so with `--import MODULE`, after which `--core mine` works.
+"""
 
 
 def make_core(name: str, input_size: int, options: Mapping[str, Any] | None = None) -> MemoryCore:
-    """Build a core by its name in `CORES`.
+    """Build a registered core.
 
     Args:
         name: a key of `CORES`.
         input_size: width of the input.
-        options: the keyword arguments of the core's constructor; what is left out keeps its default.
+        options: keyword arguments of the core's constructor; options that are not given keep their defaults.
 
     Raises:
-        ValueError: unknown name, unknown option or a value the core refuses; the message lists the choices.
+        ValueError: an unknown name, an unknown option or an invalid value; the message lists the choices.
     """
     if name not in CORES:
-        raise ValueError(f"unknown core {name!r}; choose one of {', '.join(CORES)}{_hint(name, CORES)}")
+        raise ValueError(
+            f"unknown core {name!r}; choose one of {', '.join(CORES)}.{_suggestion(name, CORES)} "
+            "For a core of your own, import the module that adds it to CORES"
+        )
     options = dict(options or {})
     known = core_options(name)
     for key in options:
         if key not in known:
             choices = ", ".join(known) or "none"
-            raise ValueError(f"core {name!r} has no option {key!r}; it has: {choices}{_hint(key, known)}")
+            raise ValueError(
+                f"core {name!r} has no option {key!r}; it has: {choices}.{_suggestion(key, known)}"
+            )
     return CORES[name](input_size, **options)
 
 
 def core_options(name: str) -> dict[str, Any]:
-    """The options of a core and their defaults."""
+    """Return the options of a registered core and their defaults."""
     parameters = inspect.signature(CORES[name]).parameters
     return {key: p.default for key, p in parameters.items() if key != "input_size"}
 
 
-def _hint(word: str, choices: Mapping[str, Any]) -> str:
+def _suggestion(word: str, choices: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(word, choices, n=1)
-    return f". Did you mean {close[0]!r}?" if close else ""
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 __all__ = [
@@ -66,7 +80,9 @@ __all__ = [
     "Feedforward",
     "HoistedCore",
     "MemoryCore",
+    "SlotTrace",
     "State",
+    "TracedCore",
     "core_options",
     "make_core",
     "reset_rows",

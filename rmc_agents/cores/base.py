@@ -1,12 +1,13 @@
 """The contract of a memory core: state is an argument and a result, never an attribute.
 
-Axes: T time, B batch, D input size, H output size.
+Axes: T time, B batch, I input size, H output size. The traces of cores with slots add: N slots, R rows that a
+slot reads (the slots, then the input: N + 1), A heads, D slot size.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,55 @@ State = Any
 
 
 class MemoryCore(nn.Module, ABC):
-    """A recurrent memory. A new one needs `initial_state`, `step` and `output_size`, and a line in `CORES`.
+    """Recurrent memory: reads one input per step and carries a state from step to step.
 
-    Every constructor takes `input_size` first and its own options, each with a default, by keyword.
+    A subclass implements `initial_state`, `step` and `output_size`. Its constructor takes `input_size` first
+    and its options by keyword, each with a default. It may override `unroll` with a faster computation, which
+    must give the values and gradients of the loop over `step`.
+
+    Args:
+        input_size: I.
+
+    Raises:
+        ValueError: `input_size` is not a positive integer.
+
+    Example: a complete core, and its registration.
+
+    ```python
+    from typing import NamedTuple
+
+    import torch
+    from torch import Tensor, nn
+
+    from rmc_agents.cores import CORES, MemoryCore, make_core
+
+
+    class LeakyState(NamedTuple):
+        h: Tensor  # [B, H]
+
+
+    class Leaky(MemoryCore):  # h' = decay * h + W x
+        def __init__(self, input_size: int, *, hidden_size: int = 8, decay: float = 0.9) -> None:
+            super().__init__(input_size)
+            self.linear, self.decay = nn.Linear(input_size, hidden_size, bias=False), decay
+
+        @property
+        def output_size(self) -> int:
+            return self.linear.out_features
+
+        def initial_state(self, batch_size: int) -> LeakyState:
+            return LeakyState(self.linear.weight.new_zeros(batch_size, self.output_size))
+
+        def step(self, inputs: Tensor, state: LeakyState) -> tuple[Tensor, LeakyState]:
+            h = self.decay * state.h + self.linear(inputs)
+            return h, LeakyState(h)
+
+
+    CORES["leaky"] = Leaky
+    core = make_core("leaky", input_size=3, options={"decay": 0.5})
+    inputs, starts = torch.randn(6, 4, 3), torch.zeros(6, 4, dtype=torch.bool)  # [T, B, I], [T, B]
+    outputs, state = core.unroll(inputs, core.initial_state(4), starts)  # [T, B, H]
+    ```
     """
 
     _anchor: Tensor
@@ -29,7 +76,7 @@ class MemoryCore(nn.Module, ABC):
         super().__init__()
         require_positive(input_size=input_size)
         self.input_size = input_size
-        # Knows the device and dtype of the core even where the core has no parameters.
+        # Carries the core's device and dtype, also for a core without parameters.
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
 
     @property
@@ -39,28 +86,28 @@ class MemoryCore(nn.Module, ABC):
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
-        """A fresh state for `batch_size` rows, on the core's device."""
+        """Return the state at the start of an episode, for `batch_size` rows, on the core's device."""
 
     @abstractmethod
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read one input: inputs [B, D], state -> output [B, H], next state."""
+        """Read one input: inputs [B, I], state -> output [B, H], next state."""
 
     def unroll(self, inputs: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """Read a sequence, beginning episodes afresh where they start.
+        """Read a sequence, resetting the state where an episode starts.
 
         Args:
-            inputs: [T, B, D].
+            inputs: [T, B, I].
             state: the state before the first input.
-            starts: [T, B] bool; where `starts[t]` is true that row goes back to `initial_state`
-                before it reads `inputs[t]`.
+            starts: [T, B] bool; where `starts[t]` is true, that row is reset to `initial_state` before it
+                reads `inputs[t]`.
 
         Returns:
-            outputs [T, B, H] and the state after the last input.
+            The outputs [T, B, H] and the state after the last input.
         """
         fresh = self.initial_state(inputs.shape[1])
         outputs = []
-        # unbind and not inputs[t]: indexing in a differentiated loop makes autograd allocate a zero
-        # tensor of the whole sequence at every step.
+        # unbind, not inputs[t]: indexing in a differentiated loop makes autograd allocate a zero tensor of
+        # the size of the whole sequence at every step.
         for x, start in zip(inputs.unbind(0), starts.unbind(0), strict=True):
             output, state = self.step(x, reset_rows(state, fresh, start))
             outputs.append(output)
@@ -68,18 +115,19 @@ class MemoryCore(nn.Module, ABC):
 
 
 class HoistedCore(MemoryCore, ABC):
-    """A core that splits its step into what depends on the input alone and what depends on the state.
+    """Core whose step splits into a part of the input alone and a part that depends on the state.
 
-    `project` is applied to a whole sequence in one matrix product; only `recur` is in the time loop.
+    A subclass implements `project` and `recur` instead of `step`. `unroll` applies `project` to a whole
+    sequence in one matrix product, so that only `recur` is left in the loop over time.
     """
 
     @abstractmethod
     def project(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """The part of a step that does not depend on the state: [..., D] -> tensors [..., *]."""
+        """Compute what does not depend on the state: inputs [..., I] -> tensors [..., *]."""
 
     @abstractmethod
     def recur(self, projected: tuple[Tensor, ...], state: State) -> tuple[Tensor, State]:
-        """The rest of the step: projected [B, *], state -> output [B, H], next state."""
+        """Complete the step: projected [B, *], state -> output [B, H], next state."""
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         return self.recur(self.project(inputs), state)
@@ -94,16 +142,44 @@ class HoistedCore(MemoryCore, ABC):
         return torch.stack(outputs), state
 
 
-def reset_rows(state: State, fresh: State, starts: Tensor) -> State:
-    """`fresh` where `starts` [B] is true, `state` elsewhere.
+class SlotTrace(NamedTuple):
+    """Attention and gates of one step of a core with memory slots, for figures and probes."""
 
-    Never a multiplication by zero: the fresh state of a core need not be zero, and 0 * inf is not 0.
+    attention: Tensor
+    """[B, blocks, A, N, R] attention of each slot to the slots and, last, the input; sums to 1 over R."""
+    input_gate: Tensor
+    """[B, N, D or 1] share of the new content that was written (1 without gates)."""
+    forget_gate: Tensor
+    """[B, N, D or 1] share of the old memory that was kept (0 without gates)."""
+
+
+@runtime_checkable
+class TracedCore(Protocol):
+    """Optional interface of a core with memory slots: a step that also returns its attention and gates.
+
+    Figures of the memory are drawn only for cores that implement it.
+
+    Test for it with `isinstance(core, TracedCore)`. The slots are the field `memory` [B, N, D] of the state.
+    """
+
+    def trace(self, inputs: Tensor, state: State) -> tuple[Tensor, State, SlotTrace]:
+        """Compute a step and its trace: inputs [B, I], state -> output [B, H], next state, trace.
+
+        The output and the next state equal those of `step` up to rounding. May be slow; not used in training.
+        """
+        ...
+
+
+def reset_rows(state: State, fresh: State, starts: Tensor) -> State:
+    """Return `fresh` where `starts` [B] is true and `state` elsewhere.
+
+    Selects instead of multiplying by zero: a core's initial state need not be zero, and 0 * inf is not 0.
     """
     return map_tree(lambda s, f: torch.where(starts.view(-1, *[1] * (s.ndim - 1)), f, s), state, fresh)
 
 
 def require_positive(**sizes: int) -> None:
-    """Raise ValueError naming the first size that is not a positive whole number."""
+    """Raise ValueError that names the first size that is not a positive integer."""
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}")

@@ -1,10 +1,11 @@
 """The Differentiable Neural Computer: a controller that writes to and reads from an external memory.
 
 Source: Graves et al. 2016, "Hybrid computing using a neural network with dynamic external memory" (Methods),
-in the order of operations of the authors' implementation. That implementation stops the gradient from usage
-to the last write weights; the paper's equations do not, nor does this. The addressing is pure functions.
+in the order of operations of the authors' implementation. That implementation stops the gradient from the
+usage to the previous write weights; the paper's equations do not, and neither does this one. Addressing is a
+set of pure functions.
 
-Axes: B batch, N memory rows, W row width, R read heads, H controller size.
+Axes: B batch, I input size, N memory rows, W row width, R read heads, H controller size, K keys.
 """
 
 from __future__ import annotations
@@ -23,29 +24,31 @@ EPS = 1e-6
 
 class DNCState(NamedTuple):
     h: Tensor
-    """[B, H] the controller's output."""
+    """[B, H] output of the controller."""
     c: Tensor
-    """[B, H] the controller's cell."""
+    """[B, H] cell of the controller."""
     memory: Tensor
     """[B, N, W]."""
     usage: Tensor
-    """[B, N] how much of each row is in use, 0 to 1."""
+    """[B, N] how much of each row is in use, from 0 to 1."""
     write_weights: Tensor
-    """[B, N] where was written last."""
+    """[B, N] weights of the last write."""
     precedence: Tensor
-    """[B, N] how much each row was the one written last."""
+    """[B, N] degree to which each row was the last one written."""
     link: Tensor
-    """[B, N, N] link[i, j]: how much row i was written right after row j."""
+    """[B, N, N] link[i, j]: degree to which row i was written right after row j."""
     read_weights: Tensor
-    """[B, R, N] where each head read last."""
+    """[B, R, N] weights of each head's last read."""
     reads: Tensor
-    """[B, R, W] what each head read."""
+    """[B, R, W] vectors that the heads read last."""
 
 
 def content_weights(memory: Tensor, keys: Tensor, strengths: Tensor) -> Tensor:
-    """softmax over rows of strength * cosine(key, row): [B, N, W], [B, K, W], [B, K] -> [B, K, N].
+    """Content-based addressing: softmax over rows of strength * cosine(key, row).
 
-    The epsilon stands inside the square root: the norm of an empty row has no gradient otherwise.
+    Shapes: memory [B, N, W], keys [B, K, W], strengths [B, K] -> [B, K, N].
+
+    The epsilon is inside the square root, because the norm of an all-zero row has no gradient otherwise.
     """
     norms = (memory.square().sum(-1) + EPS).sqrt()  # [B, N]
     key_norms = (keys.square().sum(-1) + EPS).sqrt()  # [B, K]
@@ -54,30 +57,35 @@ def content_weights(memory: Tensor, keys: Tensor, strengths: Tensor) -> Tensor:
 
 
 def update_usage(usage: Tensor, write_weights: Tensor, read_weights: Tensor, free_gates: Tensor) -> Tensor:
-    """What was written is in use, what was read and set free is not.
+    """Mark the rows last written as used, and the rows last read through an open free gate as unused.
+
+        u' = (u + w_write - u w_write) * prod over heads of (1 - free gate * w_read)
 
     Shapes: usage and write_weights [B, N], read_weights [B, R, N], free_gates [B, R] -> [B, N].
     """
     usage = usage + (1 - usage) * write_weights
     retained = 1 - free_gates.unsqueeze(-1) * read_weights
-    # Not prod(dim=1): its gradient asks the device whether there is a zero.
+    # Not prod(dim=1): its gradient synchronises with the device to look for zeros.
     return functools.reduce(torch.mul, retained.unbind(1), usage)
 
 
 def allocation_weights(usage: Tensor) -> Tensor:
-    """Free rows first: (1 - u_j) times the product of all smaller usages: [B, N] -> [B, N]."""
+    """Weights for writing to unused rows: (1 - u_j) * the product of all smaller usages. [B, N] -> [B, N]."""
     usage = EPS + (1 - EPS) * usage
     ascending, order = usage.sort(dim=-1, stable=True)
-    # The product of the usages before each, exclusive of itself; a sum of logarithms has a cheap gradient.
+    # Exclusive cumulative product of the sorted usages, as a sum of logarithms, whose gradient is cheap.
     logs = ascending.log()
     before = (logs.cumsum(-1) - logs).exp()
     return torch.zeros_like(usage).scatter(-1, order, (1 - ascending) * before)
 
 
 def update_link(link: Tensor, precedence: Tensor, write_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Which row was written after which: link [B, N, N], precedence and write_weights [B, N] -> both anew.
+    """Update the temporal links between rows, and the precedence.
 
-    The link is made with the old precedence; a row does not follow itself.
+        L'[i, j] = (1 - w_i - w_j) L[i, j] + w_i p_j  (0 where i = j),   p' = (1 - sum(w)) p + w
+
+    The link uses the old precedence. Shapes: link [B, N, N], precedence and write_weights [B, N] -> the new
+    link and precedence.
     """
     i, j = write_weights.unsqueeze(-1), write_weights.unsqueeze(-2)
     link = (1 - i - j) * link + i * precedence.unsqueeze(-2)
@@ -88,9 +96,9 @@ def update_link(link: Tensor, precedence: Tensor, write_weights: Tensor) -> tupl
 
 
 def read_weights(link: Tensor, previous: Tensor, content: Tensor, modes: Tensor) -> Tensor:
-    """Read backward in time, by content, or forward.
+    """Mix three ways of reading: backward in write order, by content, and forward in write order.
 
-    Shapes: link [B, N, N], previous and content [B, R, N], modes [B, R, 3] -> [B, R, N].
+    Shapes: link [B, N, N], previous and content [B, R, N], modes [B, R, 3] in that order -> [B, R, N].
     """
     forward = previous @ link.mT  # L w
     backward = previous @ link  # L^T w
@@ -98,15 +106,28 @@ def read_weights(link: Tensor, previous: Tensor, content: Tensor, modes: Tensor)
 
 
 class DNC(HoistedCore):
-    """Differentiable Neural Computer with an LSTM controller and one write head.
+    """Differentiable Neural Computer (Graves et al. 2016) with an LSTM controller and one write head.
+
+    A step reads inputs [B, I] and computes, in this order, with w_w [N] and w_r [R, N] the write and read
+    weights:
+
+        h, c = LSTM([x; reads], h, c),  interface vector = W h + b
+        usage = update_usage(usage, w_w, w_r, free gates)
+        w_w = g_w (g_a allocation_weights(usage) + (1 - g_a) content_weights(M, write key))
+        M' = M (1 - w_w erase^T) + w_w (write vector)^T
+        w_r = read_weights(link', w_r, content_weights(M', read keys), modes),  reads = w_r M'
+        output = W' [h; reads] + b'   [B, H]
+
+    Cost per step and batch row: O(R N^2 + R N W + H (I + H + R W)). Most of the state is the
+    link matrix [N, N] and the memory [N, W].
 
     Args:
-        input_size: width of the input.
-        hidden_size: H, the controller's size, and the width of the output.
+        input_size: I.
+        hidden_size: H, the size of the controller and of the output.
         num_rows: N.
         row_size: W.
         num_reads: R.
-        clip: the controller's output and cell are kept within +-clip.
+        clip: bound on the absolute value of the controller's output and cell.
     """
 
     def __init__(
@@ -123,30 +144,21 @@ class DNC(HoistedCore):
         require_positive(hidden_size=hidden_size, num_rows=num_rows, row_size=row_size, num_reads=num_reads)
         if not clip > 0:
             raise ValueError(f"clip must be positive, got {clip}")
-        self.hidden_size, self.num_rows, self.row_size, self.num_reads = (
-            hidden_size,
-            num_rows,
-            row_size,
-            num_reads,
-        )
-        self.clip = clip
+        self.hidden_size, self.clip = hidden_size, clip
+        self.num_rows, self.row_size, self.num_reads = num_rows, row_size, num_reads
         self.input_proj = nn.Linear(input_size, 4 * hidden_size)  # gates in the order i, f, g, o
         self.recurrent_proj = nn.Linear(hidden_size + num_reads * row_size, 4 * hidden_size, bias=False)
-        # write key, write vector, erase; read keys; write strength, allocation and write gates; read
-        # strengths, free gates; read modes
         self.interface_sizes = (
-            *[row_size] * 3,
-            num_reads * row_size,
-            1,
-            1,
-            1,
-            *[num_reads] * 2,
-            3 * num_reads,
+            *[row_size] * 3,  # write key, write vector, erase vector
+            num_reads * row_size,  # read keys
+            *[1] * 3,  # write strength, allocation gate, write gate
+            *[num_reads] * 2,  # read strengths, free gates
+            3 * num_reads,  # read modes
         )
         self.interface = nn.Linear(hidden_size, sum(self.interface_sizes))
         self.output_proj = nn.Linear(hidden_size + num_reads * row_size, hidden_size)
         with torch.no_grad():
-            self.input_proj.bias[hidden_size : 2 * hidden_size] += 1.0  # keep the cell at first
+            self.input_proj.bias[hidden_size : 2 * hidden_size] += 1.0  # forget gate open at first
 
     @property
     def output_size(self) -> int:
@@ -199,7 +211,7 @@ class DNC(HoistedCore):
         return output, DNCState(h, c, memory, usage, w_w, precedence, link, w_r, reads)
 
     def _control(self, x: Tensor, state: DNCState) -> tuple[Tensor, Tensor]:
-        """The controller, an LSTM of the input, what was read, and its own output."""
+        """Advance the controller, an LSTM of the input, the last reads and its own output: -> h, c [B, H]."""
         recurrent = torch.cat([state.h, state.reads.flatten(1)], dim=-1)
         i, f, g, o = (x + self.recurrent_proj(recurrent)).chunk(4, dim=-1)
         c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)

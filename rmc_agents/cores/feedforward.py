@@ -1,4 +1,7 @@
-"""No memory at all: the control in every experiment."""
+"""A core without memory: the control in every experiment.
+
+Axes: B batch, I input size, H output size.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,13 @@ class FeedforwardState(NamedTuple):
 
 
 class Feedforward(MemoryCore):
-    """output = relu(W x + b). What it cannot do, only memory can.
+    """Memoryless control: output = relu(W x + b), inputs [B, I] -> output [B, H].
+
+    A task that this core solves does not need memory. Cost per step and batch row: O(I H).
 
     Args:
-        input_size: D.
-        hidden_size: H, the width of the output.
+        input_size: I.
+        hidden_size: H.
     """
 
     def __init__(self, input_size: int, *, hidden_size: int = 128) -> None:

@@ -1,8 +1,9 @@
-"""The classical recurrent cores: Elman RNN, LSTM, GRU.
+"""The classical recurrent cores: Elman RNN, LSTM and GRU.
 
-`recur` is the core to read; `step` and `unroll` compute the same in C where there is a compiler.
+`recur` defines each core. `step` and `unroll` compute the same in C (kernels/c/gated.c) where there is a
+compiler.
 
-Axes: T time, B batch, D input size, H hidden size.
+Axes: T time, B batch, I input size, H hidden size, which is also the output size.
 """
 
 from __future__ import annotations
@@ -14,29 +15,29 @@ import torch
 from torch import Tensor, nn
 
 from rmc_agents.cores.base import HoistedCore, require_positive
-from rmc_agents.cores.native import gated as native
-from rmc_agents.cores.native.call import eager
+from rmc_agents.cores.kernels import gated_native as native
+from rmc_agents.cores.kernels.call import eager
 
 
 class RNNState(NamedTuple):
     h: Tensor
-    """[B, H] the last output."""
+    """[B, H] the previous output."""
 
 
 class GRUState(NamedTuple):
     h: Tensor
-    """[B, H] the last output."""
+    """[B, H] the previous output."""
 
 
 class LSTMState(NamedTuple):
     h: Tensor
-    """[B, H] the last output."""
+    """[B, H] the previous output."""
     c: Tensor
     """[B, H] the cell."""
 
 
 class _GatedCore(HoistedCore, ABC):
-    """A core whose gates are linear in its input and its last output, `input_proj` and `hidden_proj`."""
+    """Core whose gates are linear in the input (`input_proj`) and the previous output (`hidden_proj`)."""
 
     kind: ClassVar[native.Kind]
     hidden_size: int
@@ -48,14 +49,15 @@ class _GatedCore(HoistedCore, ABC):
         return self.hidden_size
 
     def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
-        found = self._in_c(inputs.unsqueeze(0), state, None)
-        return super().step(inputs, state) if found is None else (found[0][0], found[1])
+        result = self._run_native(inputs.unsqueeze(0), state, None)
+        return super().step(inputs, state) if result is None else (result[0][0], result[1])
 
     def unroll(self, inputs: Tensor, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
-        found = self._in_c(inputs, state, starts)
-        return super().unroll(inputs, state, starts) if found is None else found
+        result = self._run_native(inputs, state, starts)
+        return super().unroll(inputs, state, starts) if result is None else result
 
-    def _in_c(self, inputs: Tensor, state: Any, starts: Tensor | None) -> tuple[Tensor, Any] | None:
+    def _run_native(self, inputs: Tensor, state: Any, starts: Tensor | None) -> tuple[Tensor, Any] | None:
+        """Run a sequence in C: outputs [T, B, H] and the last state, or None if the kernels cannot run it."""
         if not eager(inputs.device):
             return None
         h, c = state if len(state) == 2 else (state[0], None)
@@ -68,10 +70,14 @@ class _GatedCore(HoistedCore, ABC):
 
 
 class RNN(_GatedCore):
-    """Elman RNN (Elman 1990): h' = tanh(W x + U h + b).
+    """Elman RNN (Elman 1990): inputs [B, I] -> output [B, H].
+
+        h' = tanh(W x + U h + b)
+
+    Cost per step and batch row: O(H (I + H)).
 
     Args:
-        input_size: D.
+        input_size: I.
         hidden_size: H.
     """
 
@@ -98,14 +104,17 @@ class RNN(_GatedCore):
 
 
 class LSTM(_GatedCore):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997, with forget gate).
+    """LSTM (Hochreiter & Schmidhuber 1997, with a forget gate): inputs [B, I] -> output [B, H].
 
-    i, f, o = sigmoid(W x + U h + b), g = tanh(W x + U h + b), c' = f c + i g, h' = o tanh(c').
+        i, f, o = sigmoid(W x + U h + b),  g = tanh(W x + U h + b)   (W, U, b per gate)
+        c' = f c + i g,  h' = o tanh(c')
+
+    Cost per step and batch row: O(4 H (I + H)).
 
     Args:
-        input_size: D.
+        input_size: I.
         hidden_size: H.
-        forget_bias: initial bias of the forget gate; 1 keeps the cell at first.
+        forget_bias: initial bias of the forget gate; 1 keeps most of the cell at first.
     """
 
     kind = "lstm"
@@ -136,14 +145,19 @@ class LSTM(_GatedCore):
 
 
 class GRU(_GatedCore):
-    """Gated recurrent unit (Cho et al. 2014), in the form of cuDNN and `nn.GRU`.
+    """GRU (Cho et al. 2014, in the form of `nn.GRU`): inputs [B, I] -> output [B, H].
 
-    r, z = sigmoid(W x + b + U h + b'), n = tanh(W x + b + r (U h + b')), h' = (1 - z) n + z h.
+        r, z = sigmoid(W x + b + U h + b')   (W, b, U, b' per gate)
+        n = tanh(W x + b + r (U h + b')),  h' = (1 - z) n + z h
+
+    This form, which cuDNN uses too, applies r after the product with U.
+
+    Cost per step and batch row: O(3 H (I + H)).
 
     Args:
-        input_size: D.
+        input_size: I.
         hidden_size: H.
-        update_bias: initial bias of the update gate z; above 0 keeps the state at first.
+        update_bias: initial bias of the update gate z; above 0 keeps more of the state at first.
     """
 
     kind = "gru"
@@ -170,15 +184,14 @@ class GRU(_GatedCore):
         h_r, h_z, h_n = self.hidden_proj(state.h).chunk(3, dim=-1)
         r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
         n = torch.tanh(x_n + r * h_n)
-        h = torch.addcmul(
-            n, z, state.h - n
-        )  # (1 - z) n + z h; `lerp` would not mix precisions under autocast
+        # (1 - z) n + z h; not `lerp`, which does not accept the mixed precisions of autocast.
+        h = torch.addcmul(n, z, state.h - n)
         return h, GRUState(h)
 
 
 @torch.no_grad()
 def _initialise(input_proj: nn.Linear, hidden_proj: nn.Linear, num_gates: int) -> None:
-    """Orthogonal recurrent matrices, gate by gate; variance-preserving inputs; zero biases."""
+    """Initialise: orthogonal recurrent matrices per gate, variance-preserving input weights, zero biases."""
     nn.init.xavier_uniform_(input_proj.weight, gain=num_gates**0.5)
     for gate in hidden_proj.weight.chunk(num_gates):
         nn.init.orthogonal_(gate)

@@ -1,10 +1,11 @@
-"""The Relational Memory Core: memory slots that attend to each other and to the input, at every step.
+"""The Relational Memory Core: memory slots that attend to each other and to the input at every step.
 
 Source: Santoro et al. 2018, "Relational recurrent neural networks" (arXiv 1806.01822), in the form of the
-authors' own implementation (Sonnet), which differs from the paper's text in places; each is noted below.
+authors' own implementation (Sonnet), which differs from the paper's text in places, noted below.
 
-Axes: B batch, N slots, R rows (the slots, then the input: N + 1), A heads, K key size, V head size,
-D = A * V slot size.
+Axes: T time, B batch, I input size, N slots, R rows (the slots, then the input: N + 1), A heads, K key size,
+V head size, D = A * V slot size, F = A * (2K + V) features of a row's queries, keys and values, G gate units
+(D or 1).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear
 
-from rmc_agents.cores.base import HoistedCore, require_positive
-from rmc_agents.cores.native import rmc as native_rmc
-from rmc_agents.cores.native.call import eager
-from rmc_agents.cores.rmc_sequence import Weights, rmc_sequence
+from rmc_agents.cores.base import HoistedCore, SlotTrace, require_positive
+from rmc_agents.cores.kernels import rmc_native
+from rmc_agents.cores.kernels.call import eager
+from rmc_agents.cores.kernels.rmc_torch import Weights, rmc_sequence
 
 GateStyle = Literal["unit", "memory", "none"]
 SlotAttention = Literal["all", "own", "none"]
@@ -29,53 +30,47 @@ class RMCState(NamedTuple):
     """[B, N, D]."""
 
 
-class RMCTrace(NamedTuple):
-    """What happened inside one step, for pictures and probes."""
-
-    attention: Tensor
-    """[B, blocks, A, N, R] how much each slot read of each slot and, last, of the input; rows sum to 1."""
-    input_gate: Tensor
-    """[B, N, D or 1] how much of the new content was written (ones without gates)."""
-    forget_gate: Tensor
-    """[B, N, D or 1] how much of the old memory was kept (zeros without gates)."""
-
-
 class RMC(HoistedCore):
-    """Relational Memory Core.
+    """Relational Memory Core (Santoro et al. 2018): inputs [B, I] -> output [B, N * D], memory [B, N, D].
 
-    The rows X = [M; x] of the slots and the input go through `num_blocks` blocks of
+    The rows X = [M; x] of the memory and the projected input pass through `num_blocks` blocks of
 
-        X = LN(X + attention(X)),  X = LN(X + MLP(X))
+        X <- LN(X + attention(X)),  X <- LN(X + MLP(X)),  attention = softmax(q k^T / sqrt(K)) v  (A heads)
 
-    and the slots' rows M~ are gated into the memory:
+    The resulting slot rows M~ are gated into the memory:
 
         i = sigmoid(W_i x + U_i tanh(M) + input_bias),  f = sigmoid(W_f x + U_f tanh(M) + forget_bias)
         M' = i tanh(M~) + f M,   output = flatten(M')
 
-    Every parameter is shared by all slots, so only the fresh memory, an identity matrix, makes slots
-    differ. A reset must restore that identity: slots of a zeroed memory stay equal for ever.
+    Cost per step and batch row: O(N^2 D + N D^2) for each block (attention; projections, MLP and gates), with
+    K and V of similar size. The number of parameters does not depend on N.
+
+    All slots share all parameters, so slots differ only because the initial memory, an identity matrix, makes
+    them differ. A reset must restore that identity: the slots of a zeroed memory stay equal forever.
 
     Args:
-        input_size: width of the input.
+        input_size: I.
         num_slots: N.
         num_heads: A.
-        head_size: V; a slot is D = A * V wide, the output N * D.
+        head_size: V; a slot has D = A * V units, the output N * D.
         key_size: K; V if None.
-        num_blocks: attention blocks a step; they share the MLP and have a projection of their own each.
-        mlp_layers: linear layers of the MLP, a ReLU between them and none after the last.
-        gate_style: "unit" gates every unit, "memory" each slot as a whole, "none" overwrites the memory.
+        num_blocks: attention blocks per step. They share the MLP; each has its own projection and norms.
+        mlp_layers: linear layers of the MLP, with a ReLU between layers and none after the last.
+        gate_style: "unit" gates each unit, "memory" each slot as a whole, "none" overwrites the memory.
         input_bias: added to the input gate before the sigmoid.
-        forget_bias: added to the forget gate before the sigmoid; 1 keeps the memory at first.
-        slot_attention: which slots a slot reads beside the input: "all" of them, as the paper has it, its
-            "own" or "none". The last two take from the core what it is named for; they are there to measure
-            what that is worth.
-        normalize_output: give each output mean 0 and deviation 1 (the memory itself is left as it is). Where
-            forget gates learn to stay open the memory grows with the length of an episode, and what reads it
-            would meet numbers that it never saw in shorter ones.
+        forget_bias: added to the forget gate before the sigmoid; 1 keeps most of the memory at first.
+        slot_attention: slots that a slot attends to, besides the input: "all" (as in the paper), its "own" or
+            "none". "own" and "none" are ablations of the attention between slots.
+        normalize_output: normalise each output to mean 0 and standard deviation 1; the memory is not changed.
+            If forget gates learn to stay open, the memory grows with the length of an episode, and without
+            this the layers that read it receive larger values in long episodes than any they were trained on.
+
+    Raises:
+        ValueError: a size is not a positive integer, or `gate_style` or `slot_attention` has another value.
     """
 
     _gate_bias: Tensor
-    _hidden_rows: Tensor | None
+    _attention_mask: Tensor | None
 
     def __init__(
         self,
@@ -103,12 +98,8 @@ class RMC(HoistedCore):
             num_blocks=num_blocks,
             mlp_layers=mlp_layers,
         )
-        if gate_style not in get_args(GateStyle):
-            raise ValueError(f"gate_style must be one of {get_args(GateStyle)}, got {gate_style!r}")
-        if slot_attention not in get_args(SlotAttention):
-            raise ValueError(
-                f"slot_attention must be one of {get_args(SlotAttention)}, got {slot_attention!r}"
-            )
+        _require_choice("gate_style", gate_style, get_args(GateStyle))
+        _require_choice("slot_attention", slot_attention, get_args(SlotAttention))
         self.num_slots, self.num_heads = num_slots, num_heads
         self.head_size, self.key_size = head_size, key_size
         self.slot_size = slot_size = num_heads * head_size
@@ -118,24 +109,18 @@ class RMC(HoistedCore):
         qkv_size = num_heads * (2 * key_size + head_size)
         self.input_proj = nn.Linear(input_size, slot_size)
         self.qkv = nn.ModuleList(nn.Linear(slot_size, qkv_size) for _ in range(num_blocks))
-        # One norm over all of a row's queries, keys and values jointly.
+        # One norm over all queries, keys and values of a row jointly.
         self.qkv_norm = nn.ModuleList(nn.LayerNorm(qkv_size) for _ in range(num_blocks))
         self.attention_norm = nn.ModuleList(nn.LayerNorm(slot_size) for _ in range(num_blocks))
         self.mlp = nn.ModuleList(nn.Linear(slot_size, slot_size) for _ in range(mlp_layers))
         self.mlp_norm = nn.ModuleList(nn.LayerNorm(slot_size) for _ in range(num_blocks))
         if gate_style != "none":
-            gates = 2 * (slot_size if gate_style == "unit" else 1)  # in the order input, forget
+            gates = 2 * (slot_size if gate_style == "unit" else 1)  # 2G, in the order input, forget
             self.input_gates = nn.Linear(slot_size, gates)
             self.memory_gates = nn.Linear(slot_size, gates)
             bias = torch.tensor([float(input_bias), float(forget_bias)]).repeat_interleave(gates // 2)
             self.register_buffer("_gate_bias", bias, persistent=False)
-        # [R, R] true where a row (first axis) does not read another. The input's row reads itself alone, or
-        # it would tell slots of each other in a second block.
-        hidden = torch.ones(num_slots + 1, num_slots + 1, dtype=torch.bool)
-        hidden[:, -1] = False
-        if slot_attention == "own":
-            hidden.fill_diagonal_(False)
-        self.register_buffer("_hidden_rows", None if slot_attention == "all" else hidden, persistent=False)
+        self.register_buffer("_attention_mask", _attention_mask(num_slots, slot_attention), persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 _initialise(module)
@@ -145,12 +130,12 @@ class RMC(HoistedCore):
         return self.num_slots * self.slot_size
 
     def initial_state(self, batch_size: int) -> RMCState:
-        """The identity matrix, its columns padded with zeros, or cut, to the slot size."""
+        """Return the identity matrix, with columns of zeros appended or columns cut to fit the slot size."""
         eye = torch.eye(self.num_slots, self.slot_size, device=self._anchor.device, dtype=self._anchor.dtype)
         return RMCState(eye.expand(batch_size, -1, -1))
 
     def project(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """The input's row, its queries, keys and values in the first block, and its part of the gates."""
+        """Compute the input's row x [..., D], its first q, k, v [..., F], and its gate terms [..., 2G]."""
         x = self.input_proj(inputs)
         if self.gate_style == "none":
             return x, self.qkv[0](x)
@@ -158,7 +143,7 @@ class RMC(HoistedCore):
         return x, self.qkv[0](x), linear(x, self.input_gates.weight, bias)
 
     def recur(self, projected: tuple[Tensor, ...], state: RMCState) -> tuple[Tensor, RMCState]:
-        """The core to read; with one block, `step` and `unroll` compute the same, faster."""
+        """Complete a step as defined above. With one block, `step` and `unroll` use faster code instead."""
         state, _ = self._advance(projected, state.memory)
         return self._output(state.memory), state
 
@@ -173,10 +158,10 @@ class RMC(HoistedCore):
             return super().unroll(inputs, state, starts)
         return self._fused_sequence(inputs, state, starts)
 
-    def trace(self, inputs: Tensor, state: RMCState) -> tuple[Tensor, RMCState, RMCTrace]:
-        """As `step`, and what happened inside; for pictures, not for training."""
+    def trace(self, inputs: Tensor, state: RMCState) -> tuple[Tensor, RMCState, SlotTrace]:
+        """Compute a step and the attention and gates inside it; see `TracedCore`."""
         state, trace = self._advance(self.project(inputs), state.memory)
-        return self._output(state.memory), state, RMCTrace(torch.stack(trace[0], 1), trace[1], trace[2])
+        return self._output(state.memory), state, SlotTrace(torch.stack(trace[0], 1), trace[1], trace[2])
 
     def _output(self, memory: Tensor) -> Tensor:
         """[..., N, D] -> [..., N * D]."""
@@ -186,15 +171,16 @@ class RMC(HoistedCore):
     def _advance(
         self, projected: tuple[Tensor, ...], memory: Tensor
     ) -> tuple[RMCState, tuple[list[Tensor], Tensor, Tensor]]:
+        """Return the next state, and the attention weights [B, A, N, R] of each block and both gates."""
         x, x_qkv = projected[0].unsqueeze(1), projected[1].unsqueeze(1)  # [B, 1, *]
         rows = memory
         weights = []
         for block, qkv in enumerate(self.qkv):
             if block > 0:
                 x_qkv = qkv(x)
-            qkv_rows = self.qkv_norm[block](torch.cat([qkv(rows), x_qkv], dim=1))  # [B, R, A*(2K+V)]
+            qkv_rows = self.qkv_norm[block](torch.cat([qkv(rows), x_qkv], dim=1))  # [B, R, F]
             last = block == len(self.qkv) - 1
-            if not last:  # after the last block nobody needs the input's row
+            if not last:  # the input's row is not used after the last block
                 rows = torch.cat([rows, x], dim=1)
             attended, w = self._attend(qkv_rows, num_queries=rows.shape[1])
             weights.append(w[:, :, : self.num_slots])
@@ -211,12 +197,12 @@ class RMC(HoistedCore):
         return RMCState(i * torch.tanh(rows) + f * memory), (weights, i, f)
 
     def _attend(self, qkv: Tensor, num_queries: int) -> tuple[Tensor, Tensor]:
-        """softmax(q k^T / sqrt(K)) v of the first Q rows: [B, R, A*(2K+V)] -> [B, Q, D], [B, A, Q, R]."""
+        """softmax(q k^T / sqrt(K)) v of the first Q rows: [B, R, F] -> [B, Q, D] and weights [B, A, Q, R]."""
         heads = qkv.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [B, A, R, 2K+V]
         q, k, v = heads.split([self.key_size, self.key_size, self.head_size], dim=-1)
         logits = q[:, :, :num_queries] @ k.transpose(-1, -2) * self.key_size**-0.5
-        if self._hidden_rows is not None:
-            logits = logits.masked_fill(self._hidden_rows[:num_queries], -torch.inf)
+        if self._attention_mask is not None:
+            logits = logits.masked_fill(self._attention_mask[:num_queries], -torch.inf)
         weights = torch.softmax(logits, dim=-1)
         return (weights @ v).transpose(1, 2).flatten(2), weights
 
@@ -226,13 +212,13 @@ class RMC(HoistedCore):
         return rows
 
     def _has_fused_sequence(self, inputs: Tensor) -> bool:
-        """Whether `rmc_sequence` can stand in for the loop over `recur`: it knows one block and one dtype."""
+        """Whether `_fused_sequence` can replace the loop of `recur`; it supports one block and one dtype."""
         return len(self.qkv) == 1 and eager(inputs.device)
 
     def _fused_sequence(
         self, inputs: Tensor, state: RMCState, starts: Tensor | None
     ) -> tuple[Tensor, RMCState]:
-        """The loop over `recur` in C where that can be, else as one loop outside autograd."""
+        """Run the loop over `recur` as one autograd node: in C if the kernels support it, else in PyTorch."""
         gated = self.gate_style != "none"
         qkv, norms = _affine(self.qkv[0]), (self.qkv_norm[0], self.attention_norm[0], self.mlp_norm[0])
         shared = *qkv, *(parameter for norm in norms for parameter in _affine(norm))
@@ -240,21 +226,37 @@ class RMC(HoistedCore):
         fresh = None if starts is None else self.initial_state(1).memory[0]
 
         gates = (*_affine(self.input_gates), *_affine(self.memory_gates)) if gated else (None,) * 4
-        parameters = native_rmc.Parameters(*_affine(self.input_proj), *shared, *gates, mlp=mlp)
-        hidden = None if self._hidden_rows is None else self._hidden_rows[: self.num_slots]
+        parameters = rmc_native.Parameters(*_affine(self.input_proj), *shared, *gates, mlp=mlp)
+        mask = None if self._attention_mask is None else self._attention_mask[: self.num_slots]
         bias = self._gate_bias if gated else None
-        setting = native_rmc.Setting(state.memory, fresh, starts, bias, hidden)
-        if native_rmc.usable(inputs, setting, parameters, self.num_heads):
-            memories, last = native_rmc.native_sequence(inputs, setting, parameters, self.num_heads)
+        context = rmc_native.Context(state.memory, fresh, starts, bias, mask)
+        if rmc_native.usable(inputs, context, parameters, self.num_heads):
+            memories, last = rmc_native.native_sequence(inputs, context, parameters, self.num_heads)
             return self._output(memories), RMCState(last)
 
-        _, x_qkv, *x_gates = self.project(inputs)  # the input's row is not used beyond the only block
+        _, x_qkv, *x_gates = self.project(inputs)  # x itself is not used after the only block
         weights = Weights(*shared, gates=self.memory_gates.weight if gated else None, mlp=mlp)
-        own_gates = x_gates[0] if gated else None
         memories, last = rmc_sequence(
-            x_qkv, own_gates, state.memory, fresh, starts, weights, self.num_heads, hidden
+            x_qkv, x_gates[0] if gated else None, state.memory, fresh, starts, weights, self.num_heads, mask
         )
         return self._output(memories), RMCState(last)
+
+
+def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+
+
+def _attention_mask(num_slots: int, slot_attention: SlotAttention) -> Tensor | None:
+    """[R, R] true where a row (first axis) may not attend to another; None for no mask.
+
+    The input's row attends only to itself: otherwise it would pass information between slots in later blocks.
+    """
+    if slot_attention == "all":
+        return None
+    mask = torch.ones(num_slots + 1, num_slots + 1, dtype=torch.bool)
+    mask[:, -1] = False
+    return mask.fill_diagonal_(False) if slot_attention == "own" else mask
 
 
 def _affine(module: Any) -> tuple[Tensor, Tensor]:
@@ -262,7 +264,7 @@ def _affine(module: Any) -> tuple[Tensor, Tensor]:
 
 
 def _initialise(linear: nn.Linear) -> None:
-    """Sonnet's default: a normal of deviation 1/sqrt(fan_in) cut at two deviations, and zero biases."""
+    """Initialise as Sonnet: a normal of deviation 1/sqrt(fan_in) cut at two deviations, and zero biases."""
     std = linear.in_features**-0.5
     nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
     nn.init.zeros_(linear.bias)

@@ -1,16 +1,34 @@
-"""Our memories in Stable-Baselines3, whose algorithms stay as they are.
+"""Memory cores and batched environments for Stable-Baselines3, whose algorithms run unmodified.
 
-`RecurrentPPO(RMCPolicy, env)` of sb3-contrib learns with a relational memory, or any other core of
-`rmc_agents.cores`; `BatchedVecEnv` gives SB3's algorithms our batched environments.
+`RecurrentPPO(RMCPolicy, env)` of sb3-contrib trains a relational memory or any other core of
+`rmc_agents.cores`. `BatchedVecEnv` makes an SB3 `VecEnv` of a batched environment.
+
+The names load on first use. Importing this package changes nothing in SB3; loading `RMCPolicy` lets
+`DummyVecEnv` accept MiniGrid's observations (see `rmc_agents.sb3.text`).
 """
 
-from rmc_agents.sb3 import text
-from rmc_agents.sb3.exchange import policy_kwargs_for
-from rmc_agents.sb3.features import EncoderExtractor
-from rmc_agents.sb3.policy import RMCCnnPolicy, RMCMultiInputPolicy, RMCPolicy
-from rmc_agents.sb3.vec_env import BatchedVecEnv
+from __future__ import annotations
 
-text.let_sb3_leave_text_out()
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rmc_agents.sb3.exchange import policy_kwargs_for
+    from rmc_agents.sb3.features import EncoderExtractor
+    from rmc_agents.sb3.policy import RMCCnnPolicy, RMCMultiInputPolicy, RMCPolicy
+    from rmc_agents.sb3.text import without_text
+    from rmc_agents.sb3.vec_env import BatchedVecEnv
+
+_HOME = {
+    "BatchedVecEnv": "vec_env",
+    "EncoderExtractor": "features",
+    "RMCCnnPolicy": "policy",
+    "RMCMultiInputPolicy": "policy",
+    "RMCPolicy": "policy",
+    "policy_kwargs_for": "exchange",
+    "without_text": "text",
+}
+"""Each public name, with the module that defines it."""
 
 __all__ = [
     "BatchedVecEnv",
@@ -19,4 +37,17 @@ __all__ = [
     "RMCMultiInputPolicy",
     "RMCPolicy",
     "policy_kwargs_for",
+    "without_text",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

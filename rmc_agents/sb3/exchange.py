@@ -1,82 +1,124 @@
-"""Weights to and from our own agents, for the policies that are built alike."""
+"""Exchange of weights between `RMCPolicy` and `rmc_agents.ActorCritic`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import torch
 from gymnasium import spaces
-from stable_baselines3.common.distributions import StateDependentNoiseDistribution
+from stable_baselines3.common.distributions import Distribution, StateDependentNoiseDistribution
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from torch import nn
 
-from rmc_agents.actor_critic import ActorCritic, CriticMemory
-from rmc_agents.sb3.features import EncoderExtractor, unturned
+from rmc_agents.agent.actor_critic import ActorCritic
+from rmc_agents.agent.config import AgentConfig, CriticMemory
+from rmc_agents.sb3.features import EncoderExtractor, restore_grids
+from rmc_agents.sb3.packing import PackedCore
 
-if TYPE_CHECKING:
-    from rmc_agents.sb3.policy import RMCPolicy
+
+class ExchangeablePolicy(Protocol):
+    """The options and modules of an `RMCPolicy` that correspond to those of an agent."""
+
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+    core_name: str
+    core_options: dict[str, Any]
+    shared_lstm: bool
+    enable_critic_lstm: bool
+    skip: bool
+    share_features_extractor: bool
+    net_arch: list[int] | dict[str, list[int]]
+    activation_fn: type[nn.Module]
+    features_extractor: BaseFeaturesExtractor
+    lstm_actor: PackedCore
+    lstm_critic: PackedCore | None
+    mlp_extractor: MlpExtractor
+    action_dist: Distribution
+    action_net: nn.Module
+    value_net: nn.Linear
+
+    @property
+    def features_dim(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
 
 
 def policy_kwargs_for(agent: ActorCritic) -> dict[str, Any]:
-    """The `policy_kwargs` of an `RMCPolicy` that takes the agent's weights (`policy.load_agent(agent)`).
+    """Return the `policy_kwargs` of an `RMCPolicy` that accepts the agent's weights.
+
+    After `RecurrentPPO(RMCPolicy, env, policy_kwargs=policy_kwargs_for(agent))`, call
+    `model.policy.load_agent(agent)`.
 
     Raises:
-        ValueError: the agent reads its last action or reward, which SB3 does not give to a policy.
+        ValueError: the agent reads its previous action or reward, which SB3 does not give to a policy.
     """
-    _refuse_previous(agent)
+    _require_no_previous(agent)
+    config = agent.config
     return {
-        "features_extractor_kwargs": {"features_dim": agent.features},
-        "net_arch": {"pi": [agent.hidden_size], "vf": [agent.hidden_size]},
-        "shared_lstm": agent.critic_memory == "shared",
-        "enable_critic_lstm": agent.critic_memory == "separate",
-        "skip": agent.skip,
-        "core": agent.core_name,
-        **agent.core_options,
+        "features_extractor_kwargs": {"features_dim": config.features},
+        "net_arch": {"pi": [config.hidden_size], "vf": [config.hidden_size]},
+        "shared_lstm": config.critic_memory == "shared",
+        "enable_critic_lstm": config.critic_memory == "separate",
+        "skip": config.skip,
+        "core": config.core,
+        **config.core_options,
     }
 
 
-def to_agent(policy: RMCPolicy, observation_space: spaces.Space[Any] | None) -> ActorCritic:
-    """See `RMCPolicy.to_agent`."""
-    _refuse_foreign(policy)
-    agent = ActorCritic(
-        unturned(policy.observation_space) if observation_space is None else observation_space,
-        policy.action_space,
-        policy.core_name,
-        policy.core_options,
-        features=policy.features_dim,
-        hidden_size=policy.mlp_extractor.latent_dim_pi,
+def copy_to_agent(policy: ExchangeablePolicy, observation_space: spaces.Space[Any] | None) -> ActorCritic:
+    """Build an agent with the policy's weights; see `RMCPolicy.to_agent`."""
+    _require_same_architecture(policy)
+    config = AgentConfig(
+        core=policy.core_name,
+        core_options=policy.core_options,
+        features=int(policy.features_dim),
+        hidden_size=int(policy.mlp_extractor.latent_dim_pi),
         critic_memory=_critic_memory(policy),
         skip=policy.skip,
     )
+    if observation_space is None:
+        observation_space = restore_grids(policy.observation_space)
+    agent = ActorCritic.from_config(observation_space, policy.action_space, config)
     agent.to(policy.device)
-    _copy([(theirs, ours) for ours, theirs in _pairs(agent, policy)])
-    if "log_std" in dict(policy.named_parameters()):
-        agent.policy.get_parameter("log_std").data.copy_(policy.log_std.data)
+    _copy([(theirs, ours) for ours, theirs in _corresponding_modules(agent, policy)])
+    log_std = _log_std(policy)
+    if log_std is not None:
+        agent.policy.get_parameter("log_std").data.copy_(log_std.data)
     return agent
 
 
-def load_agent(policy: RMCPolicy, agent: ActorCritic) -> None:
-    """See `RMCPolicy.load_agent`."""
-    _refuse_previous(agent)
-    _refuse_foreign(policy)
-    ours = agent.core_name, agent.critic_memory, agent.skip
+def copy_from_agent(policy: ExchangeablePolicy, agent: ActorCritic) -> None:
+    """Copy an agent's weights into the policy; see `RMCPolicy.load_agent`."""
+    _require_no_previous(agent)
+    _require_same_architecture(policy)
+    ours = agent.config.core, agent.config.critic_memory, agent.config.skip
     theirs = policy.core_name, _critic_memory(policy), policy.skip
     if ours != theirs:
         raise ValueError(
-            f"core, critic memory and skip are {ours} in the agent, {theirs} in the policy; make the policy "
-            "with policy_kwargs=policy_kwargs_for(agent)"
+            f"core, critic_memory and skip are {ours} in the agent but {theirs} in the policy; make the "
+            "policy with policy_kwargs=policy_kwargs_for(agent)"
         )
-    _copy(_pairs(agent, policy))
-    if "log_std" in dict(policy.named_parameters()):
-        policy.log_std.data.copy_(agent.policy.get_parameter("log_std").data)
+    _copy(_corresponding_modules(agent, policy))
+    log_std = _log_std(policy)
+    if log_std is not None:
+        log_std.data.copy_(agent.policy.get_parameter("log_std").data)
 
 
-def _critic_memory(policy: RMCPolicy) -> CriticMemory:
+def _log_std(policy: ExchangeablePolicy) -> nn.Parameter | None:
+    """Return the logarithm of the standard deviation of `Box` actions; None for other actions."""
+    return getattr(policy, "log_std", None)
+
+
+def _critic_memory(policy: ExchangeablePolicy) -> CriticMemory:
     if policy.enable_critic_lstm:
         return "separate"
     return "shared" if policy.shared_lstm else "none"
 
 
-def _pairs(agent: ActorCritic, policy: RMCPolicy) -> list[tuple[nn.Module, nn.Module]]:
-    """The modules of the agent, each with the policy's that does the same."""
+def _corresponding_modules(
+    agent: ActorCritic, policy: ExchangeablePolicy
+) -> list[tuple[nn.Module, nn.Module]]:
+    """Return pairs of an agent's module and the policy's module with the same weights."""
     extractor = policy.features_extractor
     assert isinstance(extractor, EncoderExtractor)
     pairs: list[tuple[nn.Module, nn.Module]] = [
@@ -93,32 +135,32 @@ def _pairs(agent: ActorCritic, policy: RMCPolicy) -> list[tuple[nn.Module, nn.Mo
 
 
 def _copy(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
-    """Copy each first module's weights into its second; nothing is changed unless all fit."""
+    """Copy each first module's weights into the second; change nothing unless all of them fit."""
     weights = [(source.state_dict(), target) for source, target in pairs]
     for state, target in weights:
-        here = {name: tuple(value.shape) for name, value in target.state_dict().items()}
-        there = {name: tuple(value.shape) for name, value in state.items()}
-        if here != there:
-            wrong = [n for n in sorted(here.keys() | there.keys()) if here.get(n) != there.get(n)]
-            shapes = ", ".join(f"{n} {there.get(n)} where {here.get(n)} is expected" for n in wrong)
+        expected = {name: tuple(value.shape) for name, value in target.state_dict().items()}
+        given = {name: tuple(value.shape) for name, value in state.items()}
+        if expected != given:
+            wrong = [n for n in sorted(expected.keys() | given.keys()) if expected.get(n) != given.get(n)]
+            shapes = ", ".join(f"{n} {given.get(n)} where {expected.get(n)} is expected" for n in wrong)
             raise ValueError(
                 f"{type(target).__name__}: {shapes}; make the policy with "
-                "policy_kwargs=policy_kwargs_for(agent), for the agent's observations and actions"
+                "policy_kwargs=policy_kwargs_for(agent), for the agent's observation and action spaces"
             )
     for state, target in weights:
         target.load_state_dict(state)
 
 
-def _refuse_previous(agent: ActorCritic) -> None:
-    if agent.previous_action or agent.previous_reward:
+def _require_no_previous(agent: ActorCritic) -> None:
+    if agent.config.previous_action or agent.config.previous_reward:
         raise ValueError(
-            "the agent reads its previous action or reward, which SB3 does not give to a policy; "
-            "train it with previous_action=False and previous_reward=False"
+            "the agent reads its previous action or reward, which SB3 does not give to a policy; train an "
+            "agent with previous_action=False and previous_reward=False"
         )
 
 
-def _refuse_foreign(policy: RMCPolicy) -> None:
-    """Raise ValueError naming every part of the policy that our agents lack."""
+def _require_same_architecture(policy: ExchangeablePolicy) -> None:
+    """Raise ValueError naming every part of the policy that an `ActorCritic` lacks."""
     heads = policy.net_arch
     reasons = []
     if type(policy.features_extractor) is not EncoderExtractor:
@@ -126,7 +168,7 @@ def _refuse_foreign(policy: RMCPolicy) -> None:
             f"features from {type(policy.features_extractor).__name__} (expected EncoderExtractor)"
         )
     if not policy.share_features_extractor:
-        reasons.append("an encoder for each of actor and critic (expected share_features_extractor=True)")
+        reasons.append("separate encoders for actor and critic (expected share_features_extractor=True)")
     if not isinstance(heads, dict) or len(heads["pi"]) != 1 or heads["pi"] != heads["vf"]:
         reasons.append(f"net_arch {heads} (expected dict(pi=[n], vf=[n]))")
     if policy.activation_fn is not nn.Tanh:
@@ -134,4 +176,4 @@ def _refuse_foreign(policy: RMCPolicy) -> None:
     if isinstance(policy.action_dist, StateDependentNoiseDistribution):
         reasons.append("state-dependent exploration (expected use_sde=False)")
     if reasons:
-        raise ValueError("no agent of ours is built like this policy, which has " + "; ".join(reasons))
+        raise ValueError("an ActorCritic cannot have the parts of this policy: " + "; ".join(reasons))

@@ -1,4 +1,10 @@
-"""Our encoder as a features extractor of SB3: the way to read MiniGrid's symbolic image there."""
+"""Features extractor for SB3 that encodes observations as `rmc_agents` agents do.
+
+SB3 transposes images to channels first, divides pixels by 255 and makes integers one-hot. The extractor
+undoes the division and, for MiniGrid's symbolic images, the transposition.
+
+Axes: B batch, V side of MiniGrid's view.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +18,24 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_ima
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from rmc_agents.encoders import Encoder, is_symbolic_grid
+from rmc_agents.agent.encoders import Encoder, is_symbolic_grid
 
 
 class EncoderExtractor(BaseFeaturesExtractor):
-    """Observations of any kind -> features, for any algorithm of SB3.
+    """Encoder of any observation, for any SB3 algorithm.
 
     `PPO("MultiInputPolicy", env, policy_kwargs=dict(features_extractor_class=EncoderExtractor))`.
-    Numbers are read as they are, pictures by convolutions, dictionaries key by key, and MiniGrid's symbolic
-    image as names, by embeddings: the code 5 of a key is no larger than the 4 of a door, and a 7 x 7 image
-    is too small for SB3's convolutions. It has the parameters of `rmc_agents.encoders.Encoder`.
+    Vectors are read without scaling, images by convolutions, dictionaries key by key, and MiniGrid's symbolic
+    image by embeddings: its codes are categories (key 5 is not more than door 4), and 7 x 7 is too small for
+    SB3's convolutions. The parameters are those of `rmc_agents.agent.encoders.Encoder`.
 
     Args:
-        observation_space: of the environment as SB3 wrapped it, images channels first.
+        observation_space: space of one observation as SB3 wrapped the environment, images channels first.
         features_dim: number of features.
-        normalize_images: the policy's argument of that name: whether SB3 has divided pixels by 255.
+        normalize_images: the policy's argument of that name: whether SB3 divides pixels by 255.
 
     Raises:
-        ValueError: a space that has no encoding.
+        ValueError: the space has no encoding.
     """
 
     def __init__(
@@ -37,61 +43,62 @@ class EncoderExtractor(BaseFeaturesExtractor):
     ) -> None:
         super().__init__(observation_space, features_dim)
         self.prepare = {
-            key: _preparation(part, normalize_images) for key, part in parts(observation_space).items()
+            key: _preparation(part, normalize_images) for key, part in named_parts(observation_space).items()
         }
         self.encoder = Encoder(_prepared_space(observation_space), features_dim)
 
     def forward(self, observations: Any) -> Tensor:
-        """What SB3's `preprocess_obs` made of observations [B, ...] -> [B, features_dim]."""
+        """Encode the output of SB3's `preprocess_obs` [B, ...] as features [B, features_dim]."""
         if isinstance(observations, dict):
             return self.encoder({key: prepare(observations[key]) for key, prepare in self.prepare.items()})
         return self.encoder(self.prepare[""](observations))
 
 
 def is_grid(space: spaces.Space[Any]) -> bool:
-    """MiniGrid's symbolic image, as it is or channels first."""
-    return is_symbolic_grid(space) or (channels_first(space) and is_symbolic_grid(_channels_last(space)))
+    """Return whether a space is MiniGrid's symbolic image, channels last or first."""
+    return is_symbolic_grid(space) or (is_transposed(space) and is_symbolic_grid(_to_channels_last(space)))
 
 
-def channels_first(space: spaces.Space[Any]) -> bool:
-    """An image that SB3 has turned from [height, width, 3] to [3, height, width].
+def is_transposed(space: spaces.Space[Any]) -> bool:
+    """Return whether SB3 has transposed an image from [height, width, 3] to [3, height, width].
 
-    SB3 leaves a 3 x 3 image as it is, and so takes no turn here.
+    SB3 does not transpose a 3 x 3 image, so the answer for it is False.
     """
     shape = space.shape or ()
     return isinstance(space, spaces.Box) and len(shape) == 3 and shape[0] == 3 and shape[2] != 3
 
 
-def unturned(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """The space of the environment itself, its symbolic images channels last again."""
+def restore_grids(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """Return the environment's own space: SB3's with its symbolic images channels last again."""
     if isinstance(space, spaces.Dict):
-        return map_parts(unturned, space)
-    return _channels_last(space) if is_grid(space) and channels_first(space) else space
+        return map_parts(restore_grids, space)
+    return _to_channels_last(space) if is_grid(space) and is_transposed(space) else space
+
+
+def named_parts(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
+    """Return the parts of a `Dict` by key, or any other space under the key ""."""
+    return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
 
 
 def map_parts(function: Callable[[spaces.Space[Any]], spaces.Space[Any]], space: spaces.Dict) -> spaces.Dict:
-    """`function` of each part; in the order of the keys, which gymnasium sorts unless it gets a list."""
+    """Apply `function` to each part of a `Dict` and keep the order of its keys."""
+    # Gymnasium sorts the keys of a dictionary, but not those of a list of pairs.
     return spaces.Dict([(key, function(part)) for key, part in space.spaces.items()])
 
 
-def _channels_last(space: spaces.Space[Any]) -> spaces.Space[Any]:
+def _to_channels_last(space: spaces.Space[Any]) -> spaces.Space[Any]:
     assert isinstance(space, spaces.Box)
     low, high = (np.moveaxis(bound, 0, -1) for bound in (space.low, space.high))
     return spaces.Box(low, high, dtype=space.dtype.type)  # type: ignore[union-attr]
 
 
-def parts(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
-    """The parts of a `Dict`, or the space itself under no name."""
-    return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
-
-
 def _preparation(space: spaces.Space[Any], normalize_images: bool) -> Callable[[Tensor], Tensor]:
-    """What makes an encoder's input of what SB3's `preprocess_obs` gives."""
+    """Return the function that turns the output of SB3's `preprocess_obs` into the encoder's input."""
     if is_grid(space):
-        return _turned_codes if channels_first(space) else _codes
+        return _transposed_codes if is_transposed(space) else _codes
     if is_image_space(space) and normalize_images:
         return _pixels
-    return _same if isinstance(space, spaces.Box) else _flat
+    return _identity if isinstance(space, spaces.Box) else _flatten
 
 
 def _codes(x: Tensor) -> Tensor:
@@ -99,28 +106,28 @@ def _codes(x: Tensor) -> Tensor:
     return torch.where(x < 1, x * 255, x).round()
 
 
-def _turned_codes(x: Tensor) -> Tensor:
-    return _codes(x.permute(0, 2, 3, 1))
+def _transposed_codes(x: Tensor) -> Tensor:
+    return _codes(x.permute(0, 2, 3, 1))  # [B, 3, V, V] -> [B, V, V, 3]
 
 
 def _pixels(x: Tensor) -> Tensor:
-    return (x * 255).round()  # the encoder divides by itself
+    return (x * 255).round()  # the encoder divides by 255 too
 
 
-def _flat(x: Tensor) -> Tensor:
+def _flatten(x: Tensor) -> Tensor:
     return x.flatten(1)
 
 
-def _same(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x
 
 
 def _prepared_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """The space of what `_preparation` gives: SB3 has made vectors of whole numbers already."""
+    """Return the space of prepared observations, in which SB3 has already made integers one-hot."""
     if isinstance(space, spaces.Dict):
         return map_parts(_prepared_space, space)
     if isinstance(space, spaces.Box):
-        return unturned(space)
+        return restore_grids(space)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         return spaces.Box(0.0, 1.0, (int(get_flattened_obs_dim(space)),), np.float32)
-    return space  # which the encoder refuses, and says why
+    return space  # the encoder raises the error

@@ -1,4 +1,7 @@
-"""sb3-contrib's recurrent policy with a memory of ours where its LSTM was."""
+"""Policy for sb3-contrib's `RecurrentPPO` with a memory core instead of an LSTM.
+
+Axes: T time, B batch, D features, H output of the memory.
+"""
 
 from __future__ import annotations
 
@@ -14,38 +17,42 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from rmc_agents import cores
-from rmc_agents.actor_critic import ActorCritic
-from rmc_agents.sb3 import exchange
+from rmc_agents.agent.actor_critic import ActorCritic
+from rmc_agents.sb3.exchange import copy_from_agent, copy_to_agent
 from rmc_agents.sb3.features import EncoderExtractor
 from rmc_agents.sb3.packing import PackedCore, PackedState
+from rmc_agents.sb3.text import install_text_filter
+
+# RecurrentPPO(RMCPolicy, "MiniGrid-...") makes the environment before it uses the policy; see text.py.
+install_text_filter()
 
 
 class RMCPolicy(RecurrentActorCriticPolicy):
-    """An actor-critic with a relational memory, or any other, for sb3-contrib's `RecurrentPPO`.
+    """An actor-critic with a relational memory, or any other memory core, for sb3-contrib's `RecurrentPPO`.
 
-    `RecurrentPPO(RMCPolicy, env, policy_kwargs=dict(num_slots=4, head_size=16, num_heads=4))`. It takes
-    vectors, pictures, MiniGrid's symbolic images and dictionaries of them: `RMCCnnPolicy` and
-    `RMCMultiInputPolicy` are other names for it.
+    `RecurrentPPO(RMCPolicy, env, policy_kwargs=dict(num_slots=4, head_size=16, num_heads=4))`. It reads
+    vectors, images, MiniGrid's symbolic images and dictionaries of them, so `RMCCnnPolicy` and
+    `RMCMultiInputPolicy` are aliases of it.
 
     Args:
-        observation_space: of one environment, as SB3 wrapped it.
+        observation_space: space of one observation, as SB3 wrapped the environment.
         action_space: Discrete, MultiDiscrete, MultiBinary or Box.
         lr_schedule: training progress left (1 to 0) -> learning rate.
-        net_arch: layers after the memory; None for one of 64 units for each of actor and critic, as in
-            `rmc_agents.ActorCritic`.
+        net_arch: layers between the memory and the actions or the value; None for one layer of 64 units each,
+            as in `rmc_agents.ActorCritic`.
         core: a name in `rmc_agents.cores.CORES`: "rmc", "gru", "lstm", ...
-        shared_lstm: the critic reads the actor's memory, without training it (then
-            `enable_critic_lstm` must be False).
-        enable_critic_lstm: the critic has a memory of its own. If both are False it has none, and
-            sees the present observation only.
-        skip: let the heads read the present features beside the memory, as our own agents do, so that
-            reactions need not go through it.
-        core_options: the core's own, by keyword; what is left out keeps its default.
+        shared_lstm: the critic reads the actor's memory and does not train it; needs
+            `enable_critic_lstm=False`.
+        enable_critic_lstm: the critic has a memory core of its own. If `shared_lstm` is False too, the critic
+            has no memory and reads the current observation only.
+        skip: let the heads read the current features beside the memory's output, so that reactions need not
+            pass through the memory.
+        core_options: keyword arguments of the core; options that are not given keep their defaults.
 
     The other arguments are those of `MlpLstmPolicy`.
 
     Raises:
-        ValueError: an unknown core or option, or a value the core refuses; the message lists the choices.
+        ValueError: an unknown core or option, or an invalid value; the message lists the choices.
     """
 
     lstm_actor: PackedCore  # type: ignore[assignment]
@@ -77,13 +84,13 @@ class RMCPolicy(RecurrentActorCriticPolicy):
         skip: bool = True,
         **core_options: Any,
     ) -> None:
-        _check(core, core_options, shared_lstm, enable_critic_lstm, share_features_extractor)
+        _check_options(core, core_options, shared_lstm, enable_critic_lstm, share_features_extractor)
         self.core_name, self.core_options = core, core_options
         self.shared_lstm, self.enable_critic_lstm, self.skip = shared_lstm, enable_critic_lstm, skip
         features_extractor_kwargs = dict(features_extractor_kwargs or {})
         if issubclass(features_extractor_class, EncoderExtractor):
             features_extractor_kwargs["normalize_images"] = normalize_images
-        # Past the parent, which would build its LSTMs; its methods are all we want of it.
+        # Skip the parent's constructor, which would build LSTMs; only its methods are needed.
         super(RecurrentActorCriticPolicy, self).__init__(
             observation_space,
             action_space,
@@ -106,27 +113,27 @@ class RMCPolicy(RecurrentActorCriticPolicy):
         self.lstm_hidden_state_shape = (self.lstm_actor.num_layers, 1, self.lstm_actor.hidden_size)
 
     def to_agent(self, observation_space: spaces.Space[Any] | None = None) -> ActorCritic:
-        """This policy as an agent of ours, its weights copied.
+        """Return an `ActorCritic` with a copy of this policy's weights.
 
         Args:
-            observation_space: of one environment; by default the policy's, MiniGrid's symbolic images
-                channels last again.
+            observation_space: space of one observation; None for the policy's, with MiniGrid's symbolic
+                images channels last again.
 
         Raises:
-            ValueError: the policy has a part that our agents lack; the message names each.
+            ValueError: an `ActorCritic` cannot have some part of this policy; the message names each.
         """
-        return exchange.to_agent(self, observation_space)
+        return copy_to_agent(self, observation_space)
 
     def load_agent(self, agent: ActorCritic) -> None:
-        """Copy an agent's weights; `policy_kwargs_for(agent)` makes a policy that they fit.
+        """Copy an agent's weights into this policy; `policy_kwargs_for(agent)` makes a policy that they fit.
 
         Raises:
-            ValueError: agent and policy differ in shape; the message says in what.
+            ValueError: agent and policy differ in their options or shapes; the message says in which.
         """
-        exchange.load_agent(self, agent)
+        copy_from_agent(self, agent)
 
     def _build(self, lr_schedule: Schedule) -> None:
-        """Build the memories, then what SB3 builds, whose optimizer so holds everything."""
+        """Build the memories before SB3 builds its layers and the optimizer, so that it holds them all."""
 
         def memory() -> PackedCore:
             core = cores.make_core(self.core_name, self.features_dim, self.core_options)
@@ -143,13 +150,13 @@ class RMCPolicy(RecurrentActorCriticPolicy):
         ]
         initial = [{k: v.clone() for k, v in encoder.state_dict().items()} for encoder in encoders]
         super()._build(lr_schedule)
-        # SB3 has made every layer orthogonal, embeddings too; the encoder knows better.
+        # SB3 has initialised every layer of the encoder as orthogonal, even embeddings; undo that.
         for encoder, parameters in zip(encoders, initial, strict=True):
             encoder.load_state_dict(parameters)
 
     def _build_mlp_extractor(self) -> None:
         super()._build_mlp_extractor()
-        if self.critic is not None:  # the critic reads features, not a memory
+        if self.critic is not None:  # the critic reads features instead of a memory
             head = MlpExtractor(self.features_dim, self.net_arch, self.activation_fn, self.device)
             self.mlp_extractor.value_net = head.value_net
             self.mlp_extractor.latent_dim_vf = head.latent_dim_vf
@@ -158,9 +165,16 @@ class RMCPolicy(RecurrentActorCriticPolicy):
     def _process_sequence(  # type: ignore[override]
         features: Tensor, lstm_states: PackedState, episode_starts: Tensor, lstm: nn.Module
     ) -> tuple[Tensor, PackedState]:
-        """features [B * T, D], states before them, starts [B * T] -> outputs [B * T, H], states after.
+        """Run a memory over a sequence, in one call of the core's `unroll` instead of the parent's loop.
 
-        The parent's loop over time is the core's `unroll` here, once for the whole sequence.
+        Args:
+            features: [B * T, D], the T steps of a row one after the other.
+            lstm_states: states before the first step.
+            episode_starts: [B * T], not 0 where an episode starts.
+            lstm: a `PackedCore`.
+
+        Returns:
+            outputs [B * T, H] and the states after the last step.
         """
         batch = lstm_states[0].shape[1]
         inputs = features.unflatten(0, (batch, -1)).swapaxes(0, 1)
@@ -171,14 +185,14 @@ class RMCPolicy(RecurrentActorCriticPolicy):
     def evaluate_actions(
         self, obs: PyTorchObs, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Values, log-probabilities and entropies of a recorded sequence."""
+        """Return values, log-probabilities and entropies [B * T] of a recorded sequence."""
         if isinstance(self.action_space, spaces.MultiBinary):
-            # sb3-contrib's buffer keeps them as int8, which the distribution refuses (as of 2.9).
+            # sb3-contrib's buffer stores them as int8, which the distribution rejects (as of 2.9).
             actions = actions.float()
         return super().evaluate_actions(obs, actions, lstm_states, episode_starts)  # type: ignore[arg-type]
 
     def obs_to_tensor(self, observation: NDArray[Any] | dict[str, NDArray[Any]]) -> tuple[PyTorchObs, bool]:
-        """As in SB3; a dictionary may hold more, MiniGrid's mission say, than the policy reads."""
+        """Convert observations as SB3 does, but ignore keys that the policy does not read (`mission`)."""
         if isinstance(observation, dict) and isinstance(self.observation_space, spaces.Dict):
             observation = {key: observation[key] for key in self.observation_space.spaces}
         return super().obs_to_tensor(observation)
@@ -199,7 +213,7 @@ RMCCnnPolicy = RMCPolicy
 RMCMultiInputPolicy = RMCPolicy
 
 
-def _check(
+def _check_options(
     core: str,
     core_options: dict[str, Any],
     shared_lstm: bool,
@@ -207,13 +221,15 @@ def _check(
     share_features_extractor: bool,
 ) -> None:
     for name in ("lstm_hidden_size", "n_lstm_layers", "lstm_kwargs"):
-        if name in core_options:
-            choices = ", ".join(cores.core_options(core)) if core in cores.CORES else "those of a known core"
-            raise ValueError(f"{name} is MlpLstmPolicy's; core {core!r} has instead: {choices}")
+        if name in core_options and core in cores.CORES:
+            choices = ", ".join(cores.core_options(core))
+            raise ValueError(f"{name} is an option of MlpLstmPolicy; core {core!r} has instead: {choices}")
     if shared_lstm and enable_critic_lstm:
         raise ValueError(
             "shared_lstm=True and enable_critic_lstm=True: the critic reads either the actor's memory or "
-            "its own; set one of them to False"
+            "one of its own; set one of the two to False"
         )
     if shared_lstm and not share_features_extractor:
-        raise ValueError("shared_lstm=True needs share_features_extractor=True: one memory reads one input")
+        raise ValueError(
+            "shared_lstm=True needs share_features_extractor=True, because one memory has one input"
+        )

@@ -1,29 +1,44 @@
-"""MiniGrid's ids for SB3: `RecurrentPPO(RMCPolicy, "MiniGrid-MemoryS7-v0")`.
+"""Removal of text from observations, so that SB3 accepts MiniGrid's ids.
 
-MiniGrid's observation holds a `mission` in words, and SB3 stops at words: its `DummyVecEnv`, through which
-every environment goes that is not vectorized yet, raises a TypeError where a `Dict` space has a text in it.
-Importing `rmc_agents.sb3` makes it leave such entries out instead. Whatever SB3 could do before it still
-does in the same way, and nothing of Gymnasium or MiniGrid changes. (`SubprocVecEnv` works in other processes:
-there, give `make_vec_env` the arguments `wrapper_class=gymnasium.wrappers.FilterObservation` and
-`wrapper_kwargs=dict(filter_keys=["image", "direction"])`.)
+MiniGrid's observation holds a `mission` in words, and SB3's `DummyVecEnv` raises a TypeError for a `Dict`
+space that holds text. There are three solutions:
+
+1. The environments of this project have no text: `"rmc_envs:rmc/MemoryS7-v0"` plays the same episodes.
+2. `without_text(env)` wraps one environment. With `make_vec_env`, use `wrapper_class=without_text`. It works
+   in `SubprocVecEnv` too, whose environments run in other processes.
+3. `install_text_filter()` makes every `DummyVecEnv` of this process wrap its environments in `without_text`.
+
+`RecurrentPPO(RMCPolicy, "MiniGrid-MemoryS7-v0")` needs the third: the algorithm makes the environment
+from its id before it uses the policy, and SB3 has no hook in between. Loading `RMCPolicy` therefore installs
+the filter. It is this package's only change to another library. It replaces the constructor of one public
+class, acts only on `Dict` spaces that hold text, which SB3 rejects otherwise, and leaves Gymnasium and
+MiniGrid unchanged. `remove_text_filter()` undoes it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import dummy_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv
 
-with contextlib.suppress(ImportError):  # only its own environments need it
-    import minigrid  # noqa: F401 - Gymnasium knows its ids once it is imported
+with contextlib.suppress(ImportError):
+    import minigrid  # noqa: F401 - registers MiniGrid's ids with Gymnasium
+
+_filtered: Callable[..., None] | None = None
+"""The constructor of `DummyVecEnv` while the filter is installed."""
 
 
-def without_text(env: gymnasium.Env) -> gymnasium.Env:
-    """`env`, the texts left out of its observations if they are a dictionary."""
+def without_text(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """Wrap an environment so that its dictionary observations hold no text.
+
+    Returns:
+        `env` itself where the observation is not a dictionary, or all or none of its parts are text.
+    """
     space = env.observation_space
     if not isinstance(space, spaces.Dict):
         return env
@@ -33,19 +48,45 @@ def without_text(env: gymnasium.Env) -> gymnasium.Env:
     return gymnasium.wrappers.FilterObservation(env, kept)
 
 
-def let_sb3_leave_text_out() -> None:
-    """Have SB3's `DummyVecEnv` take every environment `without_text`; a second call changes nothing."""
-    patch_env = getattr(dummy_vec_env, "_patch_env", None)
-    if patch_env is None or hasattr(patch_env, "__wrapped__"):
-        return  # an SB3 that has none stops at texts as it always did
+def install_text_filter() -> None:
+    """Wrap every environment of a `DummyVecEnv` in `without_text`; a second call does nothing."""
+    global _filtered
+    if _filtered is not None:
+        return
+    original = DummyVecEnv.__init__
 
-    @functools.wraps(patch_env)
-    def patch_env_without_text(env: Any) -> gymnasium.Env:
-        return without_text(patch_env(env))
+    @functools.wraps(original)
+    def filtered(
+        self: DummyVecEnv, env_fns: list[Callable[[], gymnasium.Env]], *args: Any, **options: Any
+    ) -> None:
+        original(self, [_filtering(env_fn) for env_fn in env_fns], *args, **options)
 
-    dummy_vec_env._patch_env = patch_env_without_text  # type: ignore[attr-defined]
+    _filtered = DummyVecEnv.__init__ = filtered
+
+
+def remove_text_filter() -> None:
+    """Undo `install_text_filter`; do nothing if the filter is not installed.
+
+    Raises:
+        RuntimeError: other code has replaced the constructor of `DummyVecEnv` since.
+    """
+    global _filtered
+    if _filtered is None:
+        return
+    if DummyVecEnv.__init__ is not _filtered:
+        raise RuntimeError("another library has replaced DummyVecEnv.__init__ since; undo that first")
+    DummyVecEnv.__init__ = _filtered.__wrapped__  # type: ignore[attr-defined]
+    _filtered = None
+
+
+def _filtering(env_fn: Callable[[], gymnasium.Env]) -> Callable[[], gymnasium.Env]:
+    def make() -> gymnasium.Env:
+        env = env_fn()
+        return without_text(env) if isinstance(env, gymnasium.Env) else env  # SB3 converts old Gym's itself
+
+    return make
 
 
 def _is_text(space: spaces.Space[Any]) -> bool:
-    # MiniGrid's mission space is no `Text`, but says that it holds one.
+    # MiniGrid's mission space is not a `Text`, but its dtype is str.
     return isinstance(space, spaces.Text) or (space.dtype is not None and space.dtype.kind == "U")

@@ -1,0 +1,161 @@
+"""Recorded runs of a batched environment with random actions, and their comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, Obs, Transition
+from rmc_agents.tree import leaves, map_tree
+
+from .report import Report
+from .values import check_observation, check_targets, check_transition, same
+
+
+class StopCheck(Exception):
+    """A violation was reported that makes further checks meaningless."""
+
+
+@dataclass
+class Run:
+    """Copies of everything that the environments returned from a start on."""
+
+    first: Obs
+    targets: list[AuxiliaryTargets | None]
+    """After the start and after each step."""
+    transitions: list[Transition]
+    last: Obs
+    """Observations of a reset without a seed, after the last step."""
+
+    def part(self, start: int) -> Run:
+        """Return the run from a later step on."""
+        first = self.transitions[start - 1].obs if start else self.first
+        return Run(first, self.targets[start:], self.transitions[start:], self.last)
+
+
+class Player:
+    """Player of runs that reports the violations it sees on the way."""
+
+    def __init__(self, report: Report, env: BatchedEnv) -> None:
+        self.report, self.env = report, env
+        self._returned: list[tuple[str, Any, Any]] = []  # name, value, copy of the value
+
+    def play(
+        self,
+        name: str,
+        start: Callable[[], Obs],
+        actions: list[Tensor],
+        before_step: Callable[[int], None] = lambda t: None,
+    ) -> Run:
+        """Start episodes, step through them, and reset without a seed.
+
+        Args:
+            name: of `start`, for messages.
+            start: returns the first observations.
+            actions: one batch for each step.
+            before_step: called with the index of each step.
+
+        Raises:
+            StopCheck: an exception, or a value with the wrong structure; it was reported.
+        """
+        first = self._observe(name, start)
+        run = Run(first, [self._targets(name)], [], first)
+        for t, action in enumerate(actions):
+            before_step(t)
+            run.transitions.append(self._step(f"step {t}", action))
+            run.targets.append(self._targets(f"step {t}"))
+        run.last = self._observe("a reset without a seed", self.env.reset)
+        self._check_new_tensors()
+        return run
+
+    def _call(self, name: str, function: Callable[[], Any]) -> Any:
+        try:
+            return function()
+        except Exception as error:
+            advice = "Correct the error; every action of `action_space` must be allowed."
+            self.report.add("errors", f"{name} raised {error!r}", "no exception", advice)
+            raise StopCheck from error
+
+    def _keep(self, name: str, value: Any) -> Any:
+        """Return a copy of a value, and remember the value for `_check_new_tensors`."""
+        copy = map_tree(torch.clone, value)
+        self._returned.append((name, value, copy))
+        return copy
+
+    def _observe(self, name: str, function: Callable[[], Obs]) -> Obs:
+        obs = self._call(name, function)
+        if not check_observation(self.report, self.env, f"the observation of {name}", obs):
+            raise StopCheck
+        return self._keep(f"the observation of {name}", obs)
+
+    def _step(self, name: str, action: Tensor) -> Transition:
+        given = action.clone()
+        step = self._call(name, lambda: self.env.step(given))
+        if not check_transition(self.report, self.env, name, step):
+            raise StopCheck
+        if not same(given, action):
+            found, advice = f"{name} changed `actions`", "Copy the actions before changing them."
+            self.report.add("unchanged actions", found, "the actions as they were given", advice)
+        return self._keep(f"the transition of {name}", step)
+
+    def _targets(self, name: str) -> AuxiliaryTargets | None:
+        what = f"`auxiliary_targets` after {name}"
+        targets = self._call(what, self.env.auxiliary_targets)
+        if not check_targets(self.report, self.env, what, targets):
+            raise StopCheck
+        return self._keep(what, targets)
+
+    def _check_new_tensors(self) -> None:
+        for name, value, copy in self._returned:
+            if not _same_tree(value, copy):
+                self.report.add(
+                    "new tensors",
+                    f"{name} was changed later",
+                    "returned tensors to stay as they are",
+                    "Return new tensors, or copies of those that are changed in place.",
+                )
+
+
+def difference(a: Run, b: Run, ignore_success: bool = False) -> str | None:
+    """Name the first value that differs between two runs; None if they are equal bit for bit."""
+    for (name, x), (_, y) in zip(_values(a, ignore_success), _values(b, ignore_success), strict=True):
+        if not _same_tree(x, y):
+            return name
+    return None
+
+
+def _values(run: Run, ignore_success: bool) -> Iterator[tuple[str, Any]]:
+    yield "the first observation", run.first
+    yield "the first auxiliary targets", run.targets[0]
+    for t, (step, targets) in enumerate(zip(run.transitions, run.targets[1:], strict=True)):
+        for field, value in zip(step._fields, step, strict=True):
+            if not (ignore_success and field == "success"):
+                yield f"`{field}` of step {t}", value
+        yield f"`auxiliary_targets` after step {t}", targets
+    yield "the observation of a reset without a seed after them", run.last
+
+
+def _same_tree(a: Any, b: Any) -> bool:
+    ours, theirs = list(leaves(a)), list(leaves(b))
+    return len(ours) == len(theirs) and all(same(x, y) for x, y in zip(ours, theirs, strict=True))
+
+
+def random_actions(space: spaces.Space, num_envs: int, generator: torch.Generator) -> Tensor:
+    """Draw actions as an agent gives them: [B] or [B, n] int64, or float32 for `MultiBinary` and `Box`."""
+    if isinstance(space, spaces.Discrete):
+        return torch.randint(int(space.n), (num_envs,), generator=generator)
+    shape = (num_envs, *(space.shape or ()))
+    if isinstance(space, spaces.MultiDiscrete):
+        return (torch.rand(shape, generator=generator) * torch.as_tensor(space.nvec)).long()
+    if isinstance(space, spaces.MultiBinary):
+        return torch.randint(2, shape, generator=generator).float()
+    assert isinstance(space, spaces.Box)
+    low, high = (torch.as_tensor(bound).float() for bound in (space.low, space.high))
+    uniform = low + torch.rand(shape, generator=generator) * (high - low)
+    normal = torch.randn(shape, generator=generator).clamp(low, high)
+    return torch.where(low.isfinite() & high.isfinite(), uniform, normal)

@@ -1,0 +1,1 @@
+"""Gymnasium environments as batches of tensors, and native tasks as Gymnasium environments."""

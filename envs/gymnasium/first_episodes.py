@@ -1,0 +1,80 @@
+"""Single Gymnasium environments that play one episode each: for evaluation in waves of equal size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space, create_empty_array, iterate
+
+
+@final
+class FirstEpisodes(VectorEnv):
+    """Environments that play one episode after each reset and are not stepped after its end.
+
+    With an autoreset, environments with short episodes would start further ones, which are not counted, until
+    the longest episode of the wave has ended. Here the row of an environment whose episode has ended repeats
+    its last observation, with a reward of 0.
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 - as Gymnasium's
+
+    def __init__(self, makers: Sequence[Callable[[], gymnasium.Env]]) -> None:
+        """
+        Args:
+            makers: a function for each environment that builds it; all with the same spaces.
+        """
+        self.envs = [make() for make in makers]
+        self.num_envs = len(self.envs)
+        self.spec = self.envs[0].spec
+        self.single_observation_space = self.envs[0].observation_space
+        self.single_action_space = self.envs[0].action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._rows: Any = create_empty_array(self.single_observation_space, self.num_envs)
+        self._running: list[int] = []
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        infos: dict[str, Any] = {}
+        for i, env in enumerate(self.envs):
+            own_seed = seed[i] if isinstance(seed, list) else None if seed is None else seed + i
+            obs, info = env.reset(seed=own_seed, options=options)
+            _write_row(self._rows, i, obs)
+            infos = self._add_info(infos, info, i)
+        self._running = list(range(self.num_envs))
+        return self._rows, infos
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        rewards = np.zeros(self.num_envs)
+        terminated, truncated = np.zeros((2, self.num_envs), dtype=bool)
+        infos: dict[str, Any] = {}
+        single_actions = list(iterate(self.action_space, actions))
+        for i in self._running:
+            obs, reward, terminated[i], truncated[i], info = self.envs[i].step(single_actions[i])
+            rewards[i] = reward
+            _write_row(self._rows, i, obs)
+            if terminated[i] or truncated[i]:
+                infos = self._add_info(infos, {"final_obs": obs, "final_info": info}, i)
+        self._running = [i for i in self._running if not (terminated[i] or truncated[i])]
+        return self._rows, rewards, terminated, truncated, infos
+
+    def close_extras(self, **kwargs: Any) -> None:
+        for env in self.envs:
+            env.close()
+
+
+def _write_row(rows: Any, i: int, obs: Any) -> None:
+    """Write one environment's observation into row i of a batch; texts, which have no rows, are left out."""
+    if isinstance(rows, dict):
+        for key, part in rows.items():
+            _write_row(part, i, obs[key])
+    elif isinstance(rows, tuple) and isinstance(obs, tuple):
+        for part, one in zip(rows, obs, strict=True):
+            _write_row(part, i, one)
+    elif isinstance(rows, np.ndarray):
+        rows[i] = obs

@@ -1,0 +1,351 @@
+"""MiniGrid's Memory mazes as a batch: a step of all environments is a few table look-ups on any device.
+
+Axes: B environments, V cells per side of the view, M mazes, H hallways (see `tables.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.utils import seeding as gymnasium_seeding
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rmc_agents.environment import BatchedEnv, GroundTruth, Transition
+
+from . import tables as minigrid_tables
+from .tables import MazeSpec
+
+Seeding = Literal["device", "farama"]
+
+BLOCK_SIZE = 1 << 16
+"""Number of start states drawn at once, with device seeding, so that single steps need no draw."""
+
+
+@final
+class MemoryMazes(BatchedEnv):
+    """Remember an object, walk down a hallway, and turn towards the object of the same kind.
+
+    ## Rules
+    The agent starts in the room at the left end of the hallway or in the hallway, facing right, and often
+    already past the **cue**: a green key or ball in the upper left corner of the room. The hallway ends in a
+    junction with a key at one end and a ball at the other. Reaching the cell before the object that matches
+    the cue is a success; reaching the cell before the other one ends the episode without reward. Walls and
+    objects never move. The dynamics equal those of `minigrid.envs.MemoryEnv`
+    (https://minigrid.farama.org/environments/minigrid/MemoryEnv/), minigrid 3, bit for bit.
+
+    ## Observation
+    `Dict(image=Box(0, 255, (V, V, 3), uint8), direction=Discrete(4))`: Farama's observation without the
+    constant mission text. `image[i, j]` is the cell i from the left and V - 1 - j ahead of the agent, as
+    MiniGrid's (object, colour, state) code. The direction is 0 right, 1 down, 2 left, 3 up.
+
+    ## Actions
+    0 turn left, 1 turn right, 2 forward. With `actions=7` the space also has Farama's four other actions,
+    which do nothing here. An action outside the space raises IndexError on a CPU (a device-side assertion on
+    CUDA) and never reads the row of another environment or state. (A negative action counts from the last
+    one.)
+
+    ## Reward and end of an episode
+    The reward is `1 - 0.9 * steps / max_steps` on success, else 0. An episode terminates at either choice and
+    is truncated after `max_steps = 5 * size**2` steps; both may happen in one step. `success` means that the
+    agent reached the right choice.
+
+    ## Mazes
+    `MiniGrid-MemoryS{7,9,11,13}-v0` have a hallway of fixed length, `MiniGrid-MemoryS{13,17}Random-v0` draw
+    its length for each episode. Every odd size from 5 (7 with random length) works, as do other hallways
+    (`MazeSpec`).
+
+    A **clean test of memory** is S11 and S13 at view size 7, and all six at view size 3. In the others, some
+    single observations show the cue and a choice together.
+
+    ## Chance
+    A guess at the junction succeeds half the time, so a success rate below about 50 % shows no memory.
+    `best_possible(spec)` is the score of a perfect memory, `random_walk(spec)` that of random actions.
+
+    ## Seeding
+    - `"device"` (default): one `torch.Generator` on the device draws the starts of many steps at once, and no
+      step waits for the host. A seed fixes every episode, for a given kind of device and `num_envs`.
+    - `"farama"`: environment i has the NumPy generator that Farama's environment has when it is seeded with
+      `seed + i`, and continues it at each autoreset, so its episodes are identical to Farama's. This costs
+      about 15 µs of CPU time an episode, and one synchronisation a step on a GPU.
+    """
+
+    can_assign = True
+
+    def __init__(
+        self,
+        specs: MazeSpec | Sequence[MazeSpec],
+        num_envs: int = 1,
+        device: str | torch.device = "cpu",
+        actions: Literal[3, 7] = 7,
+        seeding: Seeding = "device",
+    ) -> None:
+        """
+        Args:
+            specs: the maze, or several. Environment i gets `specs[i % len(specs)]`, so that a maze given
+                twice has twice as many environments.
+            num_envs: B, at least the number of `specs`.
+            device: any torch device, including `"meta"`.
+            actions: 7 is MiniGrid's action space; 3 leaves out the four actions that do nothing here.
+            seeding: see the class.
+
+        Raises:
+            ValueError: a number out of range, or mazes with different view sizes.
+        """
+        specs = (specs,) if isinstance(specs, MazeSpec) else tuple(specs)
+        if not specs:
+            raise ValueError("no mazes: give at least one MazeSpec")
+        if num_envs < len(specs):
+            raise ValueError(
+                f"num_envs={num_envs} for {len(specs)} mazes: expected at least one environment for each"
+            )
+        if actions not in (3, 7):
+            raise ValueError(f"actions={actions}: expected 3 (turn, turn, forward) or 7 (MiniGrid's)")
+        if seeding not in ("device", "farama"):
+            raise ValueError(f"seeding={seeding!r}: expected 'device' or 'farama'")
+        self.specs = specs
+        self.num_envs = num_envs
+        self.device = torch.device(device)
+        if seeding == "farama" and self.device.type == "meta":
+            raise ValueError(
+                "seeding='farama' on the meta device, which holds no numbers: use seeding='device'"
+            )
+        self.seeding: Seeding = seeding
+        self.tasks = tuple(dict.fromkeys(spec.env_id for spec in specs))
+        maze_of = np.arange(num_envs) % len(specs)
+        self.observation_space = spaces.Dict(
+            {
+                "image": spaces.Box(0, 255, (specs[0].view_size, specs[0].view_size, 3), np.uint8),
+                "direction": spaces.Discrete(4),
+            }
+        )
+        self.action_space = spaces.Discrete(actions)
+
+        tables = minigrid_tables.build_tables(specs, actions)
+        self.tables = tables
+        self._next_state = self._tensor(tables.next_state)
+        self._image = self._tensor(tables.image)
+        self._direction = self._tensor(tables.direction)
+        # The clock counts in rows of the reward table, in which each maze's rows begin at its step 0.
+        rewards, first_row = minigrid_tables.reward_table(specs)
+        self._reward, self._first_row = self._tensor(rewards), first_row
+        self._first_failed, self._first_solved = tables.first_failed, tables.first_solved
+
+        self._state: Tensor | None = None  # [B] rows of the tables; None before the first reset
+        self._arrived: Tensor | None = None  # [B] state after the last step, before its autoreset; to draw
+        self._ground_truth: GroundTruth | None = None  # [N] for each row of the tables; built when needed
+        # Of device seeding:
+        self._first_start, self._num_starts = self._tensor(tables.hallway_starts).unbind(1)  # [H] each
+        self._starts = self._tensor(tables.starts)
+        self._generator = None
+        if seeding == "device" and self.device.type != "meta":
+            self._generator = torch.Generator(self.device)
+            self._generator.seed()
+        self._numpy: list[np.random.Generator] = []  # of Farama's seeding: one for each environment
+        self._set_mazes(maze_of)
+        self._clock = self._clock_start  # [B] rows of the reward table
+
+    def _set_mazes(self, maze_of: NDArray[np.int64]) -> None:
+        """Set everything that depends on each environment's maze; `maze_of` is [B] indices into `specs`."""
+        self._maze_of: list[int] = maze_of.tolist()
+        mazes = [self.specs[maze] for maze in self._maze_of]
+        self.task_of = self._tensor([self.tasks.index(spec.env_id) for spec in mazes])
+        self._clock_start = self._tensor(self._first_row[maze_of])
+        self._clock_end = self._clock_start + self._tensor([spec.max_steps for spec in mazes])
+        hallways = self._tensor(self.tables.hallways[maze_of])
+        self._first_hallway, self._num_hallways = hallways.unbind(1)  # [B] each
+        self._block: list[Tensor] = []  # start states [B], one for each of the next steps
+
+    def assign(self, task_of: Sequence[int]) -> dict[str, Tensor]:
+        before = self._state
+        if before is None:
+            raise RuntimeError("assign before the first reset: call reset(seed) first")
+        if len(task_of) != self.num_envs or not all(0 <= task < len(self.tasks) for task in task_of):
+            raise ValueError(
+                f"tasks {list(task_of)}: expected {self.num_envs} numbers below {len(self.tasks)}"
+            )
+        changed = self.task_of != self._tensor(list(task_of))
+        ids = [spec.env_id for spec in self.specs]
+        self._set_mazes(np.array([ids.index(self.tasks[task]) for task in task_of]))
+        starts = (
+            self._next_starts() if self.seeding == "device" else self._draw_starts_as_farama(before, changed)
+        )
+        self._state = torch.where(changed, starts, before)
+        self._clock = torch.where(changed, self._clock_start, self._clock)
+        self._arrived = None
+        return self._observe(self._state)
+
+    def _tensor(self, values: NDArray | list[int]) -> Tensor:
+        return torch.as_tensor(values).to(self.device)
+
+    def reset(self, seed: int | None = None) -> dict[str, Tensor]:
+        if self.seeding == "farama":
+            if seed is not None or not self._numpy:
+                seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
+                self._numpy = [gymnasium_seeding.np_random(own)[0] for own in seeds]
+            self._state = self._tensor([self._draw_start_as_farama(i) for i in range(self.num_envs)])
+        else:
+            if seed is not None:
+                if self._generator is not None:
+                    self._generator.manual_seed(seed)
+                self._block = []
+            self._state = self._next_starts()
+        self._clock = self._clock_start
+        self._arrived = None
+        return self._observe(self._state)
+
+    def step(self, actions: Tensor) -> Transition:
+        state = self._state
+        if state is None:
+            raise RuntimeError("step before the first reset: call reset(seed) first")
+        self.require_actions(actions)
+        # Indexing by both checks each against its own axis, so that no action reads another state's row.
+        state = self._arrived = self._next_state[state, actions]
+        clock = self._clock + 1
+        terminated = state >= self._first_failed
+        success = state >= self._first_solved
+        truncated = clock >= self._clock_end
+        done = terminated | truncated
+        reward = self._reward.index_select(0, clock).mul_(success)
+        final_obs = self._observe(state)
+        starts = self._next_starts() if self.seeding == "device" else self._draw_starts_as_farama(state, done)
+        self._state = torch.where(done, starts, state)
+        self._clock = torch.where(done, self._clock_start, clock)
+        return Transition(self._observe(self._state), reward, terminated, truncated, final_obs, success)
+
+    def start_ids(self) -> Tensor:
+        """Return [B] int64 right after a reset: the start state of each environment; see `KnownStarts`.
+
+        Raises:
+            RuntimeError: called before the first `reset`.
+        """
+        if self._state is None:
+            raise RuntimeError("start_ids before the first reset: call reset(seed) first")
+        return self._state.clone()
+
+    def ground_truth(self) -> GroundTruth:
+        """Return the state of the world as the latest `reset` or `step` left it; the cue is 0 key, 1 ball.
+
+        Raises:
+            RuntimeError: called before the first `reset`.
+        """
+        if self._state is None:
+            raise RuntimeError("ground_truth before the first reset: call reset(seed) first")
+        if self._ground_truth is None:
+            place, seen = self.tables.place, self.tables.cue_seen
+            without_cue = np.concatenate(
+                [np.delete(place, 2, axis=1), self.tables.direction[:, None]], axis=1
+            )
+            state_id = np.unique(without_cue, axis=0, return_inverse=True)[1].reshape(-1)
+            columns = (place[:, 2].copy(), seen, place[:, 4].copy(), state_id)
+            self._ground_truth = GroundTruth(*(torch.as_tensor(column).to(self.device) for column in columns))
+        return GroundTruth(*(column[self._state] for column in self._ground_truth))
+
+    def _observe(self, state: Tensor) -> dict[str, Tensor]:
+        return {
+            "image": self._image.index_select(0, state),
+            "direction": self._direction.index_select(0, state),
+        }
+
+    def _next_starts(self) -> Tensor:
+        """Return a start state [B] for every environment from the device's generator, needed or not."""
+        if not self._block:
+            shape = (max(1, BLOCK_SIZE // self.num_envs), self.num_envs)  # [K, B]
+            # One integer serves for both draws: with 53 bits, remainders are uniform to one part in 10^12.
+            draw = torch.randint(1 << 53, shape, generator=self._generator, device=self.device)
+            hallway = self._first_hallway + draw % self._num_hallways
+            draw = torch.div(draw, self._num_hallways, rounding_mode="floor")
+            start = self._first_start[hallway] + draw % self._num_starts[hallway]
+            self._block = list(self._starts[start].unbind(0))
+        return self._block.pop()
+
+    def _draw_starts_as_farama(self, state: Tensor, done: Tensor) -> Tensor:
+        """Return [B] new start states, drawn as Farama's environments do, where `done`; else `state`."""
+        ended = np.flatnonzero(done.cpu().numpy())
+        if not len(ended):
+            return state
+        starts = [self._draw_start_as_farama(i) for i in ended.tolist()]
+        return state.index_put((self._tensor(ended),), self._tensor(starts))
+
+    def _draw_start_as_farama(self, i: int) -> int:
+        """Draw a start state for environment i with the draws of Farama's environment, in its order."""
+        rng, maze = self._numpy[i], self._maze_of[i]
+        hallway, num_hallways = self.tables.hallways[maze].tolist()
+        if self.specs[maze].random_length:
+            hallway += int(rng.integers(4, 4 + num_hallways)) - 4
+        first, count = self.tables.hallway_starts[hallway].tolist()
+        x = int(rng.integers(1, count // 4 + 1))
+        cue, order = int(rng.integers(0, 2)), int(rng.integers(0, 2))
+        return int(self.tables.starts[first + 4 * (x - 1) + 2 * cue + order])
+
+    def state_dict(self) -> dict[str, Any]:
+        if self._state is None:
+            raise RuntimeError("state_dict before the first reset: call reset(seed) first")
+        return {
+            "mazes": self._maze_of,
+            "state": self._state,
+            "clock": self._clock,
+            "block": torch.stack(self._block) if self._block else None,
+            "generator": None if self._generator is None else self._generator.get_state(),
+            "numpy": [rng.bit_generator.state for rng in self._numpy],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> dict[str, Tensor]:
+        """Continue from the `state_dict` of an instance with the same mazes, actions and seeding.
+
+        Raises:
+            ValueError: the state belongs to another number of environments or another seeding.
+        """
+        if len(state["state"]) != self.num_envs or bool(state["numpy"]) != (self.seeding == "farama"):
+            raise ValueError(
+                f"a state of {len(state['state'])} environments with "
+                f"{'farama' if state['numpy'] else 'device'} seeding: expected {self.num_envs} with "
+                f"{self.seeding}"
+            )
+        self._set_mazes(np.array(state["mazes"]))
+        here = self._state = state["state"].to(self.device)
+        self._clock = state["clock"].to(self.device)
+        self._arrived = None
+        self._block = [] if state["block"] is None else list(state["block"].to(self.device).unbind(0))
+        if self._generator is not None:
+            self._generator.set_state(state["generator"].cpu())
+        self._numpy = []
+        for saved in state["numpy"]:
+            rng = np.random.Generator(np.random.PCG64())
+            rng.bit_generator.state = saved
+            self._numpy.append(rng)
+        return self._observe(here)
+
+    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
+        """Draw environment i as MiniGrid does, [height, width, 3], with the agent's view highlighted.
+
+        Args:
+            i: index of the environment.
+            final: draw the state after the last step, before its autoreset: if an episode ended in it, the
+                last picture of that episode (`final_obs`) instead of the first of the next one (`obs`).
+            tile_size: pixels per side of a cell.
+
+        Raises:
+            RuntimeError: called before the first `reset`.
+        """
+        from minigrid.core.world_object import Ball, Key, Wall  # slow to import, and only needed here
+        from minigrid.envs.memory import MemoryEnv
+
+        if self._state is None:
+            raise RuntimeError("render before the first reset: call reset(seed) first")
+        shown = self._arrived if final and self._arrived is not None else self._state
+        state = int(shown[i])
+        maze, end, cue, order, x, y = self.tables.place[state].tolist()
+        spec = self.specs[maze]
+        env = MemoryEnv(size=spec.size, agent_view_size=spec.view_size)
+        cells = minigrid_tables.maze_cells(spec.size, end, cue, order)
+        objects = {minigrid_tables.WALL: Wall, minigrid_tables.KEY: Key, minigrid_tables.BALL: Ball}
+        for column, row in np.argwhere(cells != minigrid_tables.EMPTY).tolist():
+            kind = objects[int(cells[column, row])]
+            env.grid.set(column, row, Wall() if kind is Wall else kind("green"))
+        env.agent_pos, env.agent_dir = np.array((x, y)), int(self.tables.direction[state])
+        return env.get_full_render(highlight=True, tile_size=tile_size)

@@ -1,0 +1,1 @@
+"""Agents: encoders, memory, heads, and the configuration of all three."""

@@ -1,0 +1,315 @@
+"""Actor-critic agent: encoder -> memory core -> policy and value heads.
+
+Axes: T time, B batch, H output of the core, K auxiliary targets. Acting is a sequence of one step, so that
+acting and training run the same code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from rmc_agents.agent.config import AgentConfig
+from rmc_agents.agent.encoders import Encoder
+from rmc_agents.agent.heads import make_action_head
+from rmc_agents.agent.spaces import space_from_json, space_to_json
+from rmc_agents.cores import MemoryCore, State, make_core
+from rmc_agents.options import Options
+from rmc_agents.tree import Tree, map_tree
+
+
+class AgentState(NamedTuple):
+    """What an agent carries from one step to the next."""
+
+    memory: State
+    """State of the memory core."""
+    critic_memory: State | None
+    """State of the critic's own core, if it has one."""
+    action: Tensor
+    """[B, *action] the previous action; read only by agents with `previous_action`."""
+    reward: Tensor
+    """[B] the previous reward, filled in by the caller; read only by agents with `previous_reward`."""
+
+
+class ActionEvaluation(NamedTuple):
+    """An agent's evaluation of a recorded sequence."""
+
+    log_probs: Tensor
+    """[T, B] log-probabilities of the recorded actions, in nats."""
+    entropies: Tensor
+    """[T, B] of the policy, in nats."""
+    values: Tensor
+    """[T, B]."""
+    aux_predictions: Tensor | None
+    """[T, B, K] predictions of the auxiliary targets; None without any."""
+
+
+class NetworkOutput(NamedTuple):
+    """Output of encoder, core and heads for a sequence."""
+
+    parameters: Tensor
+    """[T, B, P] parameters of the action distribution."""
+    values: Tensor
+    """[T, B]."""
+    state: AgentState
+    """After the last step."""
+    memory_output: Tensor
+    """[T, B, H]."""
+
+
+Networks = Callable[[Tree, Tensor, Tensor, Tensor, AgentState], NetworkOutput]
+"""Observations, previous actions, previous rewards, episode starts (all [T, B, ...]) and a state ->
+output."""
+
+
+class ActorCritic(nn.Module):
+    """A policy and a value function with a memory.
+
+    Args:
+        observation_space: the space of one environment's observation.
+        action_space: the space of one environment's action.
+        core: a name in `rmc_agents.cores.CORES`.
+        core_options: keyword arguments of the core; the rest keep their defaults.
+        aux_size: K, the number of auxiliary targets that a linear layer on the memory predicts in training; 0
+            for no such layer.
+        options: the other fields of `AgentConfig` by name, such as `hidden_size=128`.
+
+    Raises:
+        ValueError: an unknown core, option or space; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        core: str = "rmc",
+        core_options: Mapping[str, Any] | None = None,
+        *,
+        aux_size: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        core_options = dict(core_options or {})
+        self.config = config = AgentConfig(core=core, core_options=core_options, **options)
+        self.observation_space, self.action_space = observation_space, action_space
+        self.aux_size = aux_size
+
+        self.encoder = Encoder(observation_space, config.features)
+        probe = make_action_head(1, action_space)
+        core_input = (
+            config.features + config.previous_action * probe.encoding_size + int(config.previous_reward)
+        )
+        self.core: MemoryCore = make_core(core, core_input, core_options)
+        self.critic_core = (
+            make_core(core, core_input, core_options) if config.critic_memory == "separate" else None
+        )
+        policy_input = self.core.output_size + config.skip * core_input
+        critic_input = core_input if config.critic_memory == "none" else policy_input
+        self.policy_hidden = _hidden(policy_input, config.hidden_size)
+        self.policy = make_action_head(config.hidden_size, action_space)
+        self.value_hidden = _hidden(critic_input, config.hidden_size)
+        self.value_head = nn.Linear(config.hidden_size, 1)
+        nn.init.orthogonal_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self.aux_head = nn.Linear(self.core.output_size, aux_size) if aux_size else None
+        self._networks: Networks = self._run_networks
+
+    @classmethod
+    def from_config(
+        cls,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        config: AgentConfig,
+        aux_size: int = 0,
+    ) -> ActorCritic:
+        """Build an untrained agent from its options."""
+        return cls(observation_space, action_space, aux_size=aux_size, **vars(config))
+
+    @classmethod
+    def from_json(cls, description: Mapping[str, Any]) -> ActorCritic:
+        """Build the untrained agent that `to_json` described; other keys are ignored."""
+        return cls.from_config(
+            space_from_json(description["observation_space"]),
+            space_from_json(description["action_space"]),
+            AgentConfig(**description["agent"]),
+            description["aux_size"],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Describe this agent for config.json: everything that `from_json` needs."""
+        return {
+            "agent": asdict(self.config),
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
+            "aux_size": self.aux_size,
+        }
+
+    @property
+    def core_name(self) -> str:
+        """Name of the memory core, as in `CORES`."""
+        return self.config.core
+
+    @property
+    def core_options(self) -> Options:
+        """Options that the memory core was built with."""
+        return self.config.core_options
+
+    @property
+    def device(self) -> torch.device:
+        return self.value_head.weight.device
+
+    def initial_state(self, batch_size: int) -> AgentState:
+        """Return the state before the first step of an episode, for `batch_size` rows."""
+        action = torch.zeros(
+            batch_size, *self.policy.action_shape, dtype=self.policy.action_dtype, device=self.device
+        )
+        critic = self.critic_core.initial_state(batch_size) if self.critic_core is not None else None
+        return AgentState(
+            self.core.initial_state(batch_size), critic, action, torch.zeros(batch_size, device=self.device)
+        )
+
+    def act(
+        self,
+        obs: Tree,
+        episode_starts: Tensor,
+        state: AgentState,
+        generator: torch.Generator | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor, AgentState]:
+        """Choose an action for one step.
+
+        Args:
+            obs: [B, ...].
+            episode_starts: [B] bool, true where `obs` is the first observation of an episode.
+            state: from the previous step, or `initial_state`.
+            generator: source of the random draws.
+            deterministic: choose the most likely action instead of drawing one.
+
+        Returns:
+            actions [B, ...], their log-probabilities [B], values [B], and the next state. Its `reward` is
+            still the previous one: replace it once the environment has answered.
+        """
+        obs, actions = map_tree(lambda x: x.unsqueeze(0), obs), state.action.unsqueeze(0)
+        rewards = state.reward.unsqueeze(0)
+        output = self._networks(obs, actions, rewards, episode_starts.unsqueeze(0), state)
+        parameters = output.parameters.squeeze(0)
+        action = self.policy.mode(parameters) if deterministic else self.policy.sample(parameters, generator)
+        log_prob = self.policy.log_prob(parameters, action)
+        return action, log_prob, output.values.squeeze(0), output.state._replace(action=action)
+
+    def evaluate_actions(
+        self, obs: Tree, actions: Tensor, rewards: Tensor, episode_starts: Tensor, state: AgentState
+    ) -> ActionEvaluation:
+        """Evaluate a recorded sequence with the current weights.
+
+        Args:
+            obs: [T, B, ...].
+            actions: [T, B, ...] the recorded actions.
+            rewards: [T, B] the rewards that followed them; step t reads `rewards[t - 1]`, if the agent reads
+                rewards at all.
+            episode_starts: [T, B] bool, true where an episode starts.
+            state: the state before the first step, as stored when the sequence was recorded.
+        """
+        previous_actions = torch.cat([state.action.unsqueeze(0), actions[:-1]])
+        previous_rewards = torch.cat([state.reward.unsqueeze(0), rewards[:-1]])
+        output = self._networks(obs, previous_actions, previous_rewards, episode_starts, state)
+        return ActionEvaluation(
+            self.policy.log_prob(output.parameters, actions),
+            self.policy.entropy(output.parameters),
+            output.values,
+            None if self.aux_head is None else self.aux_head(output.memory_output),
+        )
+
+    def value(self, obs: Tree, episode_starts: Tensor, state: AgentState) -> Tensor:
+        """Return the values [B] of `obs` [B, ...], read with the memory in `state`."""
+        obs = map_tree(lambda x: x.unsqueeze(0), obs)
+        previous = state.action.unsqueeze(0), state.reward.unsqueeze(0)
+        return self._networks(obs, *previous, episode_starts.unsqueeze(0), state).values.squeeze(0)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        obs: Any,
+        state: AgentState | None = None,
+        episode_start: Any = False,
+        deterministic: bool = True,
+    ) -> tuple[Any, AgentState]:
+        """Act on NumPy observations, one or a batch of them, as SB3's `predict` does.
+
+        Args:
+            obs: a member of `observation_space`, or a batch of them; a dictionary may hold further keys.
+            state: returned by the previous call; None starts with a fresh memory.
+            episode_start: true, or [B] bool, where `obs` is the first observation of an episode.
+            deterministic: choose the most likely action instead of drawing one.
+
+        Returns:
+            the action (without a batch axis if `obs` had none) and the next state.
+        """
+        tensors, single = self._to_tensors(obs)
+        batch_size = next(iter(tensors.values())).shape[0] if isinstance(tensors, dict) else tensors.shape[0]
+        state = self.initial_state(batch_size) if state is None else state
+        starts = torch.as_tensor(episode_start, device=self.device).bool().expand(batch_size)
+        action, _, _, state = self.act(tensors, starts, state, deterministic=deterministic)
+        numbers = action.cpu().numpy()
+        if isinstance(self.action_space, spaces.Box):
+            numbers = np.clip(numbers, self.action_space.low, self.action_space.high)
+        return (numbers[0] if single else numbers), state
+
+    def wrap_networks(self, wrapper: Callable[[Networks], Networks]) -> None:
+        """Replace the function that runs encoder, core and heads by `wrapper` of it.
+
+        Acting, evaluating and valuing all go through that one function: `acceleration.accelerate` compiles
+        it.
+        """
+        self._networks = wrapper(self._networks)
+
+    def _run_networks(
+        self, obs: Tree, actions: Tensor, rewards: Tensor, starts: Tensor, state: AgentState
+    ) -> NetworkOutput:
+        """Run encoder, core and heads on a sequence; see `Networks`."""
+        config = self.config
+        x = self.encoder(obs)
+        if config.previous_action:
+            encoded = self.policy.encode(actions)
+            x = torch.cat([x, torch.where(starts.unsqueeze(-1), 0.0, encoded)], dim=-1)
+        if config.previous_reward:
+            x = torch.cat([x, torch.where(starts, 0.0, rewards).unsqueeze(-1)], dim=-1)
+        outputs, memory = self.core.unroll(x, state.memory, starts)
+        policy_input = torch.cat([outputs, x], dim=-1) if config.skip else outputs
+        critic_input, critic_memory = policy_input, state.critic_memory
+        if self.critic_core is not None:
+            critic_input, critic_memory = self.critic_core.unroll(x, state.critic_memory, starts)
+            critic_input = torch.cat([critic_input, x], dim=-1) if config.skip else critic_input
+        elif config.critic_memory == "none":
+            critic_input = x
+        parameters = self.policy(self.policy_hidden(policy_input))
+        values = self.value_head(self.value_hidden(critic_input)).squeeze(-1)
+        after = state._replace(memory=memory, critic_memory=critic_memory)
+        return NetworkOutput(parameters, values, after, outputs)
+
+    def _to_tensors(self, obs: Any) -> tuple[Tree, bool]:
+        """Return NumPy observations as tensors with a batch axis, and whether they came without one."""
+        if isinstance(self.observation_space, spaces.Dict):
+            parts = {
+                key: (torch.as_tensor(np.asarray(obs[key]), device=self.device), space)
+                for key, space in self.observation_space.spaces.items()
+            }
+            single = all(x.ndim == len(space.shape or ()) for x, space in parts.values())
+            return {key: x.unsqueeze(0) if single else x for key, (x, _) in parts.items()}, single
+        x = torch.as_tensor(np.asarray(obs), device=self.device)
+        single = x.ndim == len(self.observation_space.shape or ())
+        return (x.unsqueeze(0) if single else x), single
+
+
+def _hidden(input_size: int, hidden_size: int) -> nn.Sequential:
+    linear = nn.Linear(input_size, hidden_size)
+    nn.init.orthogonal_(linear.weight, gain=math.sqrt(2))
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(linear, nn.Tanh())

@@ -1,0 +1,45 @@
+"""Options of an agent: one dataclass for the flags, the constructor and config.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from rmc_agents.options import Options
+
+CriticMemory = Literal["shared", "separate", "none"]
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Agent: memory core, and the networks around it."""
+
+    core: str = "rmc"
+    """Memory core: rmc, lstm, gru, rnn, dnc, feedforward (no memory: the control), or one that an --import
+    registered."""
+    core_options: Options = field(default_factory=dict)
+    """Options of the core, such as `--core-options num_slots=8 head_size=32`; added to the preset's."""
+    features: int = 128
+    """Width of the encoder's output."""
+    hidden_size: int = 64
+    """Width of the hidden layer of the policy head and of the value head."""
+    critic_memory: CriticMemory = "shared"
+    """shared: the critic reads the actor's memory; separate: it has a memory core of its own; none: it sees
+    the current observation only."""
+    previous_action: bool = False
+    """Feed the previous action to the core."""
+    previous_reward: bool = False
+    """Feed the previous reward to the core."""
+    skip: bool = True
+    """Let the heads read the core's current input beside its output, so that reactions need not pass through
+    the memory. RMC learns memory tasks several times faster with it."""
+
+    def __post_init__(self) -> None:
+        if self.critic_memory not in get_args(CriticMemory):
+            raise ValueError(
+                f"critic_memory must be one of {get_args(CriticMemory)}, got {self.critic_memory!r}"
+            )
+        for name in ("features", "hidden_size"):
+            size = getattr(self, name)
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}")

@@ -1,0 +1,173 @@
+"""Trained agents in their run folders: load one, export one, and know what it was trained in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import spaces
+
+from rmc_agents.agent.actor_critic import ActorCritic
+from rmc_agents.environment import EnvConfig
+from rmc_agents.errors import NotAnAgent, UsageError
+from rmc_agents.runs.checkpoint import read_checkpoint, read_newest, save_checkpoint
+from rmc_agents.runs.files import write_json
+from rmc_agents.runs.folder import checkpoints, read_config
+from rmc_agents.runs.weights import half_precision, load_weights
+
+GRIDS = ("MiniGrid-", "BabyAI-")
+"""Prefixes of the ids of Farama's grid worlds."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The agent of a run, from one of its checkpoints."""
+
+    folder: Path
+    path: Path
+    """The checkpoint."""
+    agent: ActorCritic
+    environment: EnvConfig | None
+    """What the agent was trained in; None if config.json does not say."""
+    imports: tuple[str, ...] = ()
+    """Modules that register the run's core or tasks."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def env_ids(self) -> list[str]:
+        """The ids that the agent is evaluated on by default; empty if config.json does not say."""
+        return [] if self.environment is None else split_ids(self.environment.env)
+
+    def options_for(self, env_id: str) -> dict[str, Any]:
+        """Return an environment's options: those of training, or such that the agent fits another grid."""
+        if self.environment is not None and env_id in self.env_ids:
+            return {name: x for name, x in self.environment.env_options.items() if name != "seeding"}
+        space, actions = self.agent.observation_space, self.agent.action_space
+        grid = env_id.startswith((*GRIDS, "rmc/Memory"))
+        if grid and isinstance(space, spaces.Dict) and "image" in space.spaces:
+            three = isinstance(actions, spaces.Discrete) and actions.n == 3
+            return {"view_size": (space["image"].shape or (7,))[0], **({"actions": 3} if three else {})}
+        return {}
+
+    def require_fit(self, env_id: str, env: Any) -> None:
+        """Raise UsageError unless the agent can observe and act in an environment (anything with spaces)."""
+        for name in ("observation_space", "action_space"):
+            own, given = getattr(self.agent, name), getattr(env, name)
+            if own != given:
+                such_as = f", such as {', '.join(self.env_ids)}" if self.env_ids else ""
+                raise UsageError(
+                    f"{self.folder} was trained with {name} {own}; {env_id} has {given}. Choose an env with "
+                    f"the same{such_as}"
+                )
+
+
+def split_ids(env_ids: str) -> list[str]:
+    """Split `"A, B"` into `["A", "B"]`."""
+    return [name.strip() for name in env_ids.split(",")]
+
+
+def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
+    """Load the agent of a run folder, or of one checkpoint in it, with what it was trained in.
+
+    Raises:
+        UsageError: no run, no readable checkpoint, or one that does not fit the run's config.json.
+    """
+    folder = path.parent.parent if path.is_file() else path
+    saved = path if path.is_file() else read_newest(path)[0]
+    config = read_config(folder)
+    try:
+        environment = EnvConfig(**config["environment"]) if config.get("environment") else None
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{folder}/config.json does not describe environments: {error}") from error
+    return Run(folder, saved, load(saved, device), environment, tuple(config.get("imports", ())))
+
+
+def load(run: Path | str, device: torch.device | str = "cpu") -> ActorCritic:
+    """Load the trained agent of a run, in evaluation mode.
+
+    Args:
+        run: a run folder (its newest intact checkpoint is read) or one checkpoint in it.
+        device: where to put the agent.
+
+    Raises:
+        UsageError: no run, no readable checkpoint, or one that does not fit the run's config.json.
+    """
+    run = Path(run)
+    if run.is_file():
+        run_dir, path, payload = run.parent.parent, run, read_checkpoint(run, device)
+    else:
+        run_dir = run
+        path, payload, _ = read_newest(run, device)
+    config = read_config(run_dir)
+    require_fit(config, payload, path)
+    agent = build_agent(config, run_dir).to(device)
+    load_weights(agent, payload, path)
+    return agent.eval()
+
+
+def export_agent(run: Path | str, folder: Path | str) -> Path:
+    """Write a run's trained agent as a small run folder, without what is needed to resume training.
+
+    Floating-point weights are rounded to half precision: a fifth of the bytes or less, and evaluation differs
+    in the last digit at most. `load`, `train/evaluate.py` and `train/probe.py` accept the folder.
+
+    Returns:
+        the checkpoint in `folder`.
+
+    Raises:
+        UsageError: `run` holds no run or no readable checkpoint, or weights too large for half precision.
+    """
+    folder = Path(folder)
+    path, payload, _ = read_newest(Path(run))
+    config = read_config(run)
+    require_fit(config, payload, path)
+    weights = half_precision(payload["agent"], path)
+    write_json(folder / "config.json", config)
+    for old in checkpoints(folder):
+        old.unlink()
+    return save_checkpoint(folder, payload["steps"], {"agent": weights, "steps": payload["steps"]})
+
+
+def build_agent(config: dict[str, Any], run_dir: Path) -> ActorCritic:
+    """Build the untrained agent that a config.json describes.
+
+    Raises:
+        NotAnAgent: it describes a classifier.
+        UsageError: it describes no agent that can be built here.
+    """
+    if "classifier" in config:
+        raise NotAnAgent(
+            f"{run_dir} holds a classifier, not an agent: python train/nth_farthest.py --evaluate {run_dir}"
+        )
+    try:
+        return ActorCritic.from_json(config)
+    except Exception as error:  # whatever a core's constructor raises for options of a wrong type
+        modules = ", ".join(map(str, config.get("imports", ())))
+        advice = f" (the run needs the module {modules}: import it first)" if modules else ""
+        raise UsageError(
+            f"{run_dir}/config.json does not describe an agent: {_brief(error)}{advice}"
+        ) from error
+
+
+def require_fit(config: dict[str, Any], payload: dict[str, Any], path: Path) -> None:
+    """Raise UsageError if the agent that config.json describes is not the checkpoint's.
+
+    The agent is built on torch's meta device, so that this costs nothing, however large config.json claims
+    the agent to be.
+    """
+    try:
+        with torch.device("meta"):
+            blank = ActorCritic.from_json(config)
+    except Exception:  # a user's core that cannot be built there; `build_agent` reports what is wrong
+        return
+    load_weights(blank, payload, path)
+
+
+def _brief(error: Exception) -> str:
+    text = str(error).splitlines()[0][:200] if str(error) else ""
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__} {text}".strip()

@@ -1,0 +1,1 @@
+"""Command line: flags, presets, resuming, and what all scripts in train/ share."""

@@ -1,0 +1,82 @@
+"""Flags of `python train/ppo.py`: every field is a flag, and its docstring the flag's help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from rmc_agents.agent.acceleration import Precision
+from rmc_agents.agent.config import AgentConfig
+from rmc_agents.environment import EnvConfig
+from rmc_agents.options import Options
+from rmc_agents.rl.ppo import PPOConfig
+
+Imports = Annotated[
+    tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE"), tyro.conf.UseAppendAction
+]
+"""Modules to import, one for each `--import`."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Run: where and how, and when it ends."""
+
+    preset: bool = True
+    """Use the tuned settings of --env as defaults, if it has a preset."""
+    target_success_rate: float | None = None
+    """Stop once this share of the latest 1000 episodes of --env was solved (of all training tasks, if --env
+    is not one of them); None uses the whole budget."""
+    seed: int = 0
+    """Fixes weights, actions, minibatches and episodes."""
+    device: str = "auto"
+    """auto (cuda if there is a GPU), cpu, cuda, cuda:1, ..."""
+    threads: int = 1
+    """CPU threads of torch. One is the fastest at the default sizes; 0 leaves the choice to torch."""
+    precision: Precision = "float32"
+    """float32, or bf16: matrix products in bfloat16, for a GPU; on a CPU it is slower at these sizes."""
+    compile: bool = False
+    """Compile the networks with torch.compile (on a GPU: CUDA graphs). Starting takes a minute or more."""
+    imports: Imports = ()
+    """Module that registers cores or tasks of your own; one flag per module. The run folder remembers
+    them."""
+    run_dir: Path | None = None
+    """Run folder; runs/ENV-CORE-SEED if not given."""
+    resume: Path | None = None
+    """Run folder to resume, from its newest intact checkpoint; other settings are read from it, except
+    --total-steps, --device, --threads, --checkpoint-seconds and the like."""
+    auto_resume: bool = False
+    """Resume --run-dir if it holds a run, else start one there: a job that may be stopped at any time can be
+    restarted with the same command."""
+    may_change: tuple[str, ...] = ()
+    """Flags that may differ from the run that is resumed, such as `--may-change learning-rate gamma`."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between checkpoints; the end is always saved."""
+    keep_checkpoints: int = 3
+    """Number of newest checkpoints to keep, besides the best one and those that were evaluated."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Train an agent with a memory."""
+
+    environment: EnvConfig = field(default_factory=EnvConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    run: RunOptions = field(default_factory=RunOptions)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The flags that decide about the defaults of all others."""
+
+    env: str = EnvConfig.env
+    env_options: Options = field(default_factory=dict)
+    core: str | None = None
+    preset: bool = True
+    imports: Imports = ()
+    run_dir: Path | None = None
+    resume: Path | None = None
+    auto_resume: bool = False

@@ -1,0 +1,119 @@
+"""Presets: tuned settings by environment, which are the defaults of `python train/ppo.py --env ID`.
+
+What each reaches, and the command that shows it, is in benchmarks/results/memory_mazes.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rmc_agents.agent.config import AgentConfig
+from rmc_agents.cli.config import RunConfig, RunOptions, Selection
+from rmc_agents.environment import EnvConfig
+from rmc_agents.options import Options
+from rmc_agents.rl.ppo import PPOConfig
+
+VIEW_7 = PPOConfig(
+    total_steps=2_500_000,
+    # With 3e-4 RMC was still guessing on MemoryS9 after a million steps.
+    learning_rate=1e-3,
+    # The learning rate does not fall to 0: when it did, some seeds were guessing until the end.
+    learning_rate_end=5e-4,
+    # Near the end advantages are small and normalising them amplifies noise; one epoch of that at this
+    # learning rate can undo what was learned.
+    target_kl=0.02,
+    entropy_coef=0.02,
+    entropy_coef_end=0.014,
+    # With 16 steps, memories lasted less well in hallways longer than those of training.
+    bptt_length=32,
+)
+# With a small view nothing shows the cue from afar: the agent has to go and look, and stops doing so with
+# less entropy.
+VIEW_3 = replace(VIEW_7, entropy_coef=0.04)
+VIEW_3_LONGER = replace(VIEW_3, total_steps=4_000_000)
+
+TO_S13 = "S5 S7 S9 S13Hallway7 S13Hallway8 S13Hallway9"
+"""Hallways that end in columns 2, 4, 6, 7, 8 and 9. Up to 6 an agent with view size 7 can look back from the
+junction; from 7 on it has to walk back, one step more each time."""
+
+LONG_MEMORY_OPTIONS: Options = {"forget_bias": 3.0, "input_bias": -2.0, "normalize_output": True}
+"""Options of RMC. At first a slot keeps .95 of itself per step and takes in little, so that a cue lasts for a
+hallway before anything is learned (with RMC's defaults it keeps .73). Both that and the normalised output
+matter in mazes longer than those of training, which mostly failed without them."""
+
+
+def _curriculum(maze: str, train_on: str, view_size: int = 7, ppo: PPOConfig = VIEW_7) -> RunConfig:
+    """Return the preset of a maze that is learned by way of the smallest one: see `rl.curriculum`.
+
+    In the maze alone an agent guesses for long, or for good. In the smallest maze the cue is a few steps from
+    the choice, which is learned soon.
+    """
+    return RunConfig(
+        environment=EnvConfig(
+            env=_id(maze),
+            # The four actions left out do nothing in these mazes but waste exploration.
+            env_options={"actions": 3} if view_size == 7 else {"actions": 3, "view_size": view_size},
+            train_on=",".join(map(_id, train_on.split())),
+            curriculum=True,
+            num_envs=64,
+        ),
+        agent=AgentConfig(core_options=LONG_MEMORY_OPTIONS),
+        ppo=ppo,
+        run=RunOptions(target_success_rate=0.99),
+    )
+
+
+def _id(maze: str) -> str:
+    return f"MiniGrid-Memory{maze}-v0"
+
+
+_PRESETS = (
+    _curriculum("S7", "S5 S7"),
+    _curriculum("S9", "S5 S7 S9"),
+    _curriculum("S11", "S5 S7 S9 S11Hallway7 S11"),
+    _curriculum("S13", f"{TO_S13} S13Random S13"),
+    _curriculum("S13Random", f"{TO_S13} S13 S13Random"),
+    _curriculum("S17Random", f"{TO_S13} S13 S13Random S17Random"),
+    _curriculum("S9", "S5 S7 S9", 3, VIEW_3),
+    _curriculum("S11", "S5 S7 S9 S11", 3, VIEW_3_LONGER),
+    _curriculum("S13", "S5 S7 S9 S11 S13", 3, VIEW_3_LONGER),
+)
+PRESETS: dict[tuple[str, int], RunConfig] = {
+    (config.environment.env, int(config.environment.env_options.get("view_size") or 7)): config
+    for config in _PRESETS
+}
+"""By environment id and view size."""
+
+
+def find_preset(env_id: str, view_size: int = 7) -> RunConfig | None:
+    """Return the tuned settings of an environment, or None if it has none."""
+    return PRESETS.get((env_id, view_size))
+
+
+def defaults_for(selection: Selection) -> tuple[RunConfig, str | None]:
+    """Return the defaults of all flags for a selection, and one line about the preset behind them.
+
+    Core options belong to the preset's core: another core starts without them.
+    """
+    view_size = selection.env_options.get("view_size", 7)
+    config = find_preset(selection.env, view_size) if isinstance(view_size, int) else None
+    if config is None:
+        return RunConfig(environment=EnvConfig(env=selection.env)), None
+    if not selection.preset:
+        plain = RunConfig(environment=EnvConfig(env=selection.env), run=RunOptions(preset=False))
+        return plain, None
+    core = selection.core or config.agent.core
+    if core != config.agent.core:
+        config = replace(config, agent=replace(config.agent, core_options={}))
+    return config, _describe(config)
+
+
+def _describe(config: RunConfig) -> str:
+    environment = config.environment
+    others = [each for each in (environment.train_on or "").split(",") if each and each != environment.env]
+    how = f"preset with a curriculum of {', '.join(map(_short, others))}" if others else "preset"
+    return f"{_short(environment.env)}: {how}; --no-preset for none"
+
+
+def _short(env_id: str) -> str:
+    return env_id.removeprefix("MiniGrid-").removesuffix("-v0")

@@ -1,0 +1,338 @@
+/* Forward and backward pass of an Elman RNN, an LSTM or a GRU over a whole sequence.
+ *
+ * It computes what `recur` in cores/gated.py does. A group is L rows of the batch, held in the lanes of vectors; it
+ * runs through all time steps. The groups are the jobs of the threads.
+ *
+ * Axes: T time, B batch, I input size, H hidden size, W = H times the number of gates. Within a group, [n] is n
+ * vectors.
+ */
+#include "gradients.h"
+#include "parallel.h"
+
+#define SPAN 4 /* number of steps whose inputs are projected, and whose weight gradients are taken, in one product */
+
+enum kind { RNN, LSTM, GRU };
+
+/* The fields of `_Call` in gated_native.py, in the same order. Tensors are contiguous. */
+struct call {
+    long kind, T, B, I, H, threads;
+    const float *inputs, *h, *c;                        /* [T,B,I] [B,H] [B,H]; `c` is null except for an LSTM */
+    const unsigned char *starts;                        /* [T,B] or null */
+    const float *input, *input_bias, *hidden;           /* [W,I] [W] [W,H] */
+    const float *hidden_bias;                           /* [W]; null except for a GRU */
+    float *outputs, *last_h, *last_c, *saved;           /* [T,B,H] [B,H] [B,H]; `saved`: `gated_saved` floats, or null */
+    const float *d_outputs, *d_last_h, *d_last_c;       /* each may be null */
+    float *d_inputs, *d_h, *d_c;                        /* d_inputs may be null */
+    float *d_input, *d_input_bias, *d_hidden, *d_hidden_bias;
+};
+
+static const long NUM_GATES[] = {[RNN] = 1, [LSTM] = 4, [GRU] = 3};
+
+static long width(const struct call *c) { return NUM_GATES[c->kind] * c->H; }
+static long groups(const struct call *c) { return (c->B + L - 1) / L; }
+static long padded(long n) { return (n + L - 1) / L * L; }
+static int rows_of(const struct call *c, long b) { return c->B - b < L ? (int)(c->B - b) : L; }
+static long span(const struct call *c, long t) { return c->T - t < SPAN ? c->T - t : SPAN; }
+static const unsigned char *starts_at(const struct call *c, long t, long b) {
+    return c->starts ? c->starts + t * c->B + b : 0;
+}
+static long threads_for(const struct call *c) {
+    /* Starting a thread takes time, too: small calls use one. */
+    return (double)width(c) * (c->I + c->H) * c->T * c->B < 1e7 ? 1 : c->threads;
+}
+
+/* Results of a step that the backward pass needs. */
+struct step {
+    float *gates; /* [W] after the sigmoid or tanh: RNN h; LSTM i, f, g, o; GRU r, z, n */
+    float *extra; /* [H] LSTM: the new c; GRU: U_n h + b_n */
+};
+
+static size_t lay_out_step(const struct call *c, float *base, struct step *s) {
+    size_t at = 0;
+    s->gates = allocate(base, &at, width(c));
+    s->extra = allocate(base, &at, c->kind == RNN ? 0 : c->H);
+    return at;
+}
+
+/* Set x [n] to zero in the lanes that start an episode. */
+static void reset(const unsigned char *starts, int rows, float *x, long n) {
+    vi start;
+    if (!x || !lane_mask(starts, rows, &start)) return;
+    for (long i = 0; i < n; i++) store(x + i * L, pick(start, splat(0), load(x + i * L)));
+}
+
+/* Scratch memory of a group in the forward pass. */
+struct forward_work {
+    float *h, *c, *inputs, *x_gates; /* [H] [H] [I,SPAN] [W,SPAN] */
+    float *step;                     /* results of a step that are not kept */
+};
+
+static size_t lay_out_forward(const struct call *c, float *base, struct forward_work *w) {
+    struct step step;
+    size_t at = 0;
+    w->h = allocate(base, &at, c->H);
+    w->c = allocate(base, &at, c->H);
+    w->inputs = allocate(base, &at, c->I * SPAN);
+    w->x_gates = allocate(base, &at, width(c) * SPAN);
+    w->step = allocate(base, &at, lay_out_step(c, 0, &step) / L);
+    return at;
+}
+
+/* Advance `h` and `cell` by one step, in place. The gates hold the projected input and are overwritten. */
+static void forward_step(const struct call *c, const struct step *s, float *h, float *cell) {
+    const long H = c->H, size = H * L;
+    float *gates = s->gates, *extra = s->extra;
+    switch (c->kind) {
+    case RNN:
+        product(H, 1, H, c->hidden, H, h, L, gates, L, 1, 0);
+        for (long k = 0; k < size; k += L) {
+            vf new = tanh_(load(gates + k));
+            store(gates + k, new);
+            store(h + k, new);
+        }
+        break;
+    case LSTM:
+        product(4 * H, 1, H, c->hidden, H, h, L, gates, L, 1, 0);
+        for (long k = 0; k < size; k += L) {
+            vf i = sigmoid(load(gates + k)), f = sigmoid(load(gates + size + k));
+            vf g = tanh_(load(gates + 2 * size + k)), o = sigmoid(load(gates + 3 * size + k));
+            vf new = f * load(cell + k) + i * g;
+            store(gates + k, i), store(gates + size + k, f), store(gates + 2 * size + k, g);
+            store(gates + 3 * size + k, o), store(extra + k, new);
+            store(cell + k, new);
+            store(h + k, o * tanh_(new));
+        }
+        break;
+    default:
+        product(2 * H, 1, H, c->hidden, H, h, L, gates, L, 1, c->hidden_bias);
+        product(H, 1, H, c->hidden + 2 * H * H, H, h, L, extra, L, 0, c->hidden_bias + 2 * H);
+        for (long k = 0; k < size; k += L) {
+            vf r = sigmoid(load(gates + k)), z = sigmoid(load(gates + size + k));
+            vf n = tanh_(load(gates + 2 * size + k) + r * load(extra + k));
+            store(gates + k, r), store(gates + size + k, z), store(gates + 2 * size + k, n);
+            store(h + k, n + z * (load(h + k) - n));
+        }
+    }
+}
+
+/* Run a group through the whole sequence. */
+static void forward_group(void *context, long group, float *scratch) {
+    const struct call *c = context;
+    const long b = group * L, H = c->H, W = width(c), S = SPAN * L;
+    const int rows = rows_of(c, b);
+    struct forward_work w;
+    struct step s;
+    lay_out_forward(c, scratch, &w);
+    size_t kept = lay_out_step(c, 0, &s);
+
+    to_lanes(c->h + b * H, H, rows, H, w.h, L);
+    if (c->c) to_lanes(c->c + b * H, H, rows, H, w.c, L);
+    for (long t = 0; t < c->T; t++) {
+        long column = t % SPAN;
+        if (column == 0) {
+            for (long k = 0; k < span(c, t); k++)
+                to_lanes(c->inputs + ((t + k) * c->B + b) * c->I, c->I, rows, c->I, w.inputs + k * L, S);
+            product(W, span(c, t), c->I, c->input, c->I, w.inputs, S, w.x_gates, S, 0, c->input_bias);
+        }
+        reset(starts_at(c, t, b), rows, w.h, H);
+        if (c->c) reset(starts_at(c, t, b), rows, w.c, H);
+        lay_out_step(c, c->saved ? c->saved + (group * c->T + t) * kept : w.step, &s);
+        for (long k = 0; k < W; k++) store(s.gates + k * L, load(w.x_gates + (k * SPAN + column) * L));
+        forward_step(c, &s, w.h, w.c);
+        from_lanes(w.h, L, H, c->outputs + (t * c->B + b) * H, H, rows);
+    }
+    from_lanes(w.h, L, H, c->last_h + b * H, H, rows);
+    if (c->c) from_lanes(w.c, L, H, c->last_c + b * H, H, rows);
+}
+
+/* Weight gradients that one share, a range of groups, accumulates; as in rmc_backward.c. */
+struct sums {
+    float *input, *hidden, *input_bias, *hidden_bias; /* [W,I] [W,H], rows padded; [W] [W] */
+};
+
+static size_t lay_out_sums(const struct call *c, float *base, struct sums *s) {
+    size_t at = 0;
+    s->input = allocate(base, &at, width(c) * padded(c->I) / L);
+    s->hidden = allocate(base, &at, width(c) * padded(c->H) / L);
+    s->input_bias = allocate(base, &at, width(c));
+    s->hidden_bias = allocate(base, &at, c->kind == GRU ? width(c) : 0);
+    return at;
+}
+
+/* Scratch memory of a share in the backward pass. */
+struct backward_work {
+    float *dh, *dc, *c, *outside;  /* [H] */
+    float *d_x, *d_hidden;         /* [W,SPAN] gradients of the gate terms of x and of h, which differ only in a GRU */
+    float *d_inputs;               /* [I,SPAN] */
+    float *input_rows, *h_rows;    /* [SPAN L] padded rows */
+};
+
+static size_t lay_out_backward(const struct call *c, float *base, struct backward_work *w) {
+    size_t at = 0;
+    w->dh = allocate(base, &at, c->H);
+    w->dc = allocate(base, &at, c->H);
+    w->c = allocate(base, &at, c->H);
+    w->outside = allocate(base, &at, c->H);
+    w->d_x = allocate(base, &at, width(c) * SPAN);
+    w->d_hidden = c->kind == GRU ? allocate(base, &at, width(c) * SPAN) : w->d_x;
+    w->d_inputs = allocate(base, &at, c->I * SPAN);
+    w->input_rows = allocate(base, &at, SPAN * padded(c->I));
+    w->h_rows = allocate(base, &at, SPAN * padded(c->H));
+    return at;
+}
+
+/* A backward pass: its call, its sums and the transposed weights. */
+struct pass {
+    const struct call *c;
+    long shares;
+    size_t sums_size;
+    float *sums, *input_t, *hidden_t;
+};
+
+/* The output before step t, [B,H], before resets. */
+static const float *h_before(const struct call *c, long t) { return t ? c->outputs + (t - 1) * c->B * c->H : c->h; }
+
+/* Gradients of the output in `dh` and of the cell in `dc` -> gradients of the gates in column `column`. `dc` becomes
+ * the gradient of the previous cell, and `dh` that of the previous output where it does not pass through the gates. */
+static void backward_step(const struct call *c, const struct step *s, long column, const struct backward_work *w) {
+    const long H = c->H, size = H * L;
+    const float *gates = s->gates, *extra = s->extra;
+    float *d_x = w->d_x + column * L, *d_hidden = w->d_hidden + column * L;
+    for (long k = 0, to = 0; k < size; k += L, to += SPAN * L) {
+        vf dh = load(w->dh + k);
+        if (c->kind == RNN) {
+            vf h = load(gates + k);
+            store(d_x + to, dh * (1.0f - h * h));
+            store(w->dh + k, splat(0));
+        } else if (c->kind == LSTM) {
+            vf i = load(gates + k), f = load(gates + size + k), g = load(gates + 2 * size + k);
+            vf o = load(gates + 3 * size + k), tanh_c = tanh_(load(extra + k));
+            vf dc = load(w->dc + k) + dh * o * (1.0f - tanh_c * tanh_c);
+            store(d_x + to, dc * g * i * (1.0f - i));
+            store(d_x + SPAN * size + to, dc * load(w->c + k) * f * (1.0f - f));
+            store(d_x + 2 * SPAN * size + to, dc * i * (1.0f - g * g));
+            store(d_x + 3 * SPAN * size + to, dh * tanh_c * o * (1.0f - o));
+            store(w->dc + k, dc * f);
+            store(w->dh + k, splat(0));
+        } else {
+            vf r = load(gates + k), z = load(gates + size + k), n = load(gates + 2 * size + k);
+            vf dn = dh * (1.0f - z) * (1.0f - n * n), dr = dn * load(extra + k) * r * (1.0f - r);
+            vf dz = dh * (load(w->c + k) - n) * z * (1.0f - z); /* `c` holds the previous h */
+            store(d_x + to, dr), store(d_hidden + to, dr);
+            store(d_x + SPAN * size + to, dz), store(d_hidden + SPAN * size + to, dz);
+            store(d_x + 2 * SPAN * size + to, dn), store(d_hidden + 2 * SPAN * size + to, dn * r);
+            store(w->dh + k, dh * z);
+        }
+    }
+}
+
+/* Add the weight gradients of the SPAN steps from t on, and compute the gradients of their inputs. */
+static void project_backward(const struct pass *p, const struct sums *sums, long t, long b, int rows,
+                             const struct backward_work *w) {
+    const struct call *c = p->c;
+    const long S = SPAN * L, W = width(c), H = c->H, I = c->I, steps = span(c, t);
+    for (long k = 0; k < steps; k++) {
+        float *h_rows = w->h_rows + k * L * padded(H);
+        const unsigned char *starts = starts_at(c, t + k, b);
+        copy_rows(c->inputs + ((t + k) * c->B + b) * I, I, rows, w->input_rows + k * L * padded(I), padded(I));
+        copy_rows(h_before(c, t + k) + b * H, H, rows, h_rows, padded(H));
+        for (int l = 0; starts && l < rows; l++)
+            if (starts[l]) memset(h_rows + l * padded(H), 0, H * sizeof *h_rows);
+    }
+    add_weight(w->d_x, S, W, steps, w->input_rows, padded(I), sums->input);
+    add_weight(w->d_hidden, S, W, steps, w->h_rows, padded(H), sums->hidden);
+    add_bias(w->d_x, S, W, steps, sums->input_bias);
+    if (c->kind == GRU) add_bias(w->d_hidden, S, W, steps, sums->hidden_bias);
+    if (!c->d_inputs) return;
+    product(I, steps, W, p->input_t, W, w->d_x, S, w->d_inputs, S, 0, 0);
+    for (long k = 0; k < steps; k++)
+        from_lanes(w->d_inputs + k * L, S, I, c->d_inputs + ((t + k) * c->B + b) * I, I, rows);
+}
+
+/* Run a group back through the whole sequence. */
+static void backward_group(const struct pass *p, const struct sums *sums, long group, const struct backward_work *w) {
+    const struct call *c = p->c;
+    const long b = group * L, T = c->T, H = c->H, W = width(c), size = H * L;
+    const int rows = rows_of(c, b);
+    struct step s, before;
+    size_t kept = lay_out_step(c, 0, &s);
+
+    memset(w->dh, 0, size * sizeof *w->dh);
+    memset(w->dc, 0, size * sizeof *w->dc);
+    if (c->d_last_h) to_lanes(c->d_last_h + b * H, H, rows, H, w->dh, L);
+    if (c->d_last_c) to_lanes(c->d_last_c + b * H, H, rows, H, w->dc, L);
+    for (long t = T - 1; t >= 0; t--) {
+        lay_out_step(c, c->saved + (group * T + t) * kept, &s);
+        if (c->d_outputs) {
+            to_lanes(c->d_outputs + (t * c->B + b) * H, H, rows, H, w->outside, L);
+            for (long k = 0; k < size; k += L) store(w->dh + k, load(w->dh + k) + load(w->outside + k));
+        }
+        if (c->kind == GRU)
+            to_lanes(h_before(c, t) + b * H, H, rows, H, w->c, L);
+        else if (c->kind == LSTM && t == 0)
+            to_lanes(c->c + b * H, H, rows, H, w->c, L);
+        else if (c->kind == LSTM) {
+            lay_out_step(c, c->saved + (group * T + t - 1) * kept, &before);
+            memcpy(w->c, before.extra, size * sizeof *w->c);
+        }
+        if (c->kind != RNN) reset(starts_at(c, t, b), rows, w->c, H);
+        backward_step(c, &s, t % SPAN, w);
+        product(H, 1, W, p->hidden_t, W, w->d_hidden + t % SPAN * L, SPAN * L, w->dh, L, 1, 0);
+        reset(starts_at(c, t, b), rows, w->dh, H);
+        reset(starts_at(c, t, b), rows, w->dc, H);
+        if (t % SPAN == 0) project_backward(p, sums, t, b, rows, w);
+    }
+    from_lanes(w->dh, L, H, c->d_h + b * H, H, rows);
+    if (c->kind == LSTM) from_lanes(w->dc, L, H, c->d_c + b * H, H, rows);
+}
+
+static void backward_share(void *context, long share, float *scratch) {
+    const struct pass *p = context;
+    struct sums sums;
+    struct backward_work work;
+    long all = groups(p->c);
+    memset(scratch, 0, lay_out_backward(p->c, scratch, &work) * sizeof *scratch); /* the padding of rows stays zero */
+    lay_out_sums(p->c, p->sums + share * p->sums_size, &sums);
+    for (long group = all * share / p->shares; group < all * (share + 1) / p->shares; group++)
+        backward_group(p, &sums, group, &work);
+}
+
+/* Size of `saved` in floats. */
+long gated_saved(const struct call *c) {
+    struct step s;
+    return groups(c) * c->T * lay_out_step(c, 0, &s);
+}
+
+/* Compute the outputs, the last state and, if not null, `saved`. Return 0, or -1 if memory could not be allocated. */
+long gated_forward(const struct call *c) {
+    struct forward_work w;
+    return run_jobs(forward_group, (void *)c, groups(c), threads_for(c), lay_out_forward(c, 0, &w) * sizeof(float));
+}
+
+/* Compute all gradients from `saved`. Return 0, or -1 if memory could not be allocated. */
+long gated_backward(const struct call *c) {
+    struct sums sums;
+    struct backward_work w;
+    struct pass p = {.c = c, .shares = groups(c) < MAX_SHARES ? groups(c) : MAX_SHARES};
+    const long W = width(c);
+    p.sums_size = lay_out_sums(c, 0, &sums);
+    size_t all_sums = p.shares * p.sums_size, bytes = (all_sums + W * (c->I + c->H)) * sizeof(float);
+    p.sums = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (!p.sums) return -1;
+    memset(p.sums, 0, all_sums * sizeof(float));
+    p.input_t = p.sums + all_sums;
+    p.hidden_t = p.input_t + W * c->I;
+    transposed(c->input, W, c->I, p.input_t);
+    transposed(c->hidden, W, c->H, p.hidden_t);
+    int failed = run_jobs(backward_share, &p, p.shares, threads_for(c), lay_out_backward(c, 0, &w) * sizeof(float));
+    if (!failed) {
+        add_shares(p.sums, p.sums_size, p.shares);
+        lay_out_sums(c, p.sums, &sums);
+        copy_matrix(sums.input, W, c->I, c->d_input);
+        copy_matrix(sums.hidden, W, c->H, c->d_hidden);
+        copy_vector(sums.input_bias, W, c->d_input_bias);
+        if (c->kind == GRU) copy_vector(sums.hidden_bias, W, c->d_hidden_bias);
+    }
+    free(p.sums);
+    return failed;
+}

@@ -1,0 +1,67 @@
+"""Calls into the compiled library: argument checks, tensor addresses and errors."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rmc_agents.cores.kernels.build import library
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_ALL_FLOATS = {(True, torch.float32, torch.device("cpu"), torch.strided)}
+_ALL_FLAGS = (Tensor, torch.bool, torch.device("cpu"))
+
+
+def eager(device: torch.device) -> bool:
+    """Whether operations run immediately and in the precision of their arguments.
+
+    False while compiling, tracing, under autocast and inside functorch transforms.
+    """
+    kind = device.type
+    return (
+        not torch.compiler.is_compiling()
+        and not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
+        and torch._C._get_tracing_state() is None
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def readable(floats: Iterable[Tensor | None], flags: Iterable[Tensor | None]) -> bool:
+    """Whether the library can read these tensors: plain, on the CPU, `floats` float32 and `flags` bool.
+
+    The memory of subclasses, and of views with a pending negation, does not hold the tensor's values.
+    """
+    given = [tensor for tensor in floats if tensor is not None]
+    return (
+        {(type(t) in _PLAIN, t.dtype, t.device, t.layout) for t in given} == _ALL_FLOATS
+        and all((type(t), t.dtype, t.device) == _ALL_FLAGS for t in flags if t is not None)
+        and not any(tensor.is_neg() for tensor in given)
+    )
+
+
+def addresses(tensors: Sequence[Tensor | None], alive: list[Any]) -> list[int | None]:
+    """Return the addresses of the tensors, copied where they are not contiguous.
+
+    The tensors are appended to `alive`, which the caller must keep until the call has returned.
+    """
+    plain = [None if tensor is None else tensor.contiguous() for tensor in tensors]
+    alive += plain
+    return [None if tensor is None else tensor.data_ptr() for tensor in plain]
+
+
+def run(function: str, call: ctypes.Structure) -> int:
+    """Call a function of the library and return its result.
+
+    Raises:
+        MemoryError: the function could not allocate memory.
+    """
+    entry = getattr(library(), function)
+    entry.restype = ctypes.c_long
+    result = entry(ctypes.byref(call))
+    if result < 0:
+        raise MemoryError(f"{function} ran out of memory")
+    return result

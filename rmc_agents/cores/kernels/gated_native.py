@@ -1,0 +1,172 @@
+"""Whole sequences of an Elman RNN, an LSTM or a GRU in C: `c/gated.c` as one autograd node.
+
+Axes: T time, B batch, I input size, H hidden size, W = H times the number of gates.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rmc_agents.cores.kernels.build import disable, library
+from rmc_agents.cores.kernels.call import addresses, readable, run
+from rmc_agents.cores.kernels.workspace import workspace
+
+Kind = Literal["rnn", "lstm", "gru"]
+"""The kinds of core, in the order of `enum kind` in gated.c."""
+
+_GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+
+
+class Arguments(NamedTuple):
+    """Tensors that define a sequence, in the order of `struct call` in gated.c."""
+
+    inputs: Tensor
+    """[T, B, I]."""
+    h: Tensor
+    """[B, H] the output before the first input."""
+    c: Tensor | None
+    """[B, H] the cell of an LSTM; None for the others."""
+    starts: Tensor | None
+    """[T, B] bool, true where the state is reset to zero before the input is read; None for no resets."""
+    input: Tensor
+    """[W, I]."""
+    input_bias: Tensor
+    """[W]."""
+    hidden: Tensor
+    """[W, H]."""
+    hidden_bias: Tensor | None
+    """[W] for a GRU; None for the others."""
+
+
+_GRADIENTS = ("inputs", "h", "c", "input", "input_bias", "hidden", "hidden_bias")
+_ADDRESSES = (
+    *(*Arguments._fields, "outputs", "last_h", "last_c", "saved"),
+    *("d_outputs", "d_last_h", "d_last_c", *(f"d_{name}" for name in _GRADIENTS)),
+)
+
+
+class _Call(ctypes.Structure):
+    """`struct call` of gated.c: sizes, then addresses."""
+
+    _fields_ = (
+        *((name, ctypes.c_long) for name in ("kind", "T", "B", "I", "H", "threads")),
+        *((name, ctypes.c_void_p) for name in _ADDRESSES),
+    )
+
+
+def usable(kind: Kind, a: Arguments) -> bool:
+    """Whether the library can compute this sequence. It reads raw memory, so types and shapes must match."""
+    if not readable(a._replace(starts=None), (a.starts,)) or a.inputs.ndim != 3 or a.h.ndim != 2:
+        return False
+    (T, B, input_size), H = a.inputs.shape, a.h.shape[1]
+    W = H * _GATES[kind]
+    cell, bias = (B, H) if kind == "lstm" else None, (W,) if kind == "gru" else None
+    flags = None if a.starts is None else (T, B)
+    expected = [(T, B, input_size), (B, H), cell, flags, (W, input_size), (W,), (W, H), bias]
+    shapes = [None if tensor is None else tensor.shape for tensor in a]
+    return shapes == expected and min(T, B, input_size, H) > 0 and _works()
+
+
+@functools.cache
+def _works() -> bool:
+    """Whether there is a library, and its results match those of PyTorch's recurrent networks."""
+    if library() is None:
+        return False
+    with torch.inference_mode(False), torch.enable_grad():
+        if all(_matches_pytorch(kind) for kind in get_args(Kind)):
+            return True
+    disable("the results of the compiled kernels differ from PyTorch's")
+    return False
+
+
+def _matches_pytorch(kind: Kind) -> bool:
+    """Compare the values and gradients of a short sequence with those of PyTorch."""
+    T, B, input_size, H, W, made = 5, 3, 4, 5, 5 * _GATES[kind], []
+
+    def make(*shape: int) -> Tensor:
+        values = torch.arange(math.prod(shape), dtype=torch.float32, device="cpu")
+        made.append((values * 1.7 + len(made)).sin().view(shape))  # leaves random generators alone
+        return made[-1].requires_grad_()
+
+    inputs, h, weights = make(T, B, input_size), make(B, H), (make(W, input_size), make(W), make(W, H))
+    c, bias = make(B, H) if kind == "lstm" else None, make(W) if kind == "gru" else None
+    other = torch.zeros_like(weights[1]) if bias is None else bias
+    state = h[None] if c is None else (h[None], c[None])
+    network: Any = {"rnn": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}[kind]
+    # biases, layers, dropout, training, bidirectional, batch first
+    options = (True, 1, 0.0, False, False, False)
+    reference = network(inputs, state, (weights[0], weights[2], weights[1], other), *options)
+    arguments = Arguments(inputs, h, c, None, *weights, bias)
+    results = []
+    for outputs, last_h, *last_c in (reference, native_sequence(kind, arguments)):
+        loss = outputs.sin().sum() + last_h.cos().sum() + sum(cell.exp().sum() for cell in last_c)
+        results.append([outputs, *torch.autograd.grad(loss, made)])
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(*results, strict=True))
+
+
+def native_sequence(kind: Kind, arguments: Arguments) -> tuple[Tensor, ...]:
+    """Return the outputs [T, B, H] and the tensors of the last state, [B, H] each."""
+    if torch.is_grad_enabled():
+        return _Sequence.apply(kind, *arguments)
+    return _forward(kind, arguments)[0]
+
+
+class _Sequence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, kind: Kind, *tensors: Any) -> tuple[Tensor, ...]:
+        results, saved = _forward(kind, Arguments(*tensors), keep=any(ctx.needs_input_grad))
+        ctx.kind = kind
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, results[0], saved)
+        return results
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides the names
+        ctx: Any, d_outputs: Tensor | None, d_last_h: Tensor | None, d_last_c: Tensor | None = None
+    ) -> tuple[Tensor | None, ...]:
+        *tensors, outputs, saved = ctx.saved_tensors
+        a = Arguments(*tensors)
+        d_inputs, *d_others = [
+            None if tensor is None else tensor.new_empty(tensor.shape)
+            for tensor in (a.inputs, a.h, a.c, a.input, a.input_bias, a.hidden, a.hidden_bias)
+        ]
+        d_inputs = d_inputs if ctx.needs_input_grad[1] else None
+        call, alive = _common_fields(ctx.kind, a)
+        call += addresses((outputs, None, None, saved, d_outputs, d_last_h, d_last_c), alive)
+        call += addresses((d_inputs, *d_others), alive)
+        run("gated_backward", _Call(*call))
+        d_h, d_c, *d_weights = d_others
+        return None, d_inputs, d_h, d_c, None, *d_weights
+
+
+def _forward(kind: Kind, a: Arguments, keep: bool = False) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """Return the results and, if `keep`, the intermediate results for the backward pass."""
+    outputs, last_h, saved = a.inputs.new_empty(len(a.inputs), *a.h.shape), a.h.new_empty(a.h.shape), None
+    last_c = None if a.c is None else a.c.new_empty(a.c.shape)
+    call, alive = _common_fields(kind, a)
+    if keep:
+        saved = workspace(run("gated_saved", _Call(*call)))
+    call += addresses((outputs, last_h, last_c, saved), alive)
+    run("gated_forward", _Call(*call))
+    return (outputs, last_h) if last_c is None else (outputs, last_h, last_c), saved
+
+
+def _common_fields(kind: Kind, a: Arguments) -> tuple[list[int | None], list[Any]]:
+    """Return the fields of `_Call` that both passes read, and the tensors that must outlive the call."""
+    alive: list[Any] = []
+    sizes: Sequence[int] = (
+        get_args(Kind).index(kind),
+        *a.inputs.shape,
+        a.h.shape[1],
+        torch.get_num_threads(),
+    )
+    return [*sizes, *addresses(a, alive)], alive

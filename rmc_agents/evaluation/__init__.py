@@ -1,0 +1,1 @@
+"""Evaluation of agents: episodes, statistics, results, learning curves, trained runs."""

@@ -1,0 +1,1 @@
+"""Interpretation of memories: recordings, linear probes, interventions, playthroughs."""

@@ -1,0 +1,308 @@
+"""Linear probes of a memory: how well it encodes the cue, the agent's position and the time since the cue.
+
+A probe is a ridge regression from the numbers of one part of the memory (a slot, the whole state) to a target
+number of the world; for the cue, the sign of the prediction is the answer. Alain and Bengio 2016 (arXiv
+1610.01644).
+
+A maze has few starts and a trained agent repeats itself: thousands of episodes may hold a few dozen different
+ones. So a probe is tested on episodes with other starting states than those that it was fitted to, and
+intervals use the effective number of different histories (Kish) instead of the number of episodes.
+
+Axes: n samples (different histories), F numbers of a part, K targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmc_agents.evaluation.statistics import Interval, wilson
+from rmc_agents.interpret.recording import Recording
+
+FOLDS = 5
+"""Folds of the cross-validation."""
+STRENGTH = 0.1
+"""Ridge penalty, for inputs of variance 1 and a loss that is a mean over samples."""
+MIN_HISTORIES = 10
+"""Number of different histories below which nothing is reported."""
+MIN_SHARE = 0.05
+"""Share of the episodes below which nothing is reported: so few do not show how the agent remembers."""
+MAX_EQUAL = 0.8
+"""Share of the most common value of a position or time above which no R^2 is reported."""
+RESAMPLES = 1000
+"""Resamples of the bootstrap."""
+CUE, POSITION, TIME = "cue", "position", "time"
+TARGETS = (CUE, POSITION, TIME)
+
+Floats = NDArray[np.float64]
+
+
+class Samples(NamedTuple):
+    """Different histories, each with one of its episodes and its frequency."""
+
+    step: NDArray[np.int64]
+    """[n] the step at which the history ends."""
+    episode: NDArray[np.int64]
+    """[n] an episode with this history."""
+    weight: Floats
+    """[n] number of episodes with this history."""
+
+    @property
+    def at(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Index of the samples in arrays [T, B]."""
+        return self.step, self.episode
+
+
+class Score(NamedTuple):
+    """How well a target is read: the share of right answers for the cue, else R^2 (see `r_squared`)."""
+
+    value: float
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    """Upper end."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Scores by a number of steps, with separate probes for each number."""
+
+    name: str
+    """What the steps are counted from."""
+    steps: list[int]
+    """0, 1, 2, ..."""
+    episodes: list[int]
+    """Number of episodes at each number of steps."""
+    histories: list[int]
+    """Number of different histories among them."""
+    chance: list[float | None]
+    """Share of the more common cue among the episodes; None if they are too few."""
+    scores: dict[str, dict[str, list[Score | None]]]
+    """`scores[target][part][i]`; None if the samples are too few, or the target hardly varies."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Scores of the probes of one recording."""
+
+    episodes: int
+    success_rate: float
+    """Share of the episodes with the right choice within the recorded steps."""
+    parts: list[str]
+    """The parts of the memory and, for comparison, the current observation."""
+    since: Axis
+    """By steps since the cue was last in view. If an episode reaches a number several times, the last
+    counts."""
+    step: Axis
+    """By step of the episode."""
+    overall: dict[str, dict[str, Score | None]]
+    """`overall[target][part]`: one probe for all steps at which the cue had been in view and no longer was.
+    Intervals are over the starting states of the episodes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON."""
+        return asdict(self)
+
+
+def probe(recording: Recording, max_steps: int = 40) -> Probe:
+    """Probe every part of a recorded memory for every target.
+
+    Args:
+        recording: returned by `record`.
+        max_steps: length of the axes; they are shorter where too few episodes last that long.
+    """
+    since, running = recording.since, recording.running
+    bins = [_last_where(recording, since == s) for s in range(max_steps)]
+    by_since = _axis("steps since the cue was last in view", recording, bins, (CUE, POSITION))
+    steps = np.arange(len(since))[:, None]
+    bins = [_samples(recording, running & (steps == t)) for t in range(min(max_steps, len(since)))]
+    by_step = _axis("step of the episode", recording, bins, TARGETS)
+    after = _samples(recording, running & (since > 0))
+    parts = list(recording.parts)
+    found = {part: _scores(recording, part, after, TARGETS, pooled=True) for part in parts}
+    overall = {target: {part: found[part][target] for part in parts} for target in TARGETS}
+    return Probe(recording.episodes, recording.success_rate, parts, by_since, by_step, overall)
+
+
+def cross_validated(
+    x: Floats, y: Floats, *, fold: NDArray[np.int64], weight: Floats, strength: float = STRENGTH
+) -> Floats:
+    """Predict each sample by a weighted ridge regression that was fitted to all other folds.
+
+    argmin_w mean |y - mean(y) - z w|^2 + strength |w|^2, where z is x scaled to mean 0 and variance 1.
+
+    Args:
+        x: [n, F]; a column that does not vary is not used.
+        y: [n, K].
+        fold: [n] with two different numbers or more.
+        weight: [n] of the samples, in every mean.
+        strength: ridge penalty.
+
+    Returns:
+        the predictions, [n, K].
+    """
+    predicted = np.empty_like(y)
+    for held_out in np.unique(fold):
+        test = fold == held_out
+        inputs, targets, share = x[~test], y[~test], weight[~test, None] / weight[~test].sum()
+        mean, intercept = (share * inputs).sum(0), (share * targets).sum(0)
+        deviation = np.sqrt((share * (inputs - mean) ** 2).sum(0))
+        used = deviation > 1e-6
+        mean, scale = mean[used], deviation[used]
+        z = (inputs[:, used] - mean) / scale
+        gram = (share * z).T @ z + strength * np.eye(z.shape[1])
+        slopes = np.linalg.solve(gram, (share * z).T @ (targets - intercept))
+        predicted[test] = (x[test][:, used] - mean) / scale @ slopes + intercept
+    return predicted
+
+
+def folds_of(groups: NDArray[np.int64], folds: int = FOLDS) -> NDArray[np.int64]:
+    """Return a fold for each sample, [n], at most `folds` different ones. Samples of a group share their
+    fold."""
+    return _rank(groups) % folds
+
+
+def r_squared(y: Floats, predicted: Floats, weight: Floats) -> float:
+    """Return 1 - sum (y - predicted)^2 / sum (y - mean(y))^2.
+
+    1 is perfect, 0 is as good as predicting the mean, and below 0 is worse than that.
+    """
+    mean = float(np.average(y, weights=weight))
+    return 1 - float((weight * (y - predicted) ** 2).sum() / (weight * (y - mean) ** 2).sum())
+
+
+def effective_number(weight: Floats) -> float:
+    """Return Kish's (sum w)^2 / sum w^2: the number of equally weighted samples with as much information."""
+    return float(weight.sum() ** 2 / (weight**2).sum())
+
+
+def _axis(name: str, recording: Recording, bins: list[Samples], targets: tuple[str, ...]) -> Axis:
+    """Score the samples of each bin; the axis ends with the last bin that has enough samples."""
+    last = max((i for i, samples in enumerate(bins) if _enough(recording, samples)), default=-1)
+    bins = bins[: last + 1]
+    found = {
+        part: [_scores(recording, part, samples, targets) for samples in bins] for part in recording.parts
+    }
+    scores = {
+        target: {part: [score[target] for score in found[part]] for part in recording.parts}
+        for target in targets
+    }
+    return Axis(
+        name,
+        list(range(last + 1)),
+        [int(samples.weight.sum()) for samples in bins],
+        [len(samples.weight) for samples in bins],
+        [_majority(recording, samples) if _enough(recording, samples) else None for samples in bins],
+        scores,
+    )
+
+
+def _scores(
+    recording: Recording, part: str, samples: Samples, targets: tuple[str, ...], *, pooled: bool = False
+) -> dict[str, Score | None]:
+    """Score how well each target can be read from a part of the memory.
+
+    Args:
+        recording: the episodes.
+        part: name of the part.
+        samples: the samples to fit and to test on.
+        targets: names of the targets.
+        pooled: the samples are of many steps, so that intervals are over the starting states of the episodes,
+            instead of over samples.
+    """
+    seen = recording.since[samples.at] >= 0
+    if TIME in targets and not seen.all():  # the time since the cue is undefined before it was seen
+        rest = tuple(target for target in targets if target != TIME)
+        defined = Samples(samples.step[seen], samples.episode[seen], samples.weight[seen])
+        return {
+            **_scores(recording, part, samples, rest, pooled=pooled),
+            **_scores(recording, part, defined, (TIME,), pooled=pooled),
+        }
+    if not _enough(recording, samples):
+        return dict.fromkeys(targets)
+    start = recording.state_id[0, samples.episode]
+    x = recording.parts[part][samples.at].astype(np.float64)
+    y = np.stack([_target(recording, target, samples) for target in targets], axis=1)
+    predicted = cross_validated(x, y, fold=folds_of(start), weight=samples.weight)
+    group = start if pooled else None
+    return {
+        target: _score(y[:, k], predicted[:, k], samples.weight, two_classes=target == CUE, group=group)
+        for k, target in enumerate(targets)
+    }
+
+
+def _score(
+    y: Floats, predicted: Floats, weight: Floats, *, two_classes: bool, group: NDArray[np.int64] | None
+) -> Score | None:
+    """Score the predictions [n] of one target; None if the target hardly varies.
+
+    The interval is over the groups, or over the samples if `group` is None.
+    """
+    commonest = max(weight[y == value].sum() for value in np.unique(y)) / weight.sum()
+    if commonest == 1 or (not two_classes and commonest > MAX_EQUAL):
+        return None
+    own = np.arange(len(y)) if group is None else group
+    if two_classes:
+        right = ((predicted > 0) == (y > 0)).astype(np.float64)
+        value, n = float(np.average(right, weights=weight)), effective_number(weight)
+        interval = wilson(value * n, n) if group is None else _bootstrap(weight * right, weight, own)
+        return Score(value, *interval)
+    spread = (y - float(np.average(y, weights=weight))) ** 2
+    low, high = _bootstrap(weight * (y - predicted) ** 2, weight * spread, own)
+    return Score(r_squared(y, predicted, weight), 1 - high, 1 - low)
+
+
+def _target(recording: Recording, target: str, samples: Samples) -> Floats:
+    """Return the true values of a target, [n]; the cue as -1 or 1."""
+    if target == CUE:
+        return (2 * recording.cue[samples.episode] - 1).astype(np.float64)
+    return (recording.x if target == POSITION else recording.since)[samples.at].astype(np.float64)
+
+
+def _bootstrap(above: Floats, below: Floats, group: NDArray[np.int64]) -> Interval:
+    """Return the 95 % bootstrap interval of sum(above) / sum(below); whole groups are resampled."""
+    sums = np.stack([np.bincount(_rank(group), weights=part) for part in (above, below)], axis=1)
+    drawn = np.random.default_rng(0).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
+    totals = drawn @ sums
+    ratios = totals[:, 0] / np.maximum(totals[:, 1], 1e-12)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _last_where(recording: Recording, where: NDArray[np.bool_]) -> Samples:
+    """Return the samples of the last step of each episode for which `where` [T, B] is true."""
+    where = where & recording.running
+    from_here = np.cumsum(where[::-1], axis=0)[::-1]
+    return _samples(recording, where & (from_here == 1))
+
+
+def _samples(recording: Recording, where: NDArray[np.bool_]) -> Samples:
+    """Return the steps for which `where` [T, B] is true; steps with the same history are one sample."""
+    t, b = np.nonzero(where)
+    _, first, count = np.unique(recording.history[t, b], return_index=True, return_counts=True)
+    return Samples(t[first], b[first], count.astype(np.float64))
+
+
+def _enough(recording: Recording, samples: Samples) -> bool:
+    """Whether there are enough samples, of both cues, with enough different starting states for all folds."""
+    cues, starts = recording.cue[samples.episode], recording.state_id[0, samples.episode]
+    return (
+        len(cues) >= MIN_HISTORIES
+        and samples.weight.sum() >= MIN_SHARE * recording.episodes
+        and len(np.unique(cues)) == 2
+        and len(np.unique(starts)) >= FOLDS
+    )
+
+
+def _majority(recording: Recording, samples: Samples) -> float:
+    """Return the share of the more common cue."""
+    ones = float(np.average(recording.cue[samples.episode], weights=samples.weight))
+    return max(ones, 1 - ones)
+
+
+def _rank(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the groups 0, 1, 2, ..., [n]."""
+    return np.unique(groups, return_inverse=True)[1].reshape(-1).astype(np.int64)

@@ -1,0 +1,28 @@
+"""Free-form options, as `KEY=VALUE` words on the command line and as JSON in a run folder."""
+
+from __future__ import annotations
+
+import ast
+
+Option = int | float | bool | str | None
+"""The value of one option."""
+Options = dict[str, Option]
+"""Options of a memory core or an environment, by the name of its constructor's argument."""
+
+
+def parse_options(words: list[str]) -> Options:
+    """Read `["num_slots=8", "gate_style=unit"]` as a dictionary; numbers, booleans and None are recognised.
+
+    Raises:
+        ValueError: a word without an equals sign.
+    """
+    options: Options = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"expected KEY=VALUE, got {word!r}")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key] = value
+    return options

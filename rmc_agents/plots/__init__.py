@@ -1,0 +1,1 @@
+"""Figures: learning curves, memory, frames, video, stills."""

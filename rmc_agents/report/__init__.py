@@ -1,0 +1,1 @@
+"""Documents: tables, comparisons, the HTML report."""

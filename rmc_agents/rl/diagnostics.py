@@ -1,0 +1,190 @@
+"""Training diagnostics: the source of a non-finite value, exploding losses, collapsed entropy.
+
+Axes: T steps of a rollout, B environments, L steps of a chunk, C chunks. The explanations read from the
+device freely: they run once, after training has stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rmc_agents.agent.actor_critic import ActorCritic
+from rmc_agents.environment import BatchedEnv
+from rmc_agents.errors import TrainingError
+from rmc_agents.rl.ppo import PPOConfig, ppo_loss
+from rmc_agents.rl.rollout import Chunks, Rollout
+from rmc_agents.training.loop import write_diagnostic
+from rmc_agents.tree import Tree
+
+
+def finite(rollout: Rollout) -> Tensor:
+    """Return [T, B] bool: observations, rewards, values and log-probabilities are finite."""
+    good = rollout.rewards.isfinite() & rollout.values.isfinite() & rollout.log_probs.isfinite()
+    for _, obs in _named(rollout.obs):
+        if obs.is_floating_point():
+            good = good & obs.isfinite().flatten(2).all(2) if obs.ndim > 2 else good & obs.isfinite()
+    return good
+
+
+def explain_rollout(agent: ActorCritic, env: BatchedEnv, rollout: Rollout, steps: int) -> dict[str, Any]:
+    """Return facts about the first non-finite number of a rollout.
+
+    Args:
+        agent: the agent that acted.
+        env: the environments.
+        rollout: one for which `finite` is not true everywhere.
+        steps: environment steps before the rollout.
+    """
+    t, row = (~finite(rollout)).nonzero()[0].tolist()
+    found = [("reward", rollout.rewards)]
+    found += [(f"observation {name}".strip(), obs) for name, obs in _named(rollout.obs)]
+    found += [("value", rollout.values), ("action's log-probability", rollout.log_probs)]
+    what, tensor = next((name, x[t, row]) for name, x in found if not x[t, row].isfinite().all())
+    return {
+        "what": what,
+        "environment": row,
+        "task": env.tasks[int(env.task_of[row])],
+        "step": steps + t * env.num_envs,
+        "step_of_rollout": t,
+        "numbers": _summary(tensor),
+        "last_rewards": rollout.rewards[max(t - 15, 0) : t + 1, row].tolist(),
+        "last_values": rollout.values[max(t - 15, 0) : t + 1, row].tolist(),
+        "parameters_not_finite": _not_finite(agent),
+    }
+
+
+def explain_update(
+    agent: ActorCritic, env: BatchedEnv, chunks: Chunks, config: PPOConfig, entropy_coef: float
+) -> dict[str, Any]:
+    """Return facts about the first chunk of a rollout whose loss or gradient is not finite.
+
+    It uses the current weights: updates with such a gradient were skipped.
+    """
+    facts: dict[str, Any] = {"parameters_not_finite": _not_finite(agent)}
+    num_chunks = chunks.starts.shape[1]
+    for chunk in range(num_chunks):
+        one = chunks.select(torch.tensor([chunk], device=chunks.starts.device))
+        agent.zero_grad(set_to_none=True)
+        loss, metrics = ppo_loss(agent, one, config, entropy_coef)
+        loss.backward()
+        gradients = [
+            name for name, p in agent.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
+        ]
+        losses = [name for name, x in metrics._asdict().items() if not x.isfinite()]
+        if losses or gradients:
+            row = chunk % env.num_envs
+            inputs = ("advantages", "returns", "log_probs", "values", "rewards")
+            facts |= {
+                "what": f"loss ({losses[0]})" if losses else f"gradient of {gradients[0]}",
+                "environment": row,
+                "task": env.tasks[int(env.task_of[row])],
+                "steps_of_rollout": [
+                    chunk // env.num_envs * config.bptt_length,
+                    (chunk // env.num_envs + 1) * config.bptt_length - 1,
+                ],
+                "losses_not_finite": losses,
+                "gradients_not_finite": gradients,
+                **{name: _summary(getattr(one, name)) for name in inputs},
+            }
+            break
+    agent.zero_grad(set_to_none=True)
+    return facts
+
+
+def non_finite(run_dir: Path, steps: int, facts: dict[str, Any]) -> TrainingError:
+    """Return the error for a non-finite number, and write the facts to diagnostic.json."""
+    path = write_diagnostic(run_dir, {**facts, "steps": steps})
+    what = facts.get("what", "loss or gradient of a minibatch")
+    where = f" of environment {facts['environment']} ({facts['task']})" if "environment" in facts else ""
+    advice = "" if "step" in facts else "; try a smaller learning_rate or max_grad_norm"
+    return TrainingError(
+        f"the {what}{where} is not finite at step {facts.get('step', steps)}; training stopped before it "
+        f"could damage the agent, and the checkpoints in {run_dir / 'checkpoints'} are intact{advice}"
+        + (f". Details: {path}" if path else "")
+    )
+
+
+class DivergenceMonitor:
+    """Monitor that warns of an exploding value loss and a collapsed entropy. It changes nothing."""
+
+    def __init__(self, action_space: spaces.Space[Any]) -> None:
+        largest = _largest_entropy(action_space)
+        self.floor = None if largest is None else 0.01 * largest
+        self.dims = math.prod(action_space.shape or ())
+        self.value_losses: deque[float] = deque(maxlen=50)
+        self.quiet = 0
+        self.collapsed = False
+
+    def warnings(self, figures: Mapping[str, float]) -> list[str]:
+        """Return the warnings that an iteration's figures call for."""
+        if "train/value_loss" not in figures:
+            return []  # an iteration without an update
+        return [message for message in (self._value(figures), self._entropy(figures)) if message]
+
+    def _value(self, figures: Mapping[str, float]) -> str | None:
+        loss, before = figures["train/value_loss"], self.value_losses
+        usual = statistics.median(before) if len(before) >= 10 else math.inf
+        self.value_losses.append(loss)
+        self.quiet = max(self.quiet - 1, 0)
+        if self.quiet or loss <= max(100 * usual, 1.0):
+            return None
+        self.quiet = 100
+        return (
+            f"warning: the value loss rose from {usual:.3g} to {loss:.3g}: check whether the rewards grew; "
+            "if not, try a smaller learning_rate, or clip_range_value"
+        )
+
+    def _entropy(self, figures: Mapping[str, float]) -> str | None:
+        entropy = -figures["train/entropy_loss"]
+        if self.floor is None:  # a continuous policy: a hundredth of each initial standard deviation
+            self.floor = entropy - math.log(100) * self.dims
+        solved = figures.get("rollout/success_rate", 0.0) >= 0.9
+        if self.collapsed or solved or entropy >= self.floor:
+            return None
+        self.collapsed = True
+        return (
+            f"warning: the policy's entropy collapsed to {entropy:.3g} nats: it no longer explores; if it "
+            "has not solved the task, raise entropy_coef"
+        )
+
+
+def _largest_entropy(space: spaces.Space[Any]) -> float | None:
+    """Return the entropy of the uniform policy, in nats; None for spaces without one."""
+    if isinstance(space, spaces.Discrete):
+        return math.log(int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        return float(sum(math.log(n) for n in space.nvec.ravel().tolist()))
+    if isinstance(space, spaces.MultiBinary):
+        return math.log(2) * math.prod(space.shape)
+    return None
+
+
+def _named(tree: Tree) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of an observation with their names."""
+    yield from tree.items() if isinstance(tree, dict) else [("", tree)]
+
+
+def _not_finite(agent: ActorCritic) -> list[str]:
+    return [name for name, p in agent.named_parameters() if not p.isfinite().all()]
+
+
+def _summary(x: Tensor) -> dict[str, Any]:
+    """Summarise a tensor in a few numbers that JSON can hold."""
+    x = x.detach().double()
+    good = x[x.isfinite()]
+    return {
+        "shape": list(x.shape),
+        "nan": int(x.isnan().sum()),
+        "infinite": int(x.isinf().sum()),
+        "smallest": float(good.min()) if good.numel() else None,
+        "largest": float(good.max()) if good.numel() else None,
+    }

@@ -1,0 +1,293 @@
+"""Proximal policy optimisation (Schulman et al. 2017) on chunks of sequences, as pure functions of tensors.
+
+Axes: T steps of a rollout, B environments, L steps of a chunk, C chunks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rmc_agents.agent.actor_critic import ActorCritic
+from rmc_agents.environment import AuxiliaryTargets
+from rmc_agents.rl.rollout import Chunks
+from rmc_agents.training.auxiliary import auxiliary_loss
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """PPO: budget, rollouts, optimiser and loss."""
+
+    total_steps: int = 1_000_000
+    """Environment steps of the whole run, over all environments."""
+    num_steps: int = 128
+    """Steps of each environment per rollout."""
+    bptt_length: int = 16
+    """Steps that gradients flow back through. Rollouts are split into chunks of this length, each starting
+    with the memory that was stored when it was collected. Must divide num_steps."""
+    minibatch_size: int = 512
+    """Transitions per minibatch: a multiple of bptt_length that divides num_envs * num_steps. Memory tasks
+    need many small updates rather than many samples."""
+    epochs: int = 4
+    """Passes over each rollout."""
+    learning_rate: float = 3e-4
+    """Adam's learning rate at the start."""
+    learning_rate_end: float = 0.0
+    """Adam's learning rate at the end of the run; linear in between."""
+    adam_eps: float = 1e-5
+    """Adam's epsilon."""
+    gamma: float = 0.99
+    """Discount per step."""
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation."""
+    clip_range: float = 0.2
+    """Clip range of the probability ratio around 1."""
+    clip_range_value: float | None = None
+    """Clip range of the value around its old value, in the value loss; None does not clip."""
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus at the start."""
+    entropy_coef_end: float = 0.01
+    """Weight of the entropy bonus at the end of the run; linear in between."""
+    value_coef: float = 0.5
+    """Weight of the value loss."""
+    aux_coef: float = 0.0
+    """Weight of the auxiliary loss: a linear layer on the memory learns to predict the task's auxiliary
+    targets (rmc/NthFarthest-v0 has some). 0 for no such layer."""
+    max_grad_norm: float = 0.5
+    """Largest norm of the gradient; longer ones are scaled down to it."""
+    normalize_advantage: bool = True
+    """Normalise the advantages of each minibatch to mean 0 and standard deviation 1."""
+    target_kl: float | None = None
+    """Skip the remaining epochs of an iteration once the KL divergence exceeds 1.5 times this, in nats."""
+
+    def __post_init__(self) -> None:
+        for name in ("total_steps", "num_steps", "bptt_length", "minibatch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip_range", "max_grad_norm", "adam_eps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("learning_rate_end", "entropy_coef", "entropy_coef_end", "value_coef", "aux_coef"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("target_kl", "clip_range_value"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive or None, got {getattr(self, name)}")
+        if self.num_steps % self.bptt_length:
+            raise ValueError(
+                f"bptt_length must divide num_steps, got bptt_length={self.bptt_length} and "
+                f"num_steps={self.num_steps}"
+            )
+        if self.minibatch_size % self.bptt_length:
+            raise ValueError(
+                f"minibatch_size must be a multiple of bptt_length (a minibatch is whole chunks), got "
+                f"minibatch_size={self.minibatch_size} and bptt_length={self.bptt_length}"
+            )
+
+    def check_num_envs(self, num_envs: int) -> None:
+        """Raise ValueError unless minibatches divide the rollout of `num_envs` environments."""
+        steps = num_envs * self.num_steps
+        if steps % self.minibatch_size:
+            raise ValueError(
+                f"minibatch_size must divide num_envs * num_steps, got minibatch_size={self.minibatch_size} "
+                f"and {num_envs} * {self.num_steps} = {steps}; "
+                f"minibatch_size={_largest_fit(steps, self)} would fit"
+            )
+
+    def learning_rate_at(self, progress: float) -> float:
+        """Return the learning rate after `progress` (0 to 1) of the run."""
+        return self.learning_rate + (self.learning_rate_end - self.learning_rate) * min(progress, 1.0)
+
+    def entropy_coef_at(self, progress: float) -> float:
+        """Return the weight of the entropy bonus after `progress` (0 to 1) of the run."""
+        return self.entropy_coef + (self.entropy_coef_end - self.entropy_coef) * min(progress, 1.0)
+
+
+def _largest_fit(steps: int, config: PPOConfig) -> int:
+    sizes = range(config.bptt_length, min(steps, config.minibatch_size) + 1, config.bptt_length)
+    return max((size for size in sizes if steps % size == 0), default=config.bptt_length)
+
+
+def gae(
+    *,
+    rewards: Tensor,
+    values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    final_values: Tensor,
+    last_value: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> Tensor:
+    """Generalised advantage estimation (Schulman et al. 2016, eq. 16).
+
+        delta_t = r_t + gamma V_{t+1} - V_t,   A_t = delta_t + gamma lambda (1 - done_t) A_{t+1}
+
+    where V_{t+1} is 0 after a termination and the value of the final observation after a truncation. No
+    advantage crosses the end of an episode.
+
+    Args:
+        rewards, values, terminated, truncated: [T, B].
+        final_values: [T, B] value of each step's final observation; read only where truncated.
+        last_value: [B] value of the observation after the last step.
+        gamma, gae_lambda: between 0 and 1.
+
+    Returns:
+        advantages [T, B].
+
+    Raises:
+        ValueError: the shapes do not agree, such as [B, T] instead of [T, B].
+    """
+    sequences = {
+        "rewards": rewards,
+        "values": values,
+        "terminated": terminated,
+        "truncated": truncated,
+        "final_values": final_values,
+    }
+    shape = (rewards.shape[0], *last_value.shape)
+    wrong = [f"{name} {list(x.shape)}" for name, x in sequences.items() if x.shape != shape]
+    if last_value.ndim != 1 or wrong:
+        raise ValueError(
+            f"gae expects [T, B] sequences and last_value [B], got {', '.join(wrong) or 'sequences'} with "
+            f"last_value {list(last_value.shape)}"
+        )
+    following = torch.cat([values[1:], last_value.unsqueeze(0)])
+    following = torch.where(truncated, final_values, following)
+    following = torch.where(terminated, 0.0, following)
+    deltas = rewards + gamma * following - values
+    decay = torch.where(terminated | truncated, 0.0, gamma * gae_lambda)
+    advantage = torch.zeros_like(last_value)
+    advantages = []
+    for delta, factor in zip(reversed(deltas.unbind(0)), reversed(decay.unbind(0)), strict=True):
+        advantage = torch.addcmul(delta, factor, advantage)
+        advantages.append(advantage)
+    return torch.stack(advantages[::-1])
+
+
+class Metrics(NamedTuple):
+    """Figures of an update, each a scalar on the device."""
+
+    policy_loss: Tensor
+    value_loss: Tensor
+    entropy: Tensor
+    """Mean entropy of the policy, in nats."""
+    approx_kl: Tensor
+    """Mean of (r - 1) - log r, an estimate of KL(old, new) in nats (Schulman 2020)."""
+    clip_fraction: Tensor
+    """Share of transitions whose ratio was clipped."""
+    aux_loss: Tensor
+    """Mean squared error of the auxiliary targets; 0 without any."""
+    grad_norm: Tensor
+    """Norm of the gradient before it was scaled down."""
+    loss: Tensor
+
+
+def ppo_loss(
+    agent: ActorCritic, batch: Chunks, config: PPOConfig, entropy_coef: float | Tensor
+) -> tuple[Tensor, Metrics]:
+    """Return the loss of a minibatch of chunks, and its metrics.
+
+        loss = policy_loss + value_coef value_loss - entropy_coef entropy + aux_coef aux_loss
+        policy_loss = -mean(min(A r, A clip(r, 1 - clip_range, 1 + clip_range))),  r = p_new / p_old
+
+    Filler steps (`valid` false) have no weight. `update_epoch` fills in `grad_norm` of the metrics.
+
+    Raises:
+        ValueError: the chunks' tensors are not all [L, C].
+    """
+    shape = batch.starts.shape
+    names = ("rewards", "log_probs", "values", "advantages", "returns", "valid")
+    wrong = [
+        f"{name} {list(getattr(batch, name).shape)}" for name in names if getattr(batch, name).shape != shape
+    ]
+    if wrong:
+        raise ValueError(f"ppo_loss expects [L, C] = {list(shape)} as of starts, got {', '.join(wrong)}")
+    log_probs, entropy, values, predictions = agent.evaluate_actions(
+        batch.obs, batch.actions, batch.rewards, batch.starts, batch.state
+    )
+    weight = batch.valid.to(values.dtype)
+    weight = weight / weight.sum().clamp_min(1)
+
+    def mean(x: Tensor) -> Tensor:
+        return (x * weight).sum()
+
+    advantages = batch.advantages
+    if config.normalize_advantage:
+        centred = advantages - mean(advantages)
+        advantages = centred / (mean(centred.square()).sqrt() + 1e-8)
+
+    log_ratio = log_probs - batch.log_probs
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
+    policy_loss = -mean(torch.minimum(advantages * ratio, advantages * clipped))
+
+    if config.clip_range_value is not None:
+        change = (values - batch.values).clamp(-config.clip_range_value, config.clip_range_value)
+        values = batch.values + change
+    value_loss = mean((values - batch.returns).square())
+
+    mean_entropy = mean(entropy)
+    loss = policy_loss + config.value_coef * value_loss - entropy_coef * mean_entropy
+    aux_loss = torch.zeros_like(loss)
+    if predictions is not None and batch.aux_targets is not None:
+        weights = batch.aux_targets.weights * batch.valid.unsqueeze(-1)
+        aux_loss = auxiliary_loss(predictions, AuxiliaryTargets(batch.aux_targets.values, weights))
+        loss = loss + config.aux_coef * aux_loss
+    with torch.no_grad():
+        approx_kl = mean(ratio - 1 - log_ratio)
+        clip_fraction = mean((clipped != ratio).to(weight.dtype))
+    detached = [
+        x.detach() for x in (policy_loss, value_loss, mean_entropy, approx_kl, clip_fraction, aux_loss)
+    ]
+    return loss, Metrics(*detached, grad_norm=torch.zeros_like(approx_kl), loss=loss.detach())
+
+
+def update_epoch(
+    agent: ActorCritic,
+    optimizer: torch.optim.Optimizer,
+    chunks: Chunks,
+    config: PPOConfig,
+    entropy_coef: float | Tensor,
+    generator: torch.Generator | None,
+) -> Metrics:
+    """Make one pass over all chunks, in minibatches drawn without replacement.
+
+    A minibatch whose gradient is not finite leaves the parameters unchanged, and shows in the metrics.
+
+    Returns:
+        the metrics, averaged over minibatches.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    num_chunks = chunks.starts.shape[1]
+    order = torch.randperm(num_chunks, generator=generator, device=chunks.starts.device)
+    total: list[Tensor] = []
+    per_batch = config.minibatch_size // config.bptt_length
+    for index in order.split(per_batch):
+        loss, metrics = ppo_loss(agent, chunks.select(index), config, entropy_coef)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        if optimizer.defaults.get("fused"):  # takes no step where found_inf is 1, without asking the host
+            optimizer.grad_scale, optimizer.found_inf = None, (~norm.isfinite()).float()  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+        optimizer.step()
+        total.append(torch.stack(metrics._replace(grad_norm=norm.detach())))
+    return Metrics(*torch.stack(total).mean(0).unbind(0))
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
+    """Return 1 - Var(returns - values) / Var(returns): 1 for a perfect critic, 0 for a constant one."""
+    return 1 - (returns - values).var() / returns.var().clamp_min(1e-12)
+
+
+def make_optimizer(agent: ActorCritic, config: PPOConfig) -> torch.optim.Adam:
+    """Return Adam over all parameters, fused into one operation."""
+    return torch.optim.Adam(
+        agent.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=agent.device.type != "meta"
+    )

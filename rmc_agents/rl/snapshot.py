@@ -1,0 +1,45 @@
+"""Validation of a checkpoint's parts before training continues from them.
+
+A checkpoint may belong to another configuration, or be forged: every part is checked against the trainer's
+own before anything is changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def require_same_form(where: str, own: Any, given: Any) -> None:
+    """Raise ValueError unless two trees have the same keys and types (the environment checks sizes)."""
+    if isinstance(own, torch.Tensor) and isinstance(given, torch.Tensor):
+        same = own.ndim == given.ndim and own.dtype == given.dtype
+    elif isinstance(own, dict) and isinstance(given, dict):
+        same = own.keys() == given.keys()
+    else:
+        numbers = isinstance(own, int | float) and isinstance(given, int | float)
+        same = numbers or own is None or given is None or type(own) is type(given)
+    if not same:
+        raise ValueError(f"{where} has another form")
+    if isinstance(own, dict) and isinstance(given, dict):
+        for key in own:
+            require_same_form(f"{where} ({key})", own[key], given[key])
+
+
+def require_moments(optimizer: torch.optim.Optimizer, state: dict[int, Any]) -> dict[int, Any]:
+    """Return Adam's moments if they fit the optimizer's parameters, which it does not check itself.
+
+    Raises:
+        ValueError: another number of parameters, or other shapes.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if state and list(state) != list(range(len(parameters))):
+        raise ValueError(f"moments of {len(state)} parameters, expected {len(parameters)}")
+    for index, moments in state.items():
+        shapes = {name: tuple(x.shape) for name, x in moments.items()}
+        shape = tuple(parameters[index].shape)
+        expected = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+        if shapes != expected:
+            raise ValueError(f"moments of shapes {shapes}, expected {expected}")
+    return state

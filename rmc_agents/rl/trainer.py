@@ -1,0 +1,408 @@
+"""PPO training loop: collect -> advantages -> update -> log -> checkpoint.
+
+An iteration is one rollout of T steps in B environments, and some epochs of minibatches over it. It reads
+from the device twice: the rollout's figures, and the update's. A curriculum reads once more, `target_kl` once
+per epoch.
+
+The frame around the loop (run folder, log, interruption, checkpoints) is `training.loop`; `diagnostics`
+explains non-finite numbers; `snapshot` checks a checkpoint before training continues from it.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rmc_agents.agent.actor_critic import ActorCritic
+from rmc_agents.environment import BatchedEnv, EnvConfig
+from rmc_agents.errors import UsageError
+from rmc_agents.plugins import registering_modules
+from rmc_agents.rl import diagnostics
+from rmc_agents.rl.curriculum import Curriculum
+from rmc_agents.rl.episode_stats import (
+    WINDOW_EPISODES,
+    EpisodeAccumulator,
+    EpisodeWindow,
+    episode_stats,
+    initial_accumulator,
+)
+from rmc_agents.rl.figures import COLUMNS, episode_figures, progress_figures, update_figures
+from rmc_agents.rl.ppo import Metrics, PPOConfig, explained_variance, gae, make_optimizer, update_epoch
+from rmc_agents.rl.rollout import Rollout, collect, final_values, initial_carry, split_into_chunks
+from rmc_agents.rl.snapshot import require_moments, require_same_form
+from rmc_agents.runs.checkpoint import read_newest, save_checkpoint
+from rmc_agents.runs.weights import load_weights
+from rmc_agents.training.loop import training_loop
+from rmc_agents.training.rng import convert_state, resume_generator
+from rmc_agents.tree import leaves, unflatten
+
+
+class Trainer:
+    """Trainer of an agent in batched environments, by PPO, into a run folder.
+
+    Args:
+        agent: on the environments' device.
+        env: the environments; those made by `rmc_envs.make` let scripts evaluate and resume the run.
+        config: PPO's settings.
+        run_dir: the run folder; it must not hold a run, unless `restore` is called.
+        seed: fixes actions, minibatches and episodes.
+        checkpoint_seconds: seconds between checkpoints; the end is always saved.
+        keep_checkpoints: number of newest checkpoints to keep, beside the best one and those evaluated.
+        target_success_rate: stop once this share of the latest 1000 or more episodes was solved.
+        eval_tasks: the tasks whose episodes count for that and for the best checkpoint; all if not given.
+        curriculum: half of the environments play the first task that is not solved yet (see `Curriculum`);
+            they must be able to change their tasks (`env.can_assign`).
+        extra: further entries of config.json, such as the precision.
+
+    Raises:
+        ValueError: sizes that do not fit, or the spaces of agent and environments differ.
+    """
+
+    def __init__(
+        self,
+        agent: ActorCritic,
+        env: BatchedEnv,
+        config: PPOConfig,
+        run_dir: Path | str,
+        *,
+        seed: int = 0,
+        checkpoint_seconds: float = 60.0,
+        keep_checkpoints: int = 3,
+        target_success_rate: float | None = None,
+        eval_tasks: Sequence[str] | None = None,
+        curriculum: bool = False,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        config.check_num_envs(env.num_envs)
+        if not checkpoint_seconds >= 0 or keep_checkpoints < 1:
+            raise ValueError(
+                f"checkpoint_seconds must be 0 or more and keep_checkpoints 1 or more, got "
+                f"{checkpoint_seconds} and {keep_checkpoints}"
+            )
+        if target_success_rate is not None and not 0 < target_success_rate <= 1:
+            raise ValueError(f"target_success_rate must be above 0 and at most 1, got {target_success_rate}")
+        unknown = set(eval_tasks or ()) - set(env.tasks)
+        if unknown:
+            raise ValueError(f"eval_tasks names {', '.join(unknown)}; the tasks are {', '.join(env.tasks)}")
+        for name in ("observation_space", "action_space"):
+            if getattr(agent, name) != getattr(env, name):
+                raise ValueError(
+                    f"{name} of agent and environments differ: {getattr(agent, name)}, {getattr(env, name)}"
+                )
+        if config.aux_coef and not agent.aux_size == env.aux_size > 0:
+            raise ValueError(
+                f"aux_coef={config.aux_coef} needs auxiliary targets: the agent was built for "
+                f"aux_size={agent.aux_size}, and {', '.join(env.tasks)} has {env.aux_size}"
+            )
+        self.agent, self.env, self.config = agent, env, config
+        self.run_dir, self.seed, self.extra = Path(run_dir), seed, dict(extra or {})
+        self.checkpoint_seconds, self.keep_checkpoints = checkpoint_seconds, keep_checkpoints
+        self.target_success_rate = target_success_rate
+        self.counted = [not eval_tasks or task in eval_tasks for task in env.tasks]
+        # Denormal numbers appear as gates saturate, and slow a CPU down threefold.
+        torch.set_flush_denormal(True)
+        self.generator = torch.Generator(agent.device).manual_seed(seed)
+        self.optimizer = make_optimizer(agent, config)
+        self.carry = initial_carry(agent, env, seed)
+        try:
+            self.rollout = Rollout.allocate(agent, self.carry, config.num_steps)
+        except (RuntimeError, MemoryError) as error:
+            raise ValueError(
+                f"a rollout of num_steps={config.num_steps} in num_envs={env.num_envs} does not fit into "
+                f"memory: {str(error).splitlines()[0][:200]}"
+            ) from error
+        self.running = initial_accumulator(env.num_envs, agent.device)
+        self.curriculum = _make_curriculum(env) if curriculum else None
+        self.steps = 0
+        self.iterations = 0
+        self.seconds = 0.0
+        self.recent = EpisodeWindow()
+        self.restored = False
+
+    @property
+    def count(self) -> int:
+        """Environment steps so far."""
+        return self.steps
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is used up, or the target reached."""
+        return self.steps >= self.config.total_steps or self.target_reached
+
+    @property
+    def target_reached(self) -> bool:
+        """Whether the latest episodes reach `target_success_rate`, those of the last iteration included."""
+        if self.target_success_rate is None:
+            return False
+        scores = self.recent.score(at_least=WINDOW_EPISODES), self.recent.latest()
+        return all(score is not None and score[0] >= self.target_success_rate for score in scores)
+
+    def run(self) -> dict[str, float]:
+        """Train until the budget is used up or the target reached; return the last figures.
+
+        Ctrl-C and SIGTERM take effect at the end of an iteration (in the main thread).
+
+        Raises:
+            UsageError: the run folder holds another run, or cannot be written.
+            TrainingError: a number is not finite, or the end could not be saved. Earlier checkpoints are
+                intact.
+            Interrupted: by Ctrl-C or SIGTERM, after saving.
+        """
+        figures: dict[str, float] = {}
+        monitor = diagnostics.DivergenceMonitor(self.agent.action_space)
+        title = f"{self.agent.core_name} on {', '.join(self.env.tasks)}"
+        with training_loop(self, title, self.config.total_steps, COLUMNS) as loop:
+            while loop.running:
+                figures = self.iterate()
+                loop.report(
+                    figures, progress_figures(figures), [*monitor.warnings(figures), *self.env.warnings()]
+                )
+        return figures
+
+    def iterate(self) -> dict[str, float]:
+        """Collect one rollout and learn from it; return the figures under SB3's TensorBoard names.
+
+        Once a rollout reaches the target nothing more is learned: the agent that is saved is the one that
+        reached it.
+        """
+        started = time.monotonic()
+        self.carry = collect(self.agent, self.env, self.carry, self.rollout, self.generator)
+        collected = time.monotonic()
+        episodes, truncated = self._read_rollout()
+        update = {} if self.target_reached else self._learn(truncated)
+        self.steps += self.rollout.rewards.numel()
+        self.iterations += 1
+        self._assign_tasks()
+        now = time.monotonic()
+        self.seconds += now - started
+        return {
+            **episodes,
+            "time/fps": self.rollout.rewards.numel() / (now - started),
+            "time/collect_seconds": collected - started,
+            "time/update_seconds": now - collected,
+            "time/total_timesteps": self.steps,
+            "time/total_seconds": self.seconds,
+            **update,
+        }
+
+    def _read_rollout(self) -> tuple[dict[str, float], bool]:
+        """Read from the device the figures of a rollout's episodes, and whether one was truncated.
+
+        Raises:
+            TrainingError: the rollout holds a number that is not finite.
+        """
+        rollout, tasks = self.rollout, len(self.env.tasks)
+        stats, running = episode_stats(rollout, self.running, self.env.task_of, tasks)
+        flags = torch.stack([diagnostics.finite(rollout).all(), rollout.truncated.any()])
+        finite, truncated, *sums = torch.cat([flags.double(), *stats]).tolist()
+        if not finite:
+            facts = diagnostics.explain_rollout(self.agent, self.env, rollout, self.steps)
+            raise diagnostics.non_finite(self.run_dir, self.steps, facts)
+        self.running = running
+        per_task = [sums[i : i + tasks] for i in range(0, 4 * tasks, tasks)]
+        self._count_episodes(per_task)
+        figures = episode_figures(per_task, self.env.tasks, rollout.reports_success)
+        if self.curriculum is not None:
+            figures["rollout/frontier"] = float(self.curriculum.frontier)
+        return figures, bool(truncated)
+
+    def _learn(self, truncated: bool) -> dict[str, float]:
+        """Compute advantages, and make the epochs over the rollout.
+
+        Raises:
+            TrainingError: the update produced a number that is not finite.
+        """
+        config, agent, rollout = self.config, self.agent, self.rollout
+        progress = self.steps / config.total_steps
+        learning_rate, entropy_coef = config.learning_rate_at(progress), config.entropy_coef_at(progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        advantages = gae(
+            rewards=rollout.rewards,
+            values=rollout.values,
+            terminated=rollout.terminated,
+            truncated=rollout.truncated,
+            # Without a truncation the values of final observations are not read.
+            final_values=final_values(agent, rollout) if truncated else rollout.values,
+            last_value=rollout.last_value,
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+        )
+        returns = advantages + rollout.values
+        chunks = split_into_chunks(rollout, advantages, returns, config.bptt_length)
+        epochs: list[Metrics] = []
+        for _ in range(config.epochs):
+            metrics = update_epoch(agent, self.optimizer, chunks, config, entropy_coef, self.generator)
+            epochs.append(metrics)
+            # The one read from the device inside an update, and only if a limit was set.
+            if config.target_kl is not None and metrics.approx_kl.item() > 1.5 * config.target_kl:
+                break
+        means = torch.stack([torch.stack(metrics) for metrics in epochs]).mean(0)
+        explained = explained_variance(rollout.values, returns)
+        *numbers, explained_by_critic = torch.cat([means, explained.unsqueeze(0)]).tolist()
+        train = dict(zip(Metrics._fields, numbers, strict=True))
+        if not all(map(_finite, numbers)):
+            facts = diagnostics.explain_update(agent, self.env, chunks, config, entropy_coef)
+            facts |= {"metrics": train, "learning_rate": learning_rate}
+            raise diagnostics.non_finite(self.run_dir, self.steps, facts)
+        return {
+            **update_figures(train, auxiliary=bool(config.aux_coef)),
+            "train/explained_variance": explained_by_critic,
+            "train/learning_rate": learning_rate,
+            "train/entropy_coef": entropy_coef,
+            "train/n_updates": (self.iterations + 1) * config.epochs,
+        }
+
+    def _assign_tasks(self) -> None:
+        """Let the environments play what the curriculum asks for; those that change start an episode."""
+        if self.curriculum is None:
+            return
+        before = self.env.task_of.tolist()
+        assigned = self.curriculum.assign(before)
+        if assigned == before:
+            return
+        obs = self.env.assign(assigned)
+        changed = torch.tensor([a != b for a, b in zip(before, assigned, strict=True)]).to(self.agent.device)
+        self.carry = self.carry._replace(obs=obs, starts=self.carry.starts | changed)
+        self.running = EpisodeAccumulator(*(x.masked_fill(changed, 0) for x in self.running))
+
+    def to_json(self) -> dict[str, Any]:
+        """Describe the run for config.json: what it takes to build agent and environments again."""
+        environment = self._environment()
+        imports = [*self.extra.get("imports", ()), *registering_modules(self.agent.core, self.env)]
+        return {
+            **self.agent.to_json(),
+            **({} if environment is None else {"environment": asdict(environment)}),
+            "ppo": asdict(self.config),
+            "seed": self.seed,
+            "target_success_rate": self.target_success_rate,
+            **self.extra,
+            "imports": list(dict.fromkeys(imports)),
+        }
+
+    def _environment(self) -> EnvConfig | None:
+        """Return how the environments were made, with the tasks that the agent is evaluated on."""
+        config = self.env.config
+        if config is None:
+            return None
+        counted = [task for task, counts in zip(self.env.tasks, self.counted, strict=True) if counts]
+        if config.train_on is None and len(counted) < len(self.env.tasks):
+            config = replace(config, env=",".join(counted), train_on=config.env)
+        return replace(config, curriculum=self.curriculum is not None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next iteration depends on: tensors, numbers, and containers of them."""
+        return {
+            "agent": self.agent.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "env": self.env.state_dict(),
+            "carry": [x.clone() for x in leaves(self.carry)],
+            "running": list(self.running),
+            "recent": [list(numbers) for numbers in self.recent],
+            "curriculum": None if self.curriculum is None else asdict(self.curriculum),
+            "steps": self.steps,
+            "iterations": self.iterations,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
+        """Continue from a `state_dict`; return what the user should know.
+
+        Everything is checked before anything is changed.
+
+        Raises:
+            KeyError, TypeError, ValueError, RuntimeError: the state belongs to another configuration.
+        """
+        steps, iterations, seconds = (state[name] for name in ("steps", "iterations", "seconds"))
+        if not (type(steps) is type(iterations) is int and steps >= 0 and float(seconds) >= 0):
+            raise ValueError(f"saved after {steps!r} steps, {iterations!r} iterations, {seconds!r} s")
+        recent = EpisodeWindow((float(n), float(s), float(r)) for n, s, r in state["recent"])
+        curriculum = self.curriculum
+        if curriculum is not None:
+            curriculum = Curriculum(**state["curriculum"])
+            if curriculum.num_tasks != self.curriculum.num_tasks:  # type: ignore[union-attr]
+                raise ValueError(
+                    f"a curriculum of {curriculum.num_tasks} tasks, expected {len(self.env.tasks)}"
+                )
+        fresh = initial_accumulator(self.env.num_envs, self.agent.device)
+        running = unflatten(fresh, state["running"])
+        carry = unflatten(self.carry, state["carry"])
+        moments = require_moments(self.optimizer, state["optimizer"]["state"])
+        saved_env, own_env = state["env"], self.env.state_dict()
+        if (saved_env is None) != (own_env is None):
+            raise ValueError("the environments were of another kind")
+        require_same_form("the environments' state", own_env, saved_env)
+
+        load_weights(self.agent, dict(state), self.run_dir)
+        # The settings of the groups (learning rate, epsilon) come from the configuration.
+        # Copied, because Adam changes its moments in place.
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": copy.deepcopy(moments)})
+        notes = resume_generator(self.generator, state["generator"])
+        if saved_env is not None:
+            if isinstance(saved_env.get("generator"), torch.Tensor):
+                converted = convert_state(saved_env["generator"], self.env.device)
+                saved_env = {**saved_env, "generator": converted}
+            carry = carry._replace(obs=self.env.load_state_dict(saved_env))
+        else:
+            seed = self.seed + steps
+            carry, running = initial_carry(self.agent, self.env, seed), fresh
+            notes.append(
+                "this environment cannot save its state: new episodes start, seeded with "
+                f"{seed} (the seed plus the steps so far)"
+            )
+        self.carry, self.running, self.recent, self.curriculum = carry, running, recent, curriculum
+        self.steps, self.iterations, self.seconds = steps, iterations, float(seconds)
+        return notes
+
+    def save(self) -> Path:
+        """Write a checkpoint from which `restore` continues bit for bit.
+
+        Raises:
+            OSError: it could not be written. Earlier ones are intact.
+        """
+        return save_checkpoint(
+            self.run_dir, self.steps, self.state_dict(), self.keep_checkpoints, self.recent.score()
+        )
+
+    def restore(self) -> list[str]:
+        """Continue from the newest intact checkpoint of the run folder; return what the user should know.
+
+        Raises:
+            UsageError: no checkpoint, or one of another configuration.
+        """
+        path, payload, skipped = read_newest(self.run_dir, self.agent.device)
+        try:
+            notes = self.load_state_dict(payload)
+        except UsageError:
+            raise
+        except Exception as error:  # whatever a part raises that is given another's numbers
+            missing = isinstance(error, KeyError)
+            reason = f"it has no {error}" if missing else str(error).split("\n")[0][:200]
+            raise UsageError(f"{path} belongs to a run of another configuration: {reason}") from error
+        self.restored = True
+        return [f"skipped: {line}" for line in skipped] + [f"resuming from {path}"] + notes
+
+    def _count_episodes(self, sums: list[list[float]]) -> None:
+        """Add the episodes that ended, from the sums [4][K] of `episode_stats`, to window and curriculum."""
+        counted = [sum(n for n, counts in zip(x, self.counted, strict=True) if counts) for x in sums]
+        if counted[0]:
+            self.recent.add(counted[0], counted[3], counted[1])
+        if self.curriculum is not None:
+            self.curriculum.add(sums[0], sums[3])
+
+
+def _make_curriculum(env: BatchedEnv) -> Curriculum:
+    if not env.can_assign:
+        raise ValueError(f"a curriculum needs environments that can change tasks; {env.tasks[0]} cannot")
+    return Curriculum(len(env.tasks))
+
+
+def _finite(x: float) -> bool:
+    return x - x == 0

@@ -1,0 +1,1 @@
+"""Supervised sequence tasks: classifier, objective, trainer."""

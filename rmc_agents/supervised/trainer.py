@@ -1,0 +1,314 @@
+"""Supervised training loop: draw fresh sequences -> read -> loss -> step -> log -> checkpoint.
+
+The run folder is that of `rl.trainer` (config.json, checkpoints, TensorBoard, log.jsonl), and the frame
+around the loop is the same `training.loop`. An interrupted run continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rmc_agents.errors import TrainingError, UsageError
+from rmc_agents.plugins import registering_modules
+from rmc_agents.runs.checkpoint import read_newest, save_checkpoint
+from rmc_agents.runs.weights import load_weights
+from rmc_agents.supervised.classifier import SequenceClassifier
+from rmc_agents.supervised.objective import (
+    SupervisedConfig,
+    Task,
+    accumulate,
+    average,
+    count_right,
+    loss,
+    make_optimizers,
+)
+from rmc_agents.training.loop import training_loop
+from rmc_agents.training.rng import resume_generator
+
+TEST_SEED = 2_000_000
+"""Seed of the questions for tests during training, added to the run's seed."""
+
+COLUMNS = {
+    "steps": "{:,.0f}",
+    "steps/s": "{:,.0f}",
+    "level": "{:.0f}",
+    "right": "{:.3f}",
+    "test": "{:.3f}",
+    "answer loss": "{:.4f}",
+    "aux loss": "{:.4f}",
+    "time left": "{}",
+}
+"""Columns of the progress display, with their formats; a step is a sequence."""
+
+
+class SupervisedTrainer:
+    """Trainer of a classifier on a task, into a run folder.
+
+    Args:
+        model: on the device where the task draws its examples.
+        task: the source of examples.
+        config: the settings.
+        run_dir: the run folder; it must not hold a run, unless `restore` is called.
+        seed: fixes the examples.
+        checkpoint_seconds: seconds between checkpoints; the end is always saved.
+        target_accuracy: stop once this share of the last level's questions is right in a test during
+            training; the learning rate need not have fallen by then.
+        log_every: updates per iteration, which logs one line of figures.
+        extra: further entries of config.json.
+    """
+
+    def __init__(
+        self,
+        model: SequenceClassifier,
+        task: Task,
+        config: SupervisedConfig,
+        run_dir: Path | str,
+        *,
+        seed: int = 0,
+        checkpoint_seconds: float = 60.0,
+        target_accuracy: float | None = None,
+        log_every: int = 50,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model, self.task, self.config = model, task, config
+        self.run_dir, self.seed, self.extra = Path(run_dir), seed, dict(extra or {})
+        self.checkpoint_seconds, self.target_accuracy = checkpoint_seconds, target_accuracy
+        self.log_every = log_every
+        # Denormal numbers appear as gates saturate, and slow a CPU down threefold.
+        torch.set_flush_denormal(True)
+        self.generator = torch.Generator(model.device).manual_seed(seed)
+        self.optimizers = make_optimizers(model, config)
+        self.mean = copy.deepcopy(model).requires_grad_(False) if config.average_updates else None
+        self.samples = self.updates = self.level = 0
+        self.seconds = self.cpu_seconds = 0.0
+        # [2, G] right answers and all answers, weighted by recency.
+        self.recent = torch.zeros(2, task.num_groups, device=model.device)
+        self.updates_since_promotion = 0
+        self.test_accuracy = 0.0
+        self.restored = False
+
+    @property
+    def count(self) -> int:
+        """Samples so far."""
+        return self.samples
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is used: of samples or of minutes, whichever is larger."""
+        used = self.samples / self.config.total_samples
+        return used if self.config.minutes is None else max(used, self.seconds / 60 / self.config.minutes)
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy over the latest 100 batches or so."""
+        right, asked = self.recent.sum(1).tolist()
+        return right / max(asked, 1)
+
+    @property
+    def evaluated_model(self) -> SequenceClassifier:
+        """The network that is tested and saved: the one with the mean weights, if there is one."""
+        return self.model if self.mean is None else self.mean
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is used up, or the target was reached in the latest test."""
+        return self.progress >= 1 or (
+            self.target_accuracy is not None and self.test_accuracy >= self.target_accuracy
+        )
+
+    def update(self) -> dict[str, Tensor]:
+        """Learn from one batch; return the losses, on the device."""
+        config, model = self.config, self.model
+        progress = self.progress
+        rate, auxiliary = config.rate_at(progress, self.updates), progress < config.aux_until
+        for optimizer, learning_rate in zip(self.optimizers, (config.adam_lr, config.muon_lr), strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * rate
+        examples = self.task.draw(config.batch_size, self.level, self.generator)
+        losses, right = loss(model, examples, config, self.generator, auxiliary)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        losses["loss"].backward()
+        if config.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        if self.mean is not None:
+            average(self.mean, model, config.share_in_mean(self.updates))
+        self.recent *= 0.99
+        accumulate(self.recent, examples.groups, right)
+        self.samples += len(right)
+        self.updates += 1
+        self.updates_since_promotion += 1
+        return {name: value.detach() for name, value in losses.items()}
+
+    def iterate(self) -> dict[str, float]:
+        """Make `log_every` updates; return their figures.
+
+        Raises:
+            TrainingError: a loss that is not finite.
+        """
+        started, cpu_started, before = time.monotonic(), time.process_time(), self.samples
+        total: dict[str, Tensor] = {}
+        first = self.updates
+        for _ in range(self.log_every):
+            losses = self.update()
+            total = {name: total.get(name, 0) + value for name, value in losses.items()}
+            if self.progress >= 1:
+                break
+        batches = self.updates - first
+        means = {name: value.item() / batches for name, value in total.items()}
+        if not all(math.isfinite(value) for value in means.values()):
+            raise TrainingError(
+                f"the loss is not finite after {self.samples:,} samples: {means}; a lower muon_lr or "
+                "adam_lr may help. Earlier checkpoints are intact"
+            )
+        seconds = time.monotonic() - started
+        self.seconds += seconds
+        self.cpu_seconds += time.process_time() - cpu_started
+        shares = (self.recent[0] / self.recent[1].clamp(min=1)).tolist()
+        return {
+            "train/accuracy": self.accuracy,
+            **{f"accuracy/group_{group}": share for group, share in enumerate(shares)},
+            **{f"train/{name}": value for name, value in means.items()},
+            "train/level": self.level,
+            "train/learning_rate_factor": self.config.rate_at(self.progress, self.updates),
+            "time/fps": (self.samples - before) / seconds,
+            "time/total_seconds": self.seconds,
+            # Of all threads: the cost of a run, whatever else the machine does.
+            "time/total_cpu_seconds": self.cpu_seconds,
+        }
+
+    def test(self, samples: int = 4000) -> dict[str, float]:
+        """Return the accuracy on questions of the last level that training does not use."""
+        generator = torch.Generator(self.model.device).manual_seed(self.seed + TEST_SEED)
+        right, asked = count_right(self.evaluated_model, self.task, samples, generator).sum(1).tolist()
+        self.test_accuracy = right / asked
+        return {"test/accuracy": self.test_accuracy}
+
+    def promote(self) -> str | None:
+        """Start the next level if this one is learned, or the last if it is time; return a message."""
+        last = self.task.num_levels - 1
+        learned = self.updates_since_promotion >= 100 and self.accuracy >= self.config.promote_at
+        late = self.progress >= self.config.levels_share
+        if self.level == last or self.progress >= 1 or not (learned or late):
+            return None
+        self.level = last if late else self.level + 1
+        self.updates_since_promotion = 0
+        return f"level {self.level + 1} of {last + 1} after {self.samples:,} samples"
+
+    def run(self) -> None:
+        """Train until the budget is used up or the target reached.
+
+        Raises:
+            UsageError: the run folder holds another run, or cannot be written.
+            TrainingError: the loss is not finite, or the end could not be saved.
+            Interrupted: by Ctrl-C or SIGTERM, after saving.
+        """
+        title = f"{self.model.core_name}, {sum(p.numel() for p in self.model.parameters()):,} parameters"
+        with training_loop(self, title, self.config.total_samples, COLUMNS, "samples") as loop:
+            while loop.running:
+                tests_before = self.samples // self.config.test_every
+                figures = self.iterate()
+                if self.samples // self.config.test_every > tests_before or self.done:
+                    figures |= self.test()
+                message = self.promote()
+                loop.report(figures, self._shown(figures), [] if message is None else [message])
+
+    def to_json(self) -> dict[str, Any]:
+        """Describe the run for config.json."""
+        imports = [*self.extra.get("imports", ()), *registering_modules(self.model.core, self.task)]
+        return {
+            "classifier": self.model.to_json(),
+            "supervised": asdict(self.config),
+            "seed": self.seed,
+            "target_accuracy": self.target_accuracy,
+            **self.extra,
+            "imports": list(dict.fromkeys(imports)),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next update depends on: tensors, numbers, and containers of them."""
+        return {
+            "agent": self.evaluated_model.state_dict(),
+            **({} if self.mean is None else {"newest": self.model.state_dict()}),
+            "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
+            "generator": self.generator.get_state(),
+            "recent": self.recent,
+            "counters": [self.samples, self.updates, self.level, self.updates_since_promotion],
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "tested": self.test_accuracy,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
+        """Continue from a `state_dict`; return what the user should know.
+
+        Raises:
+            KeyError, TypeError, ValueError, RuntimeError: the state belongs to another configuration.
+        """
+        if "optimizers" not in state:
+            raise UsageError("the checkpoint holds a network only, which can be evaluated but not resumed")
+        if ("newest" in state) != (self.mean is not None):
+            raise ValueError("only one of the two keeps a mean of the weights (average_updates)")
+        load_weights(self.evaluated_model, dict(state), self.run_dir)
+        if self.mean is not None:
+            self.model.load_state_dict(state["newest"])
+        for optimizer, moments in zip(self.optimizers, state["optimizers"], strict=True):
+            # Copied, because optimisers change their moments in place.
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})
+        notes = resume_generator(self.generator, state["generator"])
+        self.recent.copy_(state["recent"])
+        self.samples, self.updates, self.level, self.updates_since_promotion = state["counters"]
+        self.seconds = float(state["seconds"])
+        # Older checkpoints have neither.
+        self.cpu_seconds = float(state.get("cpu_seconds", math.nan))
+        self.test_accuracy = float(state.get("tested", 0.0))
+        return notes
+
+    def save(self) -> Path:
+        """Write a checkpoint from which `restore` continues bit for bit.
+
+        Raises:
+            OSError: it could not be written. Earlier ones are intact.
+        """
+        return save_checkpoint(self.run_dir, self.samples, self.state_dict(), keep=1)
+
+    def restore(self) -> list[str]:
+        """Continue from the newest intact checkpoint of the run folder; return what the user should know.
+
+        Raises:
+            UsageError: no checkpoint, or one of another configuration.
+        """
+        path, payload, skipped = read_newest(self.run_dir, self.model.device)
+        try:
+            notes = self.load_state_dict(payload)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from error
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise UsageError(f"{path} belongs to a run of another configuration: {error}") from error
+        self.restored = True
+        return [f"skipped: {line}" for line in skipped] + [f"resuming from {path}"] + notes
+
+    def _shown(self, figures: Mapping[str, float]) -> dict[str, float]:
+        minutes = self.config.minutes
+        return {
+            "steps": self.samples,
+            "share": self.progress,
+            **({} if minutes is None else {"time left": 60 * minutes - self.seconds}),
+            "steps/s": figures["time/fps"],
+            "right": figures["train/accuracy"],
+            **({"test": figures["test/accuracy"]} if "test/accuracy" in figures else {}),
+            "level": figures["train/level"],
+            "answer loss": figures["train/answer_loss"],
+            "aux loss": figures.get("train/aux_loss", 0.0),
+        }

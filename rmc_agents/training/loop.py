@@ -1,0 +1,194 @@
+"""Frame of every training loop: run folder, log, progress, interruption, checkpoints.
+
+    with training_loop(trainer, title, total, columns) as loop:
+        while loop.running:
+            loop.report(figures, shown, messages)
+
+The frame writes config.json, saves every `checkpoint_seconds` and at the end, and turns Ctrl-C and SIGTERM
+into `Interrupted` after the iteration has ended and been saved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from rmc_agents.errors import Interrupted, TrainingError
+from rmc_agents.runs.files import write_json
+from rmc_agents.runs.folder import cannot_write, checkpoints, read_config, require_no_run, write_config
+from rmc_agents.runs.versions import versions
+from rmc_agents.training.progress import Progress
+from rmc_agents.training.run_log import RunLog
+from rmc_agents.training.signals import Interruption
+
+
+class Trainable(Protocol):
+    """What a trainer offers to the frame."""
+
+    run_dir: Path
+    checkpoint_seconds: float
+    restored: bool
+    """Whether the trainer continues a run of its run folder."""
+
+    @property
+    def count(self) -> int:
+        """Environment steps, or samples, so far."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether training has reached its end."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Describe the run for config.json."""
+        ...
+
+    def save(self) -> Path:
+        """Write a checkpoint.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        ...
+
+
+class TrainingLoop:
+    """A training under way; see `training_loop`."""
+
+    def __init__(
+        self, trainer: Trainable, unit: str, log: RunLog, progress: Progress, interruption: Interruption
+    ) -> None:
+        self.trainer, self.unit = trainer, unit
+        self.log, self.progress, self.interruption = log, progress, interruption
+        self.saved_at = time.monotonic()
+
+    @property
+    def running(self) -> bool:
+        """Whether another iteration is due."""
+        return not self.trainer.done and self.interruption.signal is None
+
+    def report(
+        self, figures: Mapping[str, float], shown: Mapping[str, float], messages: Sequence[str] = ()
+    ) -> None:
+        """Log and show an iteration, and save a checkpoint if one is due.
+
+        Args:
+            figures: for TensorBoard and log.jsonl, by tag.
+            shown: for the person at the terminal, by column.
+            messages: what happened that the user should know.
+        """
+        self.log.figures(self.trainer.count, figures)
+        self.progress.show(shown)
+        messages = list(messages)
+        if time.monotonic() - self.saved_at >= self.trainer.checkpoint_seconds:
+            try:
+                self.trainer.save()
+            except OSError as error:  # the disk may have room again later
+                messages.append(f"warning: {self._not_saved(error)}; training continues")
+            self.saved_at = time.monotonic()
+        for message in messages:
+            self.progress.note(message)
+            self.log.message(self.trainer.count, message)
+
+    def save_end(self) -> Path:
+        """Save the last checkpoint.
+
+        Raises:
+            TrainingError: it could not be written.
+        """
+        try:
+            return self.trainer.save()
+        except OSError as error:
+            raise TrainingError(
+                f"{self._not_saved(error)}; make room, and resume {self.trainer.run_dir}"
+            ) from error
+
+    def interrupted(self, path: Path | None = None) -> Interrupted:
+        """Return the error that reports a signal."""
+        assert self.interruption.signal is not None
+        saved = path or self._last_checkpoint() or "nothing yet"
+        return Interrupted(
+            f"interrupted after {self.trainer.count:,} {self.unit}; saved: {saved}", self.interruption.signal
+        )
+
+    def _not_saved(self, error: OSError) -> str:
+        last = self._last_checkpoint()
+        kept = f"the last intact checkpoint is {last}" if last else "nothing has been saved yet"
+        return (
+            f"the checkpoint after {self.trainer.count} {self.unit} could not be saved "
+            f"({error.strerror or error}); {kept}"
+        )
+
+    def _last_checkpoint(self) -> Path | None:
+        return next(iter(checkpoints(self.trainer.run_dir)), None)
+
+
+@contextmanager
+def training_loop(
+    trainer: Trainable, title: str, total: int, columns: Mapping[str, str], unit: str = "steps"
+) -> Iterator[TrainingLoop]:
+    """Open the run folder and everything that a training loop needs around it.
+
+    Args:
+        trainer: what is trained.
+        title: of the progress table.
+        total: the budget, in `unit`.
+        columns: columns of the progress table, with their formats.
+        unit: what `trainer.count` counts.
+
+    Raises:
+        UsageError: the run folder holds another run, or cannot be written.
+        TrainingError: raised inside, or the end could not be saved.
+        Interrupted: by Ctrl-C or SIGTERM, after saving.
+    """
+    _open_run_folder(trainer)
+    path = None
+    with Interruption() as interruption, Progress(title, total, columns) as progress:
+        try:
+            log = RunLog(trainer.run_dir, trainer.count, progress.note)
+        except OSError as error:
+            raise cannot_write(trainer.run_dir, error) from error
+        loop = TrainingLoop(trainer, unit, log, progress, interruption)
+        try:
+            yield loop
+            path = loop.save_end()
+        except Exception as error:
+            log.message(trainer.count, f"stopped: {error}")
+            if interruption.signal is not None and not isinstance(error, TrainingError):
+                # A signal to the whole process group ends the environments' processes, too.
+                raise loop.interrupted() from error
+            if not isinstance(error, TrainingError):
+                write_diagnostic(trainer.run_dir, {"error": repr(error), unit: trainer.count})
+            raise
+        finally:
+            log.close()
+    if interruption.signal is not None and not trainer.done:
+        raise loop.interrupted(path)
+
+
+def _open_run_folder(trainer: Trainable) -> None:
+    described = trainer.to_json()
+    if not trainer.restored:
+        require_no_run(trainer.run_dir)
+    elif (trainer.run_dir / "config.json").exists():
+        # What the trainer does not know (how a script built the environments, say) stays as it was.
+        saved = read_config(trainer.run_dir)
+        imports = dict.fromkeys([*saved.get("imports", ()), *described.get("imports", ())])
+        described = {**saved, **described, "imports": list(imports)}
+    write_config(trainer.run_dir, described)
+
+
+def write_diagnostic(run_dir: Path, facts: Mapping[str, Any]) -> Path | None:
+    """Write diagnostic.json into a run folder; return None if it cannot be written."""
+    path = run_dir / "diagnostic.json"
+    try:
+        if run_dir.is_dir():  # of a trainer whose `run` was called
+            write_json(path, {**facts, "versions": versions()})
+            return path
+    except OSError:
+        pass
+    return None

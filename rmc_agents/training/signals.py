@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM, deferred to the end of an iteration."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Interruption:
+    """Record of the first Ctrl-C or SIGTERM, in `signal`; a second Ctrl-C raises KeyboardInterrupt at once.
+
+    Use it as a context manager in the main thread. In other threads Python delivers no signals, and it does
+    nothing. A signal that was ignored before (`nohup`) stays ignored.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is None:
+            self.signal = number
+            name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+            # Not `print`: the signal may arrive while Python itself is writing.
+            message = f"\n{name}: finishing this iteration, then saving; press Ctrl-C again to stop at once\n"
+            os.write(2, message.encode())
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
