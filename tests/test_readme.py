@@ -1,144 +1,134 @@
-"""The README's examples, run in the order in which they stand; links, commands and figures of it and docs."""
+"""The README: its length, and the figures of its tables, which are those of benchmarks/results/."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
-import shlex
+import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import envs
-from rmc_agents.cli import parse
-from rmc_agents.config import RunConfig
+from benchmarks.common import with_current_flags
 from rmc_agents.cores import CORES
+from tests.support.documents import PAGES, README, RESULTS, examples, label, read, table_rows
 
-ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    shlex.split(line, comments=True)[1:]
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-    for block in re.findall(r"^```\w*\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith("python train/") and "--resume" not in line  # that needs the run
-]
-FEWER = [
-    (r"total_steps=[\d_]+", "total_steps=4096"),
-    (r"total_samples=[\d_]+", "total_samples=1024"),
-    (r"\.learn\([\d_]+", ".learn(128"),
-    (r"4096", "64"),
-    (r"total_steps=64", "total_steps=4096"),
-]
-"""What makes an example quick."""
-
-
-def test_every_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one folder, one after the other: a later one may load what an earlier one trained."""
-    monkeypatch.chdir(tmp_path)
-    assert len(EXAMPLES) == 7
-    try:
-        for example in EXAMPLES:
-            for pattern, fewer in FEWER:
-                example = re.sub(pattern, fewer, example)
-            exec(compile(example, "README.md", "exec"), {"__name__": "example"})
-        assert (tmp_path / "runs" / "s9" / "config.json").exists()
-        assert "decay" in CORES
-    finally:
-        CORES.pop("decay", None)
-
-
-class Parsed(Exception):
-    """Ends a script once its flags are parsed."""
-
-
-def parsed(path: str, words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What a script of train/ makes of its flags."""
-    script = importlib.import_module(f"train.{Path(path).stem}")
-
-    def stop(*arguments: Any, **named: Any) -> None:
-        raise Parsed(parse(*arguments, **named))
-
-    monkeypatch.setattr(script, "parse", stop)
-    with pytest.raises(Parsed) as stopped:
-        script.main(words)
-    return stopped.value.args[0]
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=shlex.join)
-def test_every_command_parses(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    path, *words = command
-    config = parsed(path, words, monkeypatch)
-    if isinstance(config, RunConfig):
-        assert config.core in CORES
-        assert envs.make(config.env, 2, **config.env_options).num_envs == 2
-
-
-def test_commands_of_every_script_are_found() -> None:
-    scripts = {path.stem for path in (ROOT / "train").glob("*.py")}
-    assert {Path(path).stem for path, *_ in COMMANDS} == scripts - {"report"}
-    assert len([path for path, *_ in COMMANDS if path == "train/ppo.py"]) >= 5
-
-
-def test_every_file_that_is_named_is_there() -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", PAGE):
-        if not link.startswith("http"):
-            assert (ROOT / link).exists(), link
-    for name in re.findall(r"`((?:rmc_agents|envs|train|benchmarks|tests)/[\w./]*)`", PAGE):
-        assert (ROOT / name).exists(), name
-
-
-def test_make_targets_are_there() -> None:
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"^make (\w+)", PAGE, re.MULTILINE))
-    assert named
-    assert named <= targets
-
-
-RESULTS = ROOT / "benchmarks" / "results"
+MAX_WORDS = 900
 RUNS = {path.stem: json.loads(path.read_text()) for path in (RESULTS / "nth_farthest").glob("*.json")}
-WITH_PPO = [json.loads(path.read_text()) for path in (RESULTS / "nth_farthest_ppo").glob("*.json")]
-
-
-def share(number: float, digits: int = 3) -> str:
-    """.951"""
-    return f"{number:.{digits}f}".removeprefix("0")
+PPO_RUNS = {path.stem: json.loads(path.read_text()) for path in (RESULTS / "nth_farthest_ppo").glob("*.json")}
+MAZE_RUNS = [json.loads(path.read_text()) for path in (RESULTS / "memory_mazes").glob("*.json")]
 
 
 def with_interval(rate: float, interval: Sequence[float]) -> str:
-    """.951 [.950, .952]"""
-    return f"{share(rate)} [{', '.join(map(share, interval))}]"
+    """Return a rate as pages write it: 0.951 [0.950, 0.952]."""
+    return f"{rate:.3f} [{', '.join(f'{bound:.3f}' for bound in interval)}]"
 
 
-def test_the_table_of_nth_farthest_is_what_was_kept() -> None:
-    rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in PAGE.splitlines()]
-    rows = [row for row in rows if row and row[0] in RUNS]
-    assert len(rows) >= 10
-    (first,) = re.findall(r"`FIRST` is\s`([^`]+)`", PAGE)
-    for name, _core, samples, minutes, right, others, by_rank, flags in rows:
-        kept = RUNS[name]
-        assert samples == f"{kept['samples'] / 1e6:.1f} M", name
-        assert minutes == f"{kept['cpu_seconds'] / 60:.0f}", name
-        assert right == with_interval(kept["accuracy"], kept["ci95"]), name
-        assert others == (share(kept["others"]["success_rate"]) if "others" in kept else ""), name
-        assert by_rank == " ".join(share(right, 2) for right in kept["by_rank"]), name
-        flags = flags.strip("`").replace("FIRST", first)
-        assert f"python train/nth_farthest.py {flags}" == kept["commands"][-1], name
+def mean_success(core: str, trained_in: str, view_size: int, evaluated_in: str) -> str:
+    """Return the mean success rate over seeds of agents in a maze, with three digits."""
+    rates = [
+        run["evaluation"][f"MiniGrid-Memory{evaluated_in}-v0"]["success_rate"]
+        for run in MAZE_RUNS
+        if (run["core"], run["maze"], run["view_size"]) == (core, trained_in, view_size)
+    ]
+    assert len(rates) == 3
+    return f"{statistics.fmean(rates):.3f}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/nth_farthest.md"])
-def test_every_share_of_nth_farthest_with_an_interval_was_measured(page: str) -> None:
-    text = (ROOT / page).read_text().replace("*", "").replace("\n", " ")
-    if page == "README.md":
-        text = text[text.index('Nth Farthest ("what') : text.index("Speed ([what")]
-    measured = {with_interval(run["accuracy"], run["ci95"]) for run in (*RUNS.values(), *WITH_PPO)}
+def measured_shares() -> set[str]:
+    """Return every stored share of Nth Farthest with its interval."""
+    found = {with_interval(run["accuracy"], run["ci95"]) for run in (*RUNS.values(), *PPO_RUNS.values())}
     for run in RUNS.values():
-        more = [run[key] for key in ("others", "unseen") if key in run]
-        measured |= {with_interval(test["success_rate"], test["success_ci95"]) for test in more}
-    said = set(re.findall(r"\.\d{3} \[\.\d{3}, \.\d{3}\]", text))
-    assert len(said) >= 10
-    assert said <= measured, said - measured
+        tests = [run[key] for key in ("others", "unseen") if key in run]
+        found |= {with_interval(test["success_rate"], test["success_ci95"]) for test in tests}
+    return found
+
+
+def test_readme_is_short() -> None:
+    assert len(README.read_text().split()) <= MAX_WORDS
+
+
+def test_readme_lists_every_core() -> None:
+    first_cells = {row[0].strip("`") for row in table_rows(README.read_text()) if row}
+    assert set(CORES) <= first_cells
+
+
+def test_readme_has_examples_of_a_core_training_and_sb3() -> None:
+    core, training, sb3 = examples(README)
+    assert "core.step" in core
+    assert "Trainer" in training
+    assert "RMCPolicy" in sb3
+
+
+def test_table_of_memory_mazes_equals_the_stored_results() -> None:
+    rows = {row[0]: row[1:] for row in table_rows(README.read_text()) if row and len(row) == 7}
+    columns = [("S11", 7, "S11"), ("S13", 7, "S13"), ("S9", 3, "S9")]
+    columns += [("S13", 7, size) for size in ("S17", "S33", "S65")]
+    for name, core in [
+        ("RMC", "rmc"),
+        ("LSTM", "lstm"),
+        ("GRU", "gru"),
+        ("RNN", "rnn"),
+        ("none", "feedforward"),
+    ]:
+        assert rows[name] == [mean_success(core, *column) for column in columns], name
+
+
+def test_table_of_nth_farthest_equals_the_stored_results() -> None:
+    rows = {row[0]: row[1:] for row in table_rows(README.read_text()) if row and len(row) == 3}
+    for name in ("RMC", "DNC", "GRU", "LSTM"):
+        runs = [RUNS[name.lower()], RUNS[name.lower() if name == "RMC" else f"{name.lower()}-time"]]
+        assert rows[name] == [with_interval(run["accuracy"], run["ci95"]) for run in runs], name
+
+
+def test_training_speed_equals_the_stored_result() -> None:
+    training = json.loads((RESULTS / "training.json").read_text())
+    (speed,) = [
+        row["steps/s"]
+        for rows in training.values()
+        if isinstance(rows, list)
+        for row in rows
+        if isinstance(row, dict)
+        and row.get("agent") == "RMC 4x64"
+        and row.get("threads") == 1
+        and row.get("phase") == "walking"
+        and "steps/s" in row
+    ]
+    (claimed,) = re.findall(r"([\d,]+)\s+training\s+steps\s+per\s+second", README.read_text())
+    assert claimed == f"{round(speed, -2):,.0f}"
+
+
+def generated_rows() -> list[tuple[str, dict[str, Any], list[str]]]:
+    """Return the rows of the generated table of Nth Farthest, with the stored run of each."""
+    page = read(RESULTS / "nth_farthest.md")
+    return [
+        (row[0], RUNS[row[0]], row) for row in table_rows(page) if row and row[0] in RUNS and len(row) == 9
+    ]
+
+
+def test_generated_tables_of_nth_farthest_equal_the_stored_results() -> None:
+    rows = generated_rows()
+    assert len(rows) >= 20
+    (first,) = re.findall(r"`FIRST_RECIPE` stands for `([^`]+)`", read(RESULTS / "nth_farthest.md"))
+    for name, run, (*_, samples, minutes, accuracy, held_out, by_rank, flags) in rows:
+        assert samples == f"{run['samples'] / 1e6:.1f}", name
+        assert minutes == f"{run['cpu_seconds'] / 60:.0f}", name
+        assert accuracy == with_interval(run["accuracy"], run["ci95"]), name
+        others = run.get("others")
+        expected = "" if others is None else with_interval(others["success_rate"], others["success_ci95"])
+        assert held_out == expected, name
+        assert by_rank == " ".join(f"{right:.2f}" for right in run["by_rank"]), name
+        flags = flags.strip("`").replace("FIRST_RECIPE", first)
+        assert f"python train/nth_farthest.py {flags}" == with_current_flags(run["commands"][-1]), name
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=label)
+def test_every_share_with_an_interval_was_measured(page: Any) -> None:
+    """Of Nth Farthest; the mazes' intervals are those of other figures."""
+    text = read(page).replace("*", "").replace("\n", " ")
+    if "nth-farthest" not in page.name and page != README:
+        return
+    claimed = set(re.findall(r"0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", text))
+    assert len(claimed) >= 4
+    assert claimed <= measured_shares(), claimed - measured_shares()

@@ -1,4 +1,4 @@
-"""What the tests of the native kernels share."""
+"""Fixtures of the tests of the native kernels."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import ctypes
 
 import pytest
 
-from rmc_agents.cores.native import gated, rmc
+from rmc_agents.cores.kernels import gated_native, rmc_native
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The functions of the library that are called, as they are called."""
+def native_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the library functions that have been called, in order."""
     names: list[str] = []
-    run = rmc.run
+    run = rmc_native.run
 
     def record(name: str, call: ctypes.Structure) -> int:
         names.append(name)
         return run(name, call)
 
-    for module in (rmc, gated):
+    for module in (rmc_native, gated_native):
         monkeypatch.setattr(module, "run", record)
     return names

@@ -1,4 +1,4 @@
-"""What every core in the registry promises."""
+"""The contract of `MemoryCore`, tested for every registered core."""
 
 from __future__ import annotations
 
@@ -8,43 +8,46 @@ import shutil
 import pytest
 import torch
 
-from rmc_agents.cores import CORES, MemoryCore, make_core, reset_rows
+from rmc_agents.cores import CORES, MemoryCore, TracedCore, make_core, reset_rows
 from rmc_agents.tree import map_tree
 from tests.conftest import CORES_WITH_MEMORY
-from tests.cores.core_support import (
+from tests.support.cores import (
     arbitrary_state,
     assert_equal,
     dtype_of,
     sequence,
-    stepped,
     tiny_core,
+    unroll_by_steps,
     values_and_gradients,
 )
 
 with_memory = pytest.mark.parametrize("name", CORES_WITH_MEMORY)
+traced = pytest.mark.parametrize(
+    "name", [name for name in CORES if isinstance(make_core(name, 1), TracedCore)]
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_unrolled_is_stepped(any_core: str, dtype: torch.dtype) -> None:
+def test_unroll_equals_stepping(any_core: str, dtype: torch.dtype) -> None:
     core = tiny_core(any_core, dtype=dtype)
     seq = sequence(core)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-11
-    expected = values_and_gradients(core, lambda *s: stepped(core, *s), seq)
+    expected = values_and_gradients(core, lambda *s: unroll_by_steps(core, *s), seq)
     assert_equal(values_and_gradients(core, core.unroll, seq), expected, tolerance)
 
 
-def test_unrolled_without_gradients_is_the_same(any_core: str) -> None:
+def test_unroll_gives_the_same_values_without_gradients(any_core: str) -> None:
     core = tiny_core(any_core, dtype=torch.float32)
     seq = sequence(core)
     outputs, state = core.unroll(*seq)
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
-            quick_outputs, quick_state = core.unroll(*seq)
-        torch.testing.assert_close(quick_outputs, outputs.detach())
-        torch.testing.assert_close(list(quick_state), [s.detach() for s in state])
+            fast_outputs, fast_state = core.unroll(*seq)
+        torch.testing.assert_close(fast_outputs, outputs.detach())
+        torch.testing.assert_close(list(fast_state), [s.detach() for s in state])
 
 
-def test_gradients(any_core: str) -> None:
+def test_gradients_match_finite_differences(any_core: str) -> None:
     core = tiny_core(any_core)
     inputs, state, starts = sequence(core, length=3, batch_size=2)
     starts[:] = torch.tensor([[False, False], [True, False], [False, False]])
@@ -56,7 +59,7 @@ def test_gradients(any_core: str) -> None:
     assert torch.autograd.gradcheck(run, (inputs, *state, *core.parameters()))
 
 
-def test_rows_do_not_mix(any_core: str) -> None:
+def test_batch_rows_are_independent(any_core: str) -> None:
     core = tiny_core(any_core)
     inputs, state, starts = sequence(core)
     outputs, last = core.unroll(inputs, state, starts)
@@ -65,7 +68,7 @@ def test_rows_do_not_mix(any_core: str) -> None:
     torch.testing.assert_close(list(last_alone), [s[1:2] for s in last])
 
 
-def test_shapes_and_a_state_of_plain_tensors(any_core: str) -> None:
+def test_step_keeps_shapes_and_accepts_a_rebuilt_state(any_core: str) -> None:
     core = tiny_core(any_core)
     state = core.initial_state(4)
     assert all(isinstance(s, torch.Tensor) and s.shape[0] == 4 for s in state)
@@ -80,7 +83,7 @@ def test_shapes_and_a_state_of_plain_tensors(any_core: str) -> None:
     torch.testing.assert_close(core.step(x, again)[0], core.step(x, after)[0])
 
 
-def test_a_step_leaves_its_arguments_alone(any_core: str) -> None:
+def test_unroll_and_step_do_not_modify_their_arguments(any_core: str) -> None:
     core = tiny_core(any_core)
     inputs, state, starts = sequence(core)
     before = copy.deepcopy((inputs.detach(), [s.detach() for s in state], starts))
@@ -92,7 +95,7 @@ def test_a_step_leaves_its_arguments_alone(any_core: str) -> None:
 
 
 @with_memory
-def test_a_reset_is_the_fresh_state(name: str) -> None:
+def test_reset_restores_the_initial_state(name: str) -> None:
     core = tiny_core(name)
     inputs, state, starts = sequence(core)
     starts[:] = False
@@ -104,7 +107,7 @@ def test_a_reset_is_the_fresh_state(name: str) -> None:
 
 
 @with_memory
-def test_a_reset_forgets_even_what_is_not_finite(name: str) -> None:
+def test_reset_removes_non_finite_values(name: str) -> None:
     core = tiny_core(name)
     inputs, _, starts = sequence(core)
     starts[0] = True
@@ -113,7 +116,7 @@ def test_a_reset_forgets_even_what_is_not_finite(name: str) -> None:
         assert core.unroll(inputs, broken, starts)[0].isfinite().all()
 
 
-def test_reset_rows_takes_whole_rows() -> None:
+def test_reset_rows_selects_whole_rows() -> None:
     core = make_core("lstm", 2, {"hidden_size": 3})
     state = map_tree(torch.ones_like, core.initial_state(3))
     mixed = reset_rows(state, core.initial_state(3), torch.tensor([True, False, True]))
@@ -122,7 +125,7 @@ def test_reset_rows_takes_whole_rows() -> None:
 
 
 @with_memory
-def test_gradient_flows_through_time_and_stops_at_a_start(name: str) -> None:
+def test_gradients_flow_through_time_and_stop_at_a_reset(name: str) -> None:
     core = tiny_core(name)
     inputs, state, starts = sequence(core, length=5)
     starts[:] = False
@@ -137,7 +140,7 @@ def test_gradient_flows_through_time_and_stops_at_a_start(name: str) -> None:
 
 
 @with_memory
-def test_the_past_matters(name: str) -> None:
+def test_output_depends_on_earlier_inputs(name: str) -> None:
     core = tiny_core(name)
     inputs, state, starts = sequence(core)
     starts[:] = False
@@ -146,8 +149,26 @@ def test_the_past_matters(name: str) -> None:
     assert (core.unroll(inputs, state, starts)[0][-1] != core.unroll(changed, state, starts)[0][-1]).any()
 
 
-def test_no_values_are_read_on_the_way(any_core: str) -> None:
-    """On the meta device a hidden `.item()`, a branch on a tensor or a stray CPU tensor fails."""
+@traced
+def test_trace_equals_step_and_has_the_documented_shapes(name: str) -> None:
+    core = tiny_core(name)
+    assert isinstance(core, TracedCore)
+    inputs, state, _ = sequence(core)
+    output, after = core.step(inputs[0], state)
+    traced_output, traced_after, trace = core.trace(inputs[0], state)
+    torch.testing.assert_close(traced_output, output)
+    torch.testing.assert_close(list(traced_after), list(after))
+    batch_size, num_slots, slot_size = state.memory.shape
+    assert trace.attention.ndim == 5
+    assert trace.attention.shape[0] == batch_size
+    assert trace.attention.shape[3:] == (num_slots, num_slots + 1)
+    torch.testing.assert_close(trace.attention.sum(-1), torch.ones_like(trace.attention[..., 0]))
+    for gate in (trace.input_gate, trace.forget_gate):
+        assert gate.shape in [(batch_size, num_slots, slot_size), (batch_size, num_slots, 1)]
+
+
+def test_unroll_runs_on_the_meta_device(any_core: str) -> None:
+    """A hidden `.item()`, a branch on a tensor's value or a stray CPU tensor raises an error there."""
     core = tiny_core(any_core).to("meta")
     inputs = torch.empty(3, 2, core.input_size, device="meta", dtype=dtype_of(core), requires_grad=True)
     starts = torch.empty(3, 2, device="meta", dtype=torch.bool)
@@ -160,7 +181,7 @@ def test_no_values_are_read_on_the_way(any_core: str) -> None:
         core.step(inputs[0], core.initial_state(2))
 
 
-def test_compiles_into_one_graph(any_core: str) -> None:
+def test_unroll_compiles_into_one_graph(any_core: str) -> None:
     core = tiny_core(any_core, dtype=torch.float32)
     seq = sequence(core, length=3)
     compiled = torch.compile(core.unroll, fullgraph=True, backend="eager")
@@ -170,29 +191,29 @@ def test_compiles_into_one_graph(any_core: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore")  # what the compiler and its dependencies warn about is theirs
-def test_compiled_kernels_compute_the_same() -> None:
-    core = tiny_core("gru", dtype=torch.float32)  # the quickest to compile that has gates
+@pytest.mark.filterwarnings("ignore")  # the compiler and its dependencies emit warnings of their own
+def test_compiled_unroll_gives_the_same_results() -> None:
+    core = tiny_core("gru", dtype=torch.float32)  # the core with gates that compiles fastest
     seq = sequence(core, length=2)
     compiled = torch.compile(core.unroll, fullgraph=True)
     assert_equal(values_and_gradients(core, compiled, seq), values_and_gradients(core, core.unroll, seq))
     torch.compiler.reset()
 
 
-def test_moves_and_copies_as_a_module(any_core: str) -> None:
+def test_cores_can_be_copied_loaded_and_converted(any_core: str) -> None:
     core = tiny_core(any_core)
-    twin = copy.deepcopy(core)
-    other = tiny_core(any_core)
-    other.load_state_dict(core.state_dict())
+    copied = copy.deepcopy(core)
+    loaded = tiny_core(any_core)
+    loaded.load_state_dict(core.state_dict())
     seq = sequence(core)
     expected = core.unroll(*seq)[0]
-    torch.testing.assert_close(twin.unroll(*seq)[0], expected)
-    torch.testing.assert_close(other.unroll(*seq)[0], expected)
+    torch.testing.assert_close(copied.unroll(*seq)[0], expected)
+    torch.testing.assert_close(loaded.unroll(*seq)[0], expected)
     single = copy.deepcopy(core).float()
     assert all(s.dtype == torch.float32 for s in single.initial_state(1))
 
 
-def test_lower_precision_runs_under_autocast(any_core: str) -> None:
+def test_unroll_runs_under_autocast(any_core: str) -> None:
     core = tiny_core(any_core, dtype=torch.float32)
     seq = sequence(core)
     expected = core.unroll(*seq)[0]
@@ -202,7 +223,7 @@ def test_lower_precision_runs_under_autocast(any_core: str) -> None:
     torch.testing.assert_close(outputs.float(), expected, atol=0.2, rtol=0.2)
 
 
-def test_same_seed_same_core(any_core: str) -> None:
+def test_same_seed_builds_the_same_core(any_core: str) -> None:
     def build() -> MemoryCore:
         torch.manual_seed(5)
         return make_core(any_core, 3)
@@ -210,7 +231,7 @@ def test_same_seed_same_core(any_core: str) -> None:
     torch.testing.assert_close(build().state_dict(), build().state_dict())
 
 
-def test_every_core_is_built_by_its_input_size_alone() -> None:
+def test_every_core_can_be_built_from_its_input_size_alone() -> None:
     for name in CORES:
         core = make_core(name, 3)
         output, _ = core.step(torch.randn(2, 3), core.initial_state(2))

@@ -1,51 +1,65 @@
-"""Building cores by name, a core of one's own, and errors that say what to do."""
+"""Construction of cores by name, registration of new cores, and error messages."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import inspect
+import re
+import subprocess
+import sys
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-from rmc_agents.cores import CORES, GRU, LSTM, RMC, RNN, Feedforward, MemoryCore, core_options, make_core
-from tests.cores.core_support import assert_equal, sequence, stepped, values_and_gradients
-
-
-class DecayState(NamedTuple):
-    h: Tensor
-
-
-class Decay(MemoryCore):
-    """h' = a h + W x."""
-
-    def __init__(self, input_size: int, *, hidden_size: int = 8, decay: float = 0.9) -> None:
-        super().__init__(input_size)
-        self.linear = nn.Linear(input_size, hidden_size, bias=False)
-        self.decay = decay
-
-    @property
-    def output_size(self) -> int:
-        return self.linear.out_features
-
-    def initial_state(self, batch_size: int) -> DecayState:
-        return DecayState(self.linear.weight.new_ones(batch_size, self.output_size))
-
-    def step(self, inputs: Tensor, state: DecayState) -> tuple[Tensor, DecayState]:
-        h = self.decay * state.h + self.linear(inputs)
-        return h, DecayState(h)
+from rmc_agents.cores import (
+    CORES,
+    GRU,
+    LSTM,
+    RMC,
+    RNN,
+    Feedforward,
+    MemoryCore,
+    TracedCore,
+    core_options,
+    make_core,
+)
+from tests.support.cores import assert_equal, sequence, unroll_by_steps, values_and_gradients
 
 
-def test_a_core_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CORES, "decay", Decay)
-    core = make_core("decay", 3, {"decay": 0.5})
-    assert isinstance(core, Decay)
-    assert core_options("decay") == {"hidden_size": 8, "decay": 0.9}
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Names defined by the example in the docstring of `MemoryCore`, which registers "leaky"."""
+    monkeypatch.setitem(CORES, "leaky", RNN)  # replaced by the example, removed after the test
+    (code,) = re.findall(r"```python\n(.*?)```", inspect.getdoc(MemoryCore) or "", re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
+
+
+def test_example_in_the_docstring_is_a_complete_core(example: dict[str, Any]) -> None:
+    assert CORES["leaky"] is example["Leaky"]
+    assert example["outputs"].shape == (6, 4, 8)
+    assert torch.equal(example["outputs"][-1], example["state"].h)
+    core = make_core("leaky", 3, {"decay": 0.5})
+    assert isinstance(core, example["Leaky"])
+    assert not isinstance(core, TracedCore)
+    assert core_options("leaky") == {"hidden_size": 8, "decay": 0.9}
+
+
+@pytest.mark.parametrize("initial", [0.0, 1.0])
+def test_default_unroll_resets_to_any_initial_state(
+    initial: float, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def initial_state(core: MemoryCore, batch_size: int) -> Any:
+        return example["LeakyState"](torch.full((batch_size, core.output_size), initial))
+
+    monkeypatch.setattr(example["Leaky"], "initial_state", initial_state)
+    core = make_core("leaky", 3, {"decay": 0.5})
     seq = sequence(core)
     outputs, state = core.unroll(*seq)
     assert outputs.shape == (6, 4, 8)
     assert torch.equal(outputs[-1], state.h)
-    expected = values_and_gradients(core, lambda *s: stepped(core, *s), seq)
+    expected = values_and_gradients(core, lambda *s: unroll_by_steps(core, *s), seq)
     assert_equal(values_and_gradients(core, core.unroll, seq), expected)
 
 
@@ -53,6 +67,7 @@ def test_a_core_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "options", "message"),
     [
         ("lstn", {}, r"unknown core 'lstn'; choose one of rmc, .*Did you mean 'lstm'\?"),
+        ("mine", {}, r"feedforward\. For a core of your own, import the module that adds it to CORES"),
         ("gru", {"hiden_size": 3}, r"core 'gru' has no option 'hiden_size'.*Did you mean 'hidden_size'\?"),
         (
             "lstm",
@@ -72,19 +87,24 @@ def test_a_core_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_errors_name_what_was_wrong_and_what_there_is(
-    name: str, options: dict[str, Any], message: str
-) -> None:
+def test_errors_name_the_mistake_and_the_choices(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_core(name, 3, options)
 
 
 @pytest.mark.parametrize("core", [RMC, LSTM, GRU, RNN, Feedforward])
-def test_a_bad_input_size_is_refused(core: type[MemoryCore]) -> None:
+def test_invalid_input_size_raises(core: type[MemoryCore]) -> None:
     with pytest.raises(ValueError, match="input_size must be a whole number of at least 1, got 0"):
         core(0)  # type: ignore[call-arg]
 
 
-def test_options_and_their_defaults() -> None:
+def test_core_options_returns_names_and_defaults() -> None:
     assert core_options("lstm") == {"hidden_size": 128, "forget_bias": 1.0}
     assert core_options("rmc")["gate_style"] == "unit"
+
+
+def test_importing_cores_imports_nothing_else_of_the_package() -> None:
+    code = "import sys, rmc_agents.cores; print(*[m for m in sys.modules if m.startswith('rmc_')])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    allowed = r"rmc_agents(\.(tree|errors|options|cores(\..*)?))?"
+    assert [name for name in result.stdout.split() if not re.fullmatch(allowed, name)] == []

@@ -1,4 +1,4 @@
-"""The Relational Memory Core against NumPy, and the properties that make it one."""
+"""The Relational Memory Core: comparison with NumPy, slots and gates, initial weights, traces."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmc_agents.cores import RMC, HoistedCore
+from rmc_agents.cores import RMC
 from rmc_agents.cores.rmc import RMCState
-from tests.cores.core_support import assert_equal, dtype_of, sequence, tiny_core, values_and_gradients
-from tests.oracles import rmc as oracle
+from tests.support.cores import (
+    Sequence,
+    assert_equal,
+    dtype_of,
+    plain_unroll,
+    sequence,
+    tiny_core,
+    values_and_gradients,
+)
+from tests.support.oracles import rmc as oracle
 
 SHAPES: list[dict[str, Any]] = [
     {},
@@ -30,7 +38,7 @@ SHAPES: list[dict[str, Any]] = [
     {"normalize_output": True},
     {"normalize_output": True, "num_blocks": 2},
     {"slot_attention": "none", "num_blocks": 2},
-    {"num_slots": 6, "num_heads": 1, "head_size": 4},  # more slots than a slot is wide: the identity is cut
+    {"num_slots": 6, "num_heads": 1, "head_size": 4},  # more slots than units in a slot: the identity is cut
 ]
 
 
@@ -39,7 +47,7 @@ def tiny_rmc(dtype: torch.dtype = torch.float64, **options: Any) -> RMC:
 
 
 @pytest.mark.parametrize("options", SHAPES, ids=str)
-def test_against_numpy(options: dict[str, Any]) -> None:
+def test_rmc_matches_numpy(options: dict[str, Any]) -> None:
     core = tiny_rmc(torch.float32, **options)
     inputs, state, starts = sequence(core)
     outputs, last = core.unroll(inputs, state, starts)
@@ -71,7 +79,7 @@ def test_against_numpy(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("options", SHAPES, ids=str)
-def test_gradients(options: dict[str, Any]) -> None:
+def test_gradients_match_finite_differences(options: dict[str, Any]) -> None:
     core = tiny_rmc(**options)
     inputs, state, starts = sequence(core, length=3, batch_size=2)
 
@@ -96,37 +104,37 @@ def test_gradients(options: dict[str, Any]) -> None:
     batch_size=st.integers(1, 5),
     seed=st.integers(0, 100),
 )
-def test_the_fused_sequence_is_the_plain_loop(
+def test_fused_sequence_equals_the_plain_loop(
     length: int, batch_size: int, seed: int, **options: Any
 ) -> None:
     torch.manual_seed(seed)
     core = tiny_rmc(**options)
     inputs, state, _ = sequence(core, length, batch_size)
     starts = torch.rand(length, batch_size) < 0.3
-    seq = type(sequence(core))(inputs, state, starts)
-    plain = values_and_gradients(core, lambda *s: HoistedCore.unroll(core, *s), seq)
+    seq = Sequence(inputs, state, starts)
+    plain = values_and_gradients(core, plain_unroll(core), seq)
     assert_equal(values_and_gradients(core, core.unroll, seq), plain, 1e-9)
 
 
-def test_the_fused_sequence_of_usual_size_is_the_plain_loop() -> None:
+def test_fused_sequence_equals_the_plain_loop_at_default_sizes() -> None:
     core = RMC(20)
     seq = sequence(core, length=12, batch_size=8)
-    plain = values_and_gradients(core, lambda *s: HoistedCore.unroll(core, *s), seq)
+    plain = values_and_gradients(core, plain_unroll(core), seq)
     assert_equal(values_and_gradients(core, core.unroll, seq), plain)
 
 
-def test_one_loss_on_outputs_and_one_on_the_last_state() -> None:
+def test_losses_on_outputs_and_on_the_last_state_have_the_same_gradient() -> None:
     core = tiny_rmc()
     inputs, state, starts = sequence(core)
     outputs, last = core.unroll(inputs, state, starts)
     of_output = torch.autograd.grad(outputs[-1].sin().sum(), inputs, retain_graph=True)[0]
     of_state = torch.autograd.grad(last.memory.sin().sum(), inputs, retain_graph=True)[0]
-    again = torch.autograd.grad(last.memory.sin().sum(), inputs)[0]
+    repeated = torch.autograd.grad(last.memory.sin().sum(), inputs)[0]
     torch.testing.assert_close(of_output, of_state)
-    assert torch.equal(of_state, again)
+    assert torch.equal(of_state, repeated)
 
 
-def test_a_weight_changed_before_the_backward_pass_is_an_error() -> None:
+def test_changing_a_weight_before_the_backward_pass_raises() -> None:
     core = tiny_rmc()
     outputs, _ = core.unroll(*sequence(core))
     with torch.no_grad():
@@ -136,7 +144,7 @@ def test_a_weight_changed_before_the_backward_pass_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("num_blocks", [1, 2])
-def test_permuting_the_slots_of_the_first_memory_permutes_the_output(num_blocks: int) -> None:
+def test_permuting_the_initial_slots_permutes_the_output(num_blocks: int) -> None:
     core = tiny_rmc(num_blocks=num_blocks)
     inputs, _, _ = sequence(core)
     none = torch.zeros(6, 4, dtype=torch.bool)
@@ -149,7 +157,7 @@ def test_permuting_the_slots_of_the_first_memory_permutes_the_output(num_blocks:
     torch.testing.assert_close(permuted.unflatten(-1, (3, -1)), by_slot[:, :, order])
 
 
-def test_fresh_slots_differ_and_zeroed_slots_never_will() -> None:
+def test_initial_slots_become_different_and_zeroed_slots_do_not() -> None:
     core = tiny_rmc()
     inputs, _, _ = sequence(core)
     none = torch.zeros(6, 4, dtype=torch.bool)
@@ -171,20 +179,20 @@ def test_fresh_slots_differ_and_zeroed_slots_never_will() -> None:
         (5, [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]]),
     ],
 )
-def test_the_fresh_memory_is_the_identity(num_slots: int, expected: list[list[int]]) -> None:
+def test_initial_memory_is_the_identity(num_slots: int, expected: list[list[int]]) -> None:
     core = RMC(3, num_slots=num_slots, num_heads=2, head_size=2)
     assert core.initial_state(2).memory.tolist() == [expected, expected]
 
 
 @pytest.mark.parametrize("gate_style", ["unit", "memory"])
-def test_open_forget_gate_and_shut_input_gate_keep_the_memory(gate_style: str) -> None:
+def test_open_forget_gate_and_closed_input_gate_keep_the_memory(gate_style: str) -> None:
     core = tiny_rmc(gate_style=gate_style, input_bias=-1e4, forget_bias=1e4)
     inputs, state, _ = sequence(core)
     _, last = core.unroll(inputs, state, torch.zeros(6, 4, dtype=torch.bool))
     torch.testing.assert_close(last.memory, state.memory, atol=1e-12, rtol=0)
 
 
-def test_open_input_gate_and_shut_forget_gate_write_the_new_rows_through_tanh() -> None:
+def test_open_input_gate_and_closed_forget_gate_write_tanh_of_the_new_rows() -> None:
     core = tiny_rmc(input_bias=1e4, forget_bias=-1e4)
     ungated = tiny_rmc(gate_style="none")
     ungated.load_state_dict(core.state_dict(), strict=False)
@@ -192,23 +200,25 @@ def test_open_input_gate_and_shut_forget_gate_write_the_new_rows_through_tanh() 
     torch.testing.assert_close(core.step(inputs[0], state)[0], torch.tanh(ungated.step(inputs[0], state)[0]))
 
 
-def test_as_many_parameters_as_the_authors_own() -> None:
+def test_number_of_parameters_equals_the_authors_implementation() -> None:
     core = RMC(40, num_slots=8, num_heads=8, head_size=32)
     assert sum(p.numel() for p in core.parameters()) == 605_184
     assert core.output_size == 2048
     assert sum(p.numel() for p in RMC(40, num_slots=2, num_heads=8, head_size=32).parameters()) == 605_184
 
 
-def test_first_weights_as_the_authors_own() -> None:
+def test_initial_weights_are_distributed_as_in_the_authors_implementation() -> None:
     core = RMC(400, num_heads=8, head_size=32)
     weight = core.input_proj.weight
     assert weight.abs().max().item() <= 2 / 400**0.5
-    assert weight.std().item() == pytest.approx(0.88 / 400**0.5, rel=0.02)  # a normal cut at two deviations
+    assert weight.std().item() == pytest.approx(
+        0.88 / 400**0.5, rel=0.02
+    )  # a normal distribution cut at two deviations
     assert core.input_proj.bias.abs().max().item() == 0
 
 
 @pytest.mark.parametrize("options", SHAPES, ids=str)
-def test_trace_agrees_with_step(options: dict[str, Any]) -> None:
+def test_trace_agrees_with_step_and_its_gates_are_valid(options: dict[str, Any]) -> None:
     core = tiny_rmc(**options)
     inputs, state, _ = sequence(core)
     output, after = core.step(inputs[0], state)
@@ -228,7 +238,7 @@ def test_trace_agrees_with_step(options: dict[str, Any]) -> None:
         assert ((after.memory - kept).abs() <= trace.input_gate + 1e-12).all()
 
 
-def test_the_input_can_be_read() -> None:
+def test_slots_attend_to_the_input() -> None:
     core = tiny_rmc()
     inputs, state, _ = sequence(core)
     assert (core.trace(inputs[0], state)[2].attention[..., -1] > 0).all()
@@ -236,9 +246,9 @@ def test_the_input_can_be_read() -> None:
 
 
 @pytest.mark.parametrize("num_blocks", [1, 2])
-@pytest.mark.parametrize(("slot_attention", "reads"), [("all", True), ("own", False), ("none", False)])
-def test_without_slot_attention_no_slot_knows_of_another(
-    slot_attention: str, reads: bool, num_blocks: int
+@pytest.mark.parametrize(("slot_attention", "influence"), [("all", True), ("own", False), ("none", False)])
+def test_slots_influence_each_other_only_with_slot_attention(
+    slot_attention: str, influence: bool, num_blocks: int
 ) -> None:
     core = tiny_rmc(slot_attention=slot_attention, num_blocks=num_blocks)
     inputs, state, _ = sequence(core)
@@ -248,17 +258,17 @@ def test_without_slot_attention_no_slot_knows_of_another(
     outputs = [core.unroll(inputs, RMCState(memory), never)[0] for memory in (state.memory, other)]
     first, second = (x.unflatten(-1, (3, -1)) for x in outputs)
     assert not torch.allclose(first[:, :, 0], second[:, :, 0])
-    assert torch.allclose(first[:, :, 1:], second[:, :, 1:]) != reads
+    assert torch.allclose(first[:, :, 1:], second[:, :, 1:]) != influence
 
 
-def test_a_slot_that_reads_its_own_row_and_the_input_alone() -> None:
+def test_own_slot_attention_reads_only_the_own_row_and_the_input() -> None:
     core = tiny_rmc(slot_attention="own")
     inputs, state, _ = sequence(core)
     attention = core.trace(inputs[0], state)[2].attention[0, 0, 0]
-    shown = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]], dtype=torch.bool)
-    assert torch.equal(attention > 0, shown)
+    visible = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]], dtype=torch.bool)
+    assert torch.equal(attention > 0, visible)
 
 
-def test_an_unknown_slot_attention_is_refused() -> None:
+def test_unknown_slot_attention_raises() -> None:
     with pytest.raises(ValueError, match="slot_attention must be one of"):
         RMC(3, slot_attention="some")  # type: ignore[arg-type]

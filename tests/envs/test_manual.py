@@ -1,4 +1,4 @@
-"""A person's walk is the environment's own: in a window without a screen, and in a terminal."""
+"""Manual play moves the environment: in a window without a screen, and in a terminal."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import rmc_envs
 
-import envs
-from tests.support import MAZE
+from tests.support.agents import MAZE
 
 pygame = pytest.importorskip("pygame")
 ROOT = Path(__file__).parents[2]
@@ -33,22 +33,22 @@ def press(*keys: int) -> None:
         pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key))
 
 
-def right_way(seed: int) -> tuple[int, str]:
-    """The turn at the junction that is right, as a key and as a letter."""
-    env = envs.farama(MAZE)()
+def right_turn(seed: int) -> tuple[int, str]:
+    """Return the right turn at the junction, as a key and as a letter."""
+    env = rmc_envs.make_reference(MAZE)()
     env.reset(seed=seed)
     above = env.unwrapped.success_pos[1] < env.unwrapped.failure_pos[1]  # type: ignore[attr-defined]
     return (LEFT, "a") if above else (RIGHT, "d")
 
 
 @pytest.mark.usefixtures("no_screen")
-def test_a_window_is_played_by_keys() -> None:
-    from envs.manual import Window
+def test_window_is_played_by_keys() -> None:
+    from rmc_envs.manual import Window
 
     said: list[str] = []
-    right = right_way(3)[0]
-    wrong = RIGHT if right_way(4)[0] == LEFT else LEFT
-    env = envs.farama(MAZE, render_mode="human", agent_pov=True)()
+    right = right_turn(3)[0]
+    wrong = RIGHT if right_turn(4)[0] == LEFT else LEFT
+    env = rmc_envs.make_reference(MAZE, render_mode="human", agent_pov=True)()
     window = Window(env, 3, said.append)
     press(*[UP] * TO_JUNCTION, right, UP)
     press(*[UP] * TO_JUNCTION, wrong, UP)
@@ -59,17 +59,17 @@ def test_a_window_is_played_by_keys() -> None:
         "seed 3",
         f"✓ solved after {TO_JUNCTION + 2} steps",
         "seed 4",
-        f"✗ the wrong one, after {TO_JUNCTION + 2} steps",
+        f"✗ wrong choice after {TO_JUNCTION + 2} steps",
         "seed 5",
         "seed 6",
     ]
 
 
 @pytest.mark.usefixtures("no_screen")
-def test_the_window_shows_the_agents_own_view() -> None:
-    from envs.manual import Window
+def test_window_shows_the_agents_own_view() -> None:
+    from rmc_envs.manual import Window
 
-    env = envs.farama(MAZE, render_mode="human", agent_pov=True)()
+    env = rmc_envs.make_reference(MAZE, render_mode="human", agent_pov=True)()
     window = Window(env, 0, lambda _: None)
     window.reset()
     own = pygame.surfarray.array3d(pygame.display.get_surface())
@@ -83,26 +83,26 @@ def test_the_window_shows_the_agents_own_view() -> None:
 
 
 def played(*lines: str, seed: int = 3) -> list[str]:
-    from envs.manual import play_in_terminal
+    from rmc_envs.manual import play_in_terminal
 
     said: list[str] = []
-    play_in_terminal(envs.farama(MAZE)(), seed, lines, said.append)
+    play_in_terminal(rmc_envs.make_reference(MAZE)(), seed, lines, said.append)
     return said
 
 
-def test_a_terminal_is_played_by_letters() -> None:
-    letter = right_way(3)[1]
+def test_terminal_is_played_by_letters() -> None:
+    letter = right_turn(3)[1]
     said = played("w" * TO_JUNCTION + letter + "w", "n", "?", "q", "w")
     assert f"✓ solved after {TO_JUNCTION + 2} steps: reward 0.974" in said
     assert [line.split(":")[0] for line in said if line.startswith("seed")] == ["seed 3", "seed 4", "seed 5"]
-    assert any(line.startswith("'?' is no move") for line in said)
-    assert played() == played("q")  # the end of the input is the end
+    assert any(line.startswith("'?' is not an action") for line in said)
+    assert played() == played("q")  # the end of the input quits
 
 
-def test_the_text_is_what_the_agent_sees() -> None:
-    from envs.manual import view
+def test_text_shows_the_agents_view() -> None:
+    from rmc_envs.manual import view
 
-    env: gymnasium.Env = envs.farama(MAZE)()
+    env: gymnasium.Env = rmc_envs.make_reference(MAZE)()
     obs, _ = env.reset(seed=1)
     rows = view(obs["image"]).splitlines()[1:-1]
     assert len(rows) == 7
@@ -125,7 +125,7 @@ def play(*flags: str, keys: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_script_plays_in_the_terminal_where_there_is_no_screen() -> None:
+def test_script_plays_in_the_terminal_without_a_screen() -> None:
     result = play("--env", "rmc/MemoryS13-v0", "--view-size", "3", keys="ww\nq\n")
     assert result.returncode == 0, result.stderr
     assert "matching object" in result.stdout
@@ -137,12 +137,12 @@ def test_the_script_plays_in_the_terminal_where_there_is_no_screen() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--env", "CartPole-v1"], "cannot be walked"),
+        (["--env", "CartPole-v1"], "cannot be played"),
         (["--env", "MiniGrid-MemoryS8-v0"], "odd"),
         (["--env", "MiniGrid-Nope-v0"], "unknown environment"),
     ],
 )
-def test_the_script_says_what_cannot_be_played(flags: list[str], message: str) -> None:
+def test_script_refuses_what_cannot_be_played(flags: list[str], message: str) -> None:
     result = play(*flags)
     assert result.returncode == 2
     assert message in result.stderr

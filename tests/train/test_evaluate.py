@@ -1,34 +1,42 @@
-"""`python train/evaluate.py` from a run folder to the table, the figures and the picture."""
+"""`python train/evaluate.py`, from a run folder to tables, figures, pictures and a report."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import rmc_envs
 from PIL import Image
 
-import envs
-from rmc_agents import UsageError
-from rmc_agents.checkpoint import save_checkpoint, write_json
-from rmc_agents.classifier import SequenceClassifier, load_classifier
-from tests.support import MAZE, small_agent
+from rmc_agents import CORES, PPOConfig, Trainer, UsageError
+from rmc_agents.runs.checkpoint import save_checkpoint
+from rmc_agents.runs.folder import read_config, write_config
+from rmc_agents.supervised.classifier import SequenceClassifier, load_classifier
+from tests.support.agents import MAZE, small_agent, small_env
+from tests.support.runs import saved_run
 from train import evaluate
 
 ROOT = Path(__file__).parents[2]
 QUIET = ("--no-gif", "--no-report")
+MY_PARTS = """
+import rmc_envs
+from rmc_agents.cores import CORES, GRU
 
 
-def saved_run(folder: Path, env_id: str = MAZE, core: str = "rmc", **options: Any) -> Path:
-    """An untrained agent in a run folder."""
-    agent = small_agent(core, envs.make(env_id, 2, **options))
-    env = {"id": env_id, "options": options, "num_envs": 2, "vectorization": "auto"}
-    write_json(folder / "config.json", {"agent": agent.config(), "env": env, "seed": 0})
-    save_checkpoint(folder, 7, {"agent": agent.state_dict()})
-    return folder
+class Mine(GRU):
+    pass
+
+
+CORES["mine"] = Mine
+rmc_envs.register("mine/Recall-v0", rmc_envs.Recall)
+"""
+"""A user's module, which registers a core and a task."""
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +48,13 @@ def entries(run: Path) -> dict[str, Any]:
     return json.loads((run / "evaluation.json").read_text())
 
 
-def test_a_run_becomes_table_figures_and_picture(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_makes_tables_figures_and_pictures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate.main([str(run), "--episodes", "2", "--stochastic"])
     shown = capsys.readouterr().out
     written = [str(run / name) for name in ("evaluation.json", "report.html")]
     for part in (MAZE, "farama", "maze (rmc)", "random", "best possible", *written):
         assert part in shown
-    assert "# What maze can do" in (run / "evaluation.md").read_text()
+    assert "# Evaluation of maze" in (run / "evaluation.md").read_text()
     assert MAZE in (run / "report.html").read_text()
     entry = entries(run)[MAZE]
     assert entry["implementation"] == "farama"
@@ -66,7 +74,24 @@ def test_a_run_becomes_table_figures_and_picture(run: Path, capsys: pytest.Captu
         assert gif.n_frames > 3
 
 
-def test_both_implementations_agree_and_other_mazes_are_added(run: Path) -> None:
+def test_evaluation_file_has_the_documented_keys(tmp_path: Path) -> None:
+    """The keys, and their order, are those of earlier releases."""
+    run = saved_run(tmp_path / "run", core="gru", actions=3)
+    blind = saved_run(tmp_path / "blind", core="feedforward", actions=3)
+    evaluate.main([str(run), "--episodes", "2", "--memoryless", str(blind), *QUIET])
+    figures = ["success_rate", "success_ci95", "mean_return", "return_ci95", "mean_length", "episodes"]
+    entry = entries(run)[MAZE]
+    assert list(entry) == [
+        *(*figures, "first_seed", "implementation", "deterministic", "seconds", "random", "best_possible"),
+        *("hallway", "trained_hallway", "memoryless", "command", "versions", "checkpoint", "date"),
+    ]
+    computed = {"success_rate", "mean_return", "mean_length"}
+    assert set(entry["random"]) == {*computed, "implementation"}
+    assert set(entry["best_possible"]) == computed
+    assert set(entry["memoryless"]) == {*figures, "implementation", "run"}
+
+
+def test_implementations_agree_and_other_mazes_are_added(run: Path) -> None:
     checkpoint = str(run / "checkpoints" / "step_000000000007.pt")
     figures = []
     for kind in ("farama", "batched"):
@@ -81,7 +106,7 @@ def test_both_implementations_agree_and_other_mazes_are_added(run: Path) -> None
 
 
 def test_several_runs_are_compared_by_core(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = {"num_symbols": 3, "delay": 1}
+    options: dict[str, Any] = {"num_symbols": 3, "delay": 1}
     runs = [
         saved_run(tmp_path / f"{core}{i}", "rmc/Recall-v0", core, **options)
         for core in ("gru", "rnn")
@@ -100,18 +125,17 @@ def test_several_runs_are_compared_by_core(tmp_path: Path, capsys: pytest.Captur
     assert all(run.name in page for run in runs)
 
 
-def test_a_run_of_another_kind_is_told_and_left_out(
+def test_classifiers_are_reported_and_skipped(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     classifier = tmp_path / "classifier"
     model = SequenceClassifier(4, 3, "gru", {"hidden_size": 8})
-    write_json(classifier / "config.json", {"agent": model.config()})
+    write_config(classifier, {"classifier": model.to_json()})
     save_checkpoint(classifier, 7, {"agent": model.state_dict()})
     evaluate.main([str(classifier), str(run), "--episodes", "2", "--no-gif", "--no-report"])
-    told = (
-        f"{classifier} holds a classifier, not an agent: python train/nth_farthest.py --evaluate {classifier}"
-    )
-    assert f"skipped: {told}" in capsys.readouterr().out
+    command = f"python train/nth_farthest.py --evaluate {classifier}"
+    reported = f"{classifier} holds a classifier, not an agent: {command}"
+    assert f"skipped: {reported}" in capsys.readouterr().out
     with pytest.raises(UsageError, match="holds a classifier"):
         evaluate.main([str(classifier), "--episodes", "2"])
     with pytest.raises(UsageError, match="none of these runs"):
@@ -120,27 +144,29 @@ def test_a_run_of_another_kind_is_told_and_left_out(
         load_classifier(run)
 
 
-def test_a_suite_is_judged_at_the_agents_own_view(
+def test_suite_is_evaluated_at_the_agents_own_view_size(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # An agent that was never trained takes minutes to the time limits of the longest mazes.
-    monkeypatch.setitem(envs.SUITES, "memory-mazes", (MAZE, "MiniGrid-MemoryS9-v0", "MiniGrid-MemoryS11-v0"))
+    # An untrained agent takes minutes to the time limits of the longest mazes.
+    suite = (MAZE, "MiniGrid-MemoryS9-v0", "MiniGrid-MemoryS11-v0")
+    monkeypatch.setitem(rmc_envs.SUITES, "memory-mazes", suite)
     run = saved_run(tmp_path / "near", actions=3, view_size=3)
     blind = saved_run(tmp_path / "blind", core="feedforward", actions=3, view_size=3)
     flags = ["--suite", "memory-mazes", "--memoryless", str(blind), "--stochastic"]
     evaluate.main([str(run), *flags, "--episodes", "2", "--implementation", "batched"])
-    assert set(entries(run)) == set(envs.SUITES["memory-mazes"])
+    assert set(entries(run)) == set(suite)
     longest = entries(run)["MiniGrid-MemoryS11-v0"]
     assert (longest["hallway"], longest["trained_hallway"]) == (5, 1)
     assert longest["memoryless"]["run"] == "blind"
-    assert "evaluation.json" not in {path.name for path in blind.iterdir()}  # only judged beside another
+    # The memoryless run is evaluated only beside the other: its folder stays as it is.
+    assert "evaluation.json" not in {path.name for path in blind.iterdir()}
     assert "blind (no memory)" in capsys.readouterr().out
-    for name in ("success-by-hallway.png", f"{MAZE}.gif"):  # a film of the maze that it knows, not of all
+    for name in ("success-by-hallway.png", f"{MAZE}.gif"):
         assert (run / "media" / name).is_file()
-    assert len(list((run / "media").glob("*.gif"))) == 1
+    assert len(list((run / "media").glob("*.gif"))) == 1  # only of the maze in which it was trained
 
 
-def test_any_gymnasium_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_gymnasium_environment_is_evaluated(tmp_path: Path) -> None:
     pole = saved_run(tmp_path / "pole", "CartPole-v1", "gru")
     evaluate.main([str(pole), "--episodes", "1"])
     entry = entries(pole)["CartPole-v1"]
@@ -151,15 +177,93 @@ def test_any_gymnasium_environment(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (pole / "media" / "CartPole-v1.gif").is_file()
 
 
-def test_a_run_that_does_not_say_its_environment(tmp_path: Path) -> None:
+def test_run_made_from_python_is_evaluated_in_its_environment(tmp_path: Path) -> None:
+    env = small_env(4)
+    agent = small_agent("gru", env)
+    Trainer(
+        agent,
+        env,
+        PPOConfig(total_steps=256, num_steps=32, bptt_length=8, minibatch_size=128),
+        tmp_path / "r",
+    ).run()
+    evaluate.main([str(tmp_path / "r"), "--episodes", "10", *QUIET])
+    assert entries(tmp_path / "r")["rmc/Recall-v0"]["episodes"] == 10
+
+
+def test_run_without_an_environment_needs_the_flag_env(tmp_path: Path) -> None:
     folder = saved_run(tmp_path / "python", actions=3)
-    config = json.loads((folder / "config.json").read_text())
-    del config["env"]  # as a Trainer used from Python leaves it
-    write_json(folder / "config.json", config)
+    config = read_config(folder)
+    del config["environment"]  # as for environments that rmc_envs.make did not make
+    write_config(folder, config)
     with pytest.raises(UsageError, match="choose an --env"):
         evaluate.main([str(folder)])
     evaluate.main([str(folder), "--env", MAZE, "--episodes", "1", *QUIET, "--implementation", "batched"])
     assert MAZE in entries(folder)
+
+
+@pytest.fixture
+def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a user's module, and the run of an agent with the user's core."""
+    module = tmp_path / "my_parts.py"
+    module.write_text("from rmc_agents.cores import GRU\n\n\nclass Mine(GRU): pass\n")
+    spec = importlib.util.spec_from_file_location("my_parts_of_the_test", module)
+    assert spec is not None
+    assert spec.loader is not None
+    mine = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mine)
+    with monkeypatch.context() as patch:
+        patch.setitem(CORES, "mine", mine.Mine)
+        saved_run(tmp_path / "run", "rmc/Recall-v0", "mine", num_symbols=3, delay=1)
+    module.write_text(MY_PARTS)
+    return tmp_path
+
+
+def start(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train" / "evaluate.py"), *args],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_users_core_and_task_are_imported_from_the_current_directory(user_folder: Path) -> None:
+    env_ids = "my_parts:mine/Recall-v0"
+    options = {"num_symbols": 3, "delay": 1}
+    config = read_config(user_folder / "run")
+    config["environment"] |= {"env": env_ids, "env_options": options}
+    write_config(user_folder / "run", config)
+    result = start("run", "--import", "my_parts", "--episodes", "4", "--no-gif", cwd=user_folder)
+    assert result.returncode == 0, result.stderr
+    assert entries(user_folder / "run")[env_ids]["episodes"] == 4
+    assert entries(user_folder / "run")[env_ids]["implementation"] == "batched"
+
+
+def test_remembered_module_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "remembered_module.py").write_text("")
+    run = saved_run(tmp_path / "run", core="gru", actions=3, imports=("remembered_module",))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(UsageError, match=rf"{run} cannot be loaded: .*'remembered_module'"):
+        evaluate.main([str(run)])
+    monkeypatch.chdir(tmp_path)
+    flags = ["--episodes", "1", "--implementation", "batched", *QUIET]
+    evaluate.main([str(run), *flags])
+    assert sys.modules.pop("remembered_module").__name__ == "remembered_module"
+    with pytest.raises(UsageError, match="cannot import the module 'no_such_module'"):
+        evaluate.main([str(run), "--import", "no_such_module"])
+
+
+def test_unknown_core_is_one_message(user_folder: Path) -> None:
+    with pytest.raises(UsageError, match="unknown core 'mine'"):
+        evaluate.main([str(user_folder / "run")])
+
+
+def test_stored_command_is_the_installed_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/rmc-evaluate"])
+    evaluate.main([str(run), "--episodes", "1", "--implementation", "batched", *QUIET])
+    expected = f"rmc-evaluate {run} --episodes 1 --implementation batched --no-gif --no-report"
+    assert entries(run)[MAZE]["command"] == expected
 
 
 @pytest.mark.parametrize(
@@ -170,24 +274,29 @@ def test_a_run_that_does_not_say_its_environment(tmp_path: Path) -> None:
         (["--env", "CartPole-v1"], "observation_space"),
         (["--env", "CartPole-v1", "--implementation", "farama"], "not one of Farama's"),
         (["--env", "CartPole-v1", "--implementation", "batched"], "no batched implementation"),
+        (["--env", "no_such_module:Task-v0"], "cannot import the module 'no_such_module'"),
         (["--episodes", "0"], "--episodes 0"),
         (["--device", "abacus"], "device 'abacus' cannot be used"),
     ],
 )
-def test_bad_flags_are_one_clear_message(run: Path, flags: list[str], message: str) -> None:
+def test_bad_flag_is_one_message_before_any_work(run: Path, flags: list[str], message: str) -> None:
     before = (run / "evaluation.json").read_bytes() if (run / "evaluation.json").exists() else None
     with pytest.raises(UsageError, match=message):
         evaluate.main([str(run), *flags])
     assert before is None or (run / "evaluation.json").read_bytes() == before
 
 
-def test_the_script_leaves_with_code_2(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "train" / "evaluate.py"), str(tmp_path / "none")],
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(ROOT)},
-    )
+def test_damaged_entry_is_reported_before_any_work(tmp_path: Path) -> None:
+    run = saved_run(tmp_path / "run", core="gru", actions=3)
+    damaged = '{"Other-v0": {"success_rate": "high"}}'
+    (run / "evaluation.json").write_text(damaged)
+    with pytest.raises(UsageError, match=r"evaluation\.json, entry 'Other-v0': success_rate is 'high'"):
+        evaluate.main([str(run), *QUIET])
+    assert (run / "evaluation.json").read_text() == damaged
+
+
+def test_script_exits_with_2_for_a_folder_without_a_run(tmp_path: Path) -> None:
+    result = start(str(tmp_path / "none"), cwd=tmp_path)
     assert result.returncode == 2
     assert "is not a run folder" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1

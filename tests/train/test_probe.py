@@ -1,4 +1,4 @@
-"""`python train/probe.py` from a run folder to the table, the figures and the pictures."""
+"""`python train/probe.py`, from a run folder to tables, figures and pictures."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rmc_envs
 from PIL import Image
 
 from rmc_agents import UsageError
-from rmc_agents.recording import OBSERVATION, WHOLE
-from tests.support import MAZE
-from tests.train.test_evaluate import saved_run
+from rmc_agents.interpret.recording import OBSERVATION, WHOLE
+from tests.support.agents import MAZE
+from tests.support.runs import saved_run
 from train import probe
 
 QUICK = ["--episodes", "600", "--steps", "30", "--swap-after", "1"]
@@ -24,13 +25,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {core: saved_run(folder / core, core=core, actions=3) for core in ("rmc", "gru", "feedforward")}
 
 
-def entry(run: Path) -> dict[str, Any]:
-    return json.loads((run / "probe.json").read_text())[MAZE]
+def entry(run: Path, env_id: str = MAZE) -> dict[str, Any]:
+    return json.loads((run / "probe.json").read_text())[env_id]
 
 
 def test_runs_are_probed_and_compared(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     probe.main([*map(str, runs.values()), *QUICK, "--random-actions", "0.5"])
-    said = capsys.readouterr().out
+    shown = capsys.readouterr().out
     for core, run in runs.items():
         found = entry(run)
         parts = [*(f"slot {i}" for i in range(1, 5))] * (core == "rmc") + [WHOLE, OBSERVATION]
@@ -52,15 +53,14 @@ def test_runs_are_probed_and_compared(runs: dict[str, Path], capsys: pytest.Capt
             with Image.open(picture) as image:
                 image.load()
                 assert min(image.size) > 400
-        assert str(run / "probe.json") in said
-    assert "this core has no memory" in said
+        assert str(run / "probe.json") in shown
+    assert "this core has no memory" in shown
 
 
-def test_the_same_command_gives_the_same_figures(runs: dict[str, Path]) -> None:
-    """And a report that is there takes them up."""
+def test_probe_repeats_its_figures_and_updates_an_existing_report(runs: dict[str, Path]) -> None:
     found = []
     page = runs["gru"] / "report.html"
-    page.write_text("as it was")
+    page.write_text("old")
     for _ in range(2):
         probe.main([str(runs["gru"]), *QUICK])
         found.append(entry(runs["gru"]))
@@ -69,23 +69,50 @@ def test_the_same_command_gives_the_same_figures(runs: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "says"),
+    ("args", "message"),
     [
         ([], "which run"),
-        (["--env", "rmc/Recall-v0"], "probes need a task that tells where its cue is"),
+        (["--env", "rmc/Recall-v0"], "that reports where its cue is"),
         (["--env", "MiniGrid-MemoryS4-v0"], "maze size 4"),
-        (["--episodes", "1"], "ask for 2 or more"),
+        (["--env", "CartPole-v1"], "that reports where its cue is"),
+        (["--episodes", "1"], "expected 2 or more"),
         (["--random-actions", "2"], "a share from 0 to 1"),
         (["--swap-after", "0"], "1 or more"),
     ],
 )
-def test_mistakes_are_told_at_once(runs: dict[str, Path], args: list[str], says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+def test_bad_flag_is_one_message_before_any_work(
+    runs: dict[str, Path], args: list[str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
         probe.main([str(runs["gru"]), *args] if args else [])
 
 
-def test_a_damaged_file_is_told_before_the_work(tmp_path: Path) -> None:
+def test_damaged_file_is_reported_before_any_work(tmp_path: Path) -> None:
     run = saved_run(tmp_path / "run", core="gru", actions=3)
     (run / "probe.json").write_text("{")
     with pytest.raises(UsageError, match=r"probe\.json is not JSON"):
+        probe.main([str(run), *QUICK])
+
+
+def test_users_task_with_a_cue_is_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any native task that reports its ground truth can be probed, whatever its id."""
+    monkeypatch.setitem(rmc_envs.NATIVE, "mine/Maze-v0", rmc_envs.native(MAZE))
+    run = saved_run(tmp_path / "run", "mine/Maze-v0", "gru", actions=3)
+    probe.main([str(run), *QUICK])
+    assert entry(run, "mine/Maze-v0")["probe"]["episodes"] == 600
+    assert (run / "media" / "mine-Maze-v0-probe.png").is_file()
+
+
+def test_run_without_an_environment_needs_the_flag_env(tmp_path: Path) -> None:
+    run = saved_run(tmp_path / "run", core="gru", actions=3)
+    config = json.loads((run / "config.json").read_text())
+    del config["environment"]
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="choose an --env"):
+        probe.main([str(run), *QUICK])
+
+
+def test_remembered_module_that_is_missing_names_the_run(tmp_path: Path) -> None:
+    run = saved_run(tmp_path / "run", core="gru", actions=3, imports=("no_such_module",))
+    with pytest.raises(UsageError, match=rf"{run} cannot be loaded: .*'no_such_module'"):
         probe.main([str(run), *QUICK])

@@ -1,0 +1,98 @@
+"""Tests of acceleration: compiled or bfloat16 networks give the same results, or a note says why not."""
+
+from __future__ import annotations
+
+import pytest
+import rmc_envs
+import torch
+
+from rmc_agents import ActorCritic
+from rmc_agents.agent.acceleration import accelerate
+from rmc_agents.agent.actor_critic import AgentState
+from rmc_agents.tree import leaves
+
+# torch.compile raises them on its first use.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def agent_and_inputs(core: str) -> tuple[ActorCritic, tuple]:
+    """Return an agent and the arguments of `evaluate_actions` for 4 steps of 8 mazes."""
+    torch.manual_seed(0)
+    mazes = rmc_envs.make("MiniGrid-MemoryS7-v0", 8, actions=3)
+    agent = ActorCritic(mazes.observation_space, mazes.action_space, core, hidden_size=16, features=16)
+    steps = [mazes.reset(0), *(mazes.step(torch.full((8,), 2)).obs for _ in range(3))]
+    obs = {key: torch.stack([step[key] for step in steps]) for key in steps[0]}
+    starts = torch.zeros(4, 8, dtype=torch.bool)
+    starts[2, 3] = True
+    state = agent.initial_state(8)
+    return agent, (obs, torch.zeros(4, 8, dtype=torch.int64), torch.zeros(4, 8), starts, state)
+
+
+def evaluate(agent: ActorCritic, inputs: tuple) -> list[torch.Tensor]:
+    """Return log-probabilities, entropies and values."""
+    evaluation = agent.evaluate_actions(*inputs)
+    assert evaluation.aux_predictions is None
+    return list(evaluation[:3])
+
+
+def evaluate_with_gradients(agent: ActorCritic, inputs: tuple) -> list[torch.Tensor]:
+    """Return log-probabilities, entropies and values, and the gradient of every parameter."""
+    agent.zero_grad()
+    outputs = evaluate(agent, inputs)
+    torch.stack(outputs).square().sum().backward()
+    return [*outputs, *(p.grad for p in agent.parameters() if p.grad is not None)]
+
+
+@pytest.mark.parametrize("core", ["rmc", "lstm"])
+def test_compiled_networks_compute_the_same(core: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, inputs = agent_and_inputs(core)
+    expected = evaluate_with_gradients(agent, inputs)
+    real = torch.compile
+    # The whole graph is captured here; the slow test generates machine code.
+    monkeypatch.setattr(torch, "compile", lambda f, **options: real(f, backend="eager", fullgraph=True))
+    assert accelerate(agent, compiled=True) == []
+    torch.testing.assert_close(evaluate_with_gradients(agent, inputs), expected, atol=1e-5, rtol=1e-4)
+    torch.compiler.reset()
+
+
+@pytest.mark.slow
+def test_networks_compiled_to_machine_code_compute_the_same() -> None:
+    agent, inputs = agent_and_inputs("feedforward")  # the other cores take a minute to compile
+    expected = evaluate_with_gradients(agent, inputs)
+    notes = accelerate(agent, compiled=True)
+    assert notes == [] or "cannot be compiled here" in notes[0]
+    torch.testing.assert_close(evaluate_with_gradients(agent, inputs), expected, atol=1e-5, rtol=1e-4)
+    torch.compiler.reset()
+
+
+def test_bf16_networks_compute_nearly_the_same_and_keep_float32_memories() -> None:
+    agent, inputs = agent_and_inputs("rmc")
+    expected = evaluate(agent, inputs)
+    assert accelerate(agent, "bf16") == []
+    found = evaluate(agent, inputs)
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
+    assert any(not torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    obs, _, _, starts, state = inputs
+    _, _, _, after = agent.act({key: x[0] for key, x in obs.items()}, starts[0], state)
+    assert isinstance(after, AgentState)
+    assert {x.dtype for x in leaves(after.memory)} == {torch.float32}
+
+
+def test_agent_without_a_compiler_runs_uncompiled_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise RuntimeError("no working C++ compiler\nand many lines more")
+
+    agent, inputs = agent_and_inputs("rmc")
+    expected = evaluate(agent, inputs)
+    monkeypatch.setattr(torch, "compile", fail)
+    (note,) = accelerate(agent, compiled=True)
+    assert note == (
+        "the networks cannot be compiled here and run uncompiled: RuntimeError: no working C++ compiler"
+    )
+    torch.testing.assert_close(evaluate(agent, inputs), expected, atol=0, rtol=0)
+
+
+def test_accelerate_rejects_unknown_precisions() -> None:
+    agent, _ = agent_and_inputs("rmc")
+    with pytest.raises(ValueError, match="float32"):
+        accelerate(agent, "fp8")  # type: ignore[arg-type]

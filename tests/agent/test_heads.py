@@ -1,0 +1,80 @@
+"""Tests of action heads against torch.distributions, which are slower and do not compile."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gymnasium import spaces
+from torch import distributions as D
+
+from rmc_agents.agent.heads import ActionHead, make_action_head
+
+SPACES = {
+    "discrete": spaces.Discrete(5),
+    "multidiscrete": spaces.MultiDiscrete([3, 2, 4]),
+    "multibinary": spaces.MultiBinary(3),
+    "box": spaces.Box(-1, 1, (2,)),
+    "box matrix": spaces.Box(-1, 1, (2, 3)),
+}
+
+
+def reference(name: str, head: ActionHead, parameters: torch.Tensor) -> list[D.Distribution]:
+    """Return torch's distributions for the same parameters, one for each component of the action."""
+    if name == "discrete":
+        return [D.Categorical(logits=parameters)]
+    if name == "multidiscrete":
+        return [D.Categorical(logits=part) for part in parameters.split([3, 2, 4], dim=-1)]
+    if name == "multibinary":
+        return [D.Independent(D.Bernoulli(logits=parameters), 1)]
+    mean, log_std = parameters.chunk(2, dim=-1)
+    return [D.Independent(D.Normal(mean, log_std.exp()), 1)]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_log_prob_and_entropy_equal_torch_distributions(name: str) -> None:
+    head = make_action_head(6, SPACES[name])
+    torch.nn.init.normal_(head.linear.weight)
+    parameters = head(torch.randn(4, 3, 6))
+    actions = head.sample(parameters)
+    assert actions.shape == (4, 3, *head.action_shape)
+    assert actions.dtype == head.action_dtype
+    parts = reference(name, head, parameters)
+    numbers = list(actions.unbind(-1)) if len(parts) > 1 else [actions.reshape(4, 3, -1).squeeze(-1)]
+    if name == "discrete":
+        numbers = [actions]
+    expected = sum(d.log_prob(a) for d, a in zip(parts, numbers, strict=True))
+    torch.testing.assert_close(head.log_prob(parameters, actions), expected)
+    torch.testing.assert_close(head.entropy(parameters), sum(d.entropy() for d in parts))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_samples_follow_the_distribution_and_the_generator(name: str) -> None:
+    head = make_action_head(6, SPACES[name])
+    torch.nn.init.normal_(head.linear.weight, std=0.5)
+    parameters = head(torch.randn(6)).detach().expand(20_000, -1)
+    draws = [head.sample(parameters, torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    # The mean of -log p over samples is the entropy.
+    surprise = -head.log_prob(parameters, draws[0])
+    error = surprise.std() / 20_000**0.5
+    assert (surprise.mean() - head.entropy(parameters)[0]).abs() < 4 * error
+    assert (head.log_prob(parameters, head.mode(parameters)) >= -surprise.min() - 1e-4).all()
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_encoding_distinguishes_actions(name: str) -> None:
+    head = make_action_head(6, SPACES[name])
+    actions = head.sample(head(torch.randn(50, 6)))
+    codes = head.encode(actions)
+    assert codes.shape == (50, head.encoding_size)
+    for i in range(50):
+        same = (actions == actions[i]).reshape(50, -1).all(1)
+        assert torch.equal((codes == codes[i]).all(1), same)
+
+
+def test_make_action_head_rejects_unsupported_spaces() -> None:
+    with pytest.raises(ValueError, match="no action head"):
+        make_action_head(4, spaces.Text(3))
+    with pytest.raises(ValueError, match="count from 0"):
+        make_action_head(4, spaces.Discrete(3, start=1))

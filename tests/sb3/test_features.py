@@ -1,0 +1,98 @@
+"""Tests of the features extractor: it undoes SB3's preprocessing, so its features equal the encoder's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.vec_env import VecTransposeImage
+
+from rmc_agents.agent.encoders import Encoder
+from rmc_agents.sb3 import EncoderExtractor
+from rmc_agents.sb3.features import is_grid, restore_grids
+from tests.support.sb3 import maze, stack
+
+
+def grid(side: int, top: int = 255) -> spaces.Box:
+    return spaces.Box(0, top, (side, side, 3), np.uint8)
+
+
+SPACES = {
+    "vector": spaces.Box(-3, 3, (5,)),
+    "discrete": spaces.Discrete(4),
+    "multidiscrete": spaces.MultiDiscrete([3, 2]),
+    "multibinary": spaces.MultiBinary(3),
+    "grid": grid(7),
+    "3 x 3 grid": grid(3),
+    "grid, bounded by its codes": grid(7, top=10),
+    "image": spaces.Box(0, 255, (40, 36, 3), np.uint8),
+    "image, channels first": spaces.Box(0, 255, (1, 40, 36), np.uint8),
+    "dict": spaces.Dict(
+        image=grid(7), pixels=spaces.Box(0, 255, (40, 36, 3), np.uint8), direction=spaces.Discrete(4)
+    ),
+}
+
+
+def wrap_space(space: spaces.Space, transpose: bool) -> spaces.Space:
+    """Return the space after SB3 has wrapped the environment."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict([(key, wrap_space(part, transpose)) for key, part in space.items()])
+    channels_last = (
+        isinstance(space, spaces.Box) and len(space.shape) == 3 and space.shape[2] < space.shape[0]
+    )
+    if not (transpose and channels_last) or space.high.max() < 255:
+        return space
+    return VecTransposeImage.transpose_space(space)
+
+
+def wrap_observation(obs: np.ndarray | dict, before: spaces.Space, after: spaces.Space) -> np.ndarray | dict:
+    """Return the observation after SB3 has wrapped the environment."""
+    if isinstance(obs, dict):
+        return {key: wrap_observation(value, before[key], after[key]) for key, value in obs.items()}
+    return VecTransposeImage.transpose_image(obs) if before.shape != after.shape else obs
+
+
+@pytest.mark.parametrize("normalize_images", [True, False])
+@pytest.mark.parametrize("transpose", [True, False], ids=["transposed", "not transposed"])
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_features_equal_the_encoders(space: spaces.Space, transpose: bool, normalize_images: bool) -> None:
+    space.seed(0)
+    obs = stack([space.sample() for _ in range(6)])
+    if isinstance(obs, dict):
+        obs["image"] %= 11
+    elif is_grid(space):
+        obs %= 11
+    wrapped = wrap_space(space, transpose)
+    extractor = EncoderExtractor(wrapped, 8, normalize_images)
+    encoder = Encoder(space, 8)
+    encoder.load_state_dict(extractor.encoder.state_dict())
+
+    def tensors(x: np.ndarray | dict) -> torch.Tensor | dict[str, torch.Tensor]:
+        return {k: torch.as_tensor(v) for k, v in x.items()} if isinstance(x, dict) else torch.as_tensor(x)
+
+    prepared = preprocess_obs(tensors(wrap_observation(obs, space, wrapped)), wrapped, normalize_images)
+    torch.testing.assert_close(extractor(prepared), encoder(tensors(obs)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("space", [grid(7), spaces.Dict(image=grid(9), n=spaces.Discrete(2))])
+def test_restore_grids_undoes_the_transposition(space: spaces.Space) -> None:
+    assert restore_grids(wrap_space(space, transpose=True)) == space
+
+
+@pytest.mark.parametrize("algorithm", [PPO, DQN])
+def test_algorithms_without_memory_read_the_maze_with_it(algorithm: type[PPO] | type[DQN]) -> None:
+    kwargs = (
+        {"n_steps": 8, "batch_size": 8} if algorithm is PPO else {"learning_starts": 8, "buffer_size": 64}
+    )
+    model = algorithm(
+        "MultiInputPolicy",
+        maze(1),
+        policy_kwargs={"features_extractor_class": EncoderExtractor},
+        device="cpu",
+        **kwargs,
+    )
+    model.learn(24)
+    assert model.predict(model.observation_space.sample())[0] in range(7)
