@@ -1,4 +1,4 @@
-"""Where the time of a gradient step goes: encoder, memory core, heads and loss, optimizer."""
+"""Time of the parts of a gradient step: encoder, memory core, heads and loss, optimizer."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from common import Row, take_turns
 from torch import Tensor, nn
 
+from benchmarks.common import take_turns
+from benchmarks.report import Row
 from rmc_agents import Trainer
-from rmc_agents.ppo import ppo_loss
-from rmc_agents.rollout import Chunks, cut
+from rmc_agents.rl.ppo import ppo_loss
+from rmc_agents.rl.rollout import Chunks, split_into_chunks
 
 
-def parts_of_a_step(trainer: Trainer, seconds: float) -> Row:
-    """Milliseconds of each part of one minibatch's forward and backward pass, and of the optimizer.
+def time_parts(trainer: Trainer, seconds: float) -> Row:
+    """Return the milliseconds of each part of a minibatch's forward and backward pass, and of the optimizer.
 
-    Each part is run by itself on what it gets in training. `heads, loss` is the rest: the whole pass without
-    encoder and core.
+    Each part is run alone, on the inputs that it gets in training. Heads and loss are the rest: the whole
+    pass without encoder and core.
     """
     agent, config = trainer.agent, trainer.config
     chunks = minibatch(trainer)
@@ -38,7 +39,7 @@ def parts_of_a_step(trainer: Trainer, seconds: float) -> Row:
         ppo_loss(agent, chunks, config, 0.01)[0].backward()
 
     def optimizer() -> None:
-        # As in an update, but so small a step that the agent stays the one that is measured.
+        # As in an update, but with steps so small that the agent stays the one that is measured.
         nn.utils.clip_grad_norm_(list(agent.parameters()), 1e-12)
         trainer.optimizer.step()
 
@@ -52,19 +53,19 @@ def parts_of_a_step(trainer: Trainer, seconds: float) -> Row:
     for parameter in agent.parameters():
         parameter.grad = None
     return {
-        "encoder ms": times["encoder"],
-        "core ms": times["core"],
-        "heads, loss ms": times["whole"] - times["encoder"] - times["core"],
-        "optimizer ms": times["optimizer"],
-        "a gradient step ms": times["whole"] + times["optimizer"],
+        "encoder (ms)": times["encoder"],
+        "core (ms)": times["core"],
+        "heads and loss (ms)": times["whole"] - times["encoder"] - times["core"],
+        "optimizer (ms)": times["optimizer"],
+        "gradient step (ms)": times["whole"] + times["optimizer"],
     }
 
 
 def minibatch(trainer: Trainer) -> Chunks:
-    """One minibatch of the trainer's latest rollout."""
+    """Return one minibatch of the trainer's latest rollout, with random advantages."""
     rollout, config = trainer.rollout, trainer.config
     advantages: Tensor = torch.randn_like(rollout.values)
-    chunks = cut(rollout, advantages, advantages + rollout.values, config.bptt_length)
+    chunks = split_into_chunks(rollout, advantages, advantages + rollout.values, config.bptt_length)
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(chunks.starts.shape[1], generator=generator)
     return chunks.select(order[: config.minibatch_size // config.bptt_length])

@@ -1,0 +1,1 @@
+"""Robustness: kills, damaged files, long runs."""

@@ -1,0 +1,1 @@
+"""Speed of cores, environments and training."""

@@ -1,0 +1,88 @@
+"""The runs of the memory-maze study, and the targets that they are measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CORES = {
+    "rmc": "",
+    "lstm": "hidden_size=82 forget_bias=3",
+    "gru": "hidden_size=98 update_bias=3",
+    "rnn": "hidden_size=180",
+    "feedforward": "hidden_size=308",
+}
+"""Options of each core. Agents at view size 7 have the same number of parameters within 1 %, and all gates
+keep the memory at first, as RMC's do in the presets of these mazes."""
+RMC_OPTIONS = "4 slots of 64, forget_bias=3 input_bias=-2 normalize_output=True (from the preset)"
+SUCCESS_TARGETS = {
+    ("S7", 7): 0.99,
+    ("S9", 7): 0.99,
+    ("S11", 7): 0.99,
+    ("S13", 7): 0.99,
+    ("S13Random", 7): 0.98,
+    ("S17Random", 7): 0.98,
+    ("S9", 3): 0.97,
+    ("S11", 3): 0.97,
+    ("S13", 3): 0.97,
+}
+"""Target for RMC's success rate, the mean over seeds, by maze and view size."""
+COMPARED = (("S11", 7), ("S13", 7), ("S9", 3))
+"""Mazes in which all cores are compared: no single observation shows both the cue and a choice."""
+LONGER_TARGETS = {"S17": 0.95, "S25": 0.90, "S33": 0.80}
+"""Target for RMC trained up to S13, in longer mazes that it has never seen."""
+LONGER = (*LONGER_TARGETS, "S65")
+"""Longer mazes in which agents trained up to S13 are evaluated."""
+SEEDS = (11, 12, 13)
+"""None of them was used to choose settings."""
+EPISODES = 1000
+"""Episodes of an evaluation."""
+LEARNED = 0.95
+"""Success rate in training at which a maze counts as learned."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the study."""
+
+    maze: str
+    """Such as S13 or S13Random."""
+    view_size: int
+    core: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the run folder and of the result."""
+        return f"{self.maze.lower()}-view{self.view_size}-{self.core}-s{self.seed}"
+
+    @property
+    def env_id(self) -> str:
+        """Gymnasium id of the maze."""
+        return f"MiniGrid-Memory{self.maze}-v0"
+
+    def flags(self) -> list[str]:
+        """Return the flags of train/ppo.py."""
+        view = [] if self.view_size == 7 else ["--env-options", f"view_size={self.view_size}"]
+        options = ["--core-options", *CORES[self.core].split()] if CORES[self.core] else []
+        return ["--env", self.env_id, *view, "--core", self.core, *options, "--seed", str(self.seed)]
+
+
+def make_jobs(mazes: Sequence[str], cores: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+    """Return the runs to make: RMC in every maze, the other cores in the mazes that compare them.
+
+    All runs of one seed come before those of the next.
+
+    Args:
+        mazes: such as S13, or S9v3 for view size 3; all mazes if empty.
+        cores: names in `CORES`.
+        seeds: of the runs.
+    """
+    return [
+        Job(maze, view, core, seed)
+        for seed in seeds
+        for maze, view in SUCCESS_TARGETS
+        for core in CORES
+        if core in cores and (not mazes or f"{maze}v{view}" in mazes or maze in mazes)
+        if core == "rmc" or (maze, view) in COMPARED
+    ]
