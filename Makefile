@@ -10,8 +10,8 @@ train: .venv/installed  ## train RMC on MemoryS9 (or resume it) and evaluate it 
 	else $(PY) train/ppo.py --env MiniGrid-MemoryS9-v0 --core rmc --run-dir $(RUN); fi
 	$(PY) train/evaluate.py $(RUN)
 
-test: .venv/installed  ## every test
-	$(PY) -m pytest
+test: .venv/installed  ## every test, on two cores
+	$(PY) -m pytest -n 2 --dist worksteal
 
 lint: .venv/installed  ## format and lint
 	$(PY) -m ruff format --check .
