@@ -1,0 +1,106 @@
+"""Older run folders, read as if they had been written today.
+
+`config.json` and checkpoints are versioned separately. Each migration turns one format into the next; nothing
+else in the package knows about older formats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+CONFIG_FORMAT = 2
+"""Version of config.json."""
+CHECKPOINT_FORMAT = 3
+"""Version of a checkpoint's layout."""
+
+
+def migrate_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config.json in the current format.
+
+    Raises:
+        ValueError: a format that this version does not know.
+        KeyError, TypeError, AttributeError: not what its format promises.
+    """
+    found = config.get("format", 1)
+    if type(found) is not int or not 1 <= found <= CONFIG_FORMAT:
+        raise ValueError(f"format {str(found)[:40]}; this version reads formats 1 to {CONFIG_FORMAT}")
+    return _config_from_1(config) if found == 1 else config
+
+
+def migrate_checkpoint(payload: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint in the current format.
+
+    Raises:
+        ValueError, TypeError, AttributeError: not what its format promises.
+    """
+    for found in range(payload["format"], CHECKPOINT_FORMAT):
+        payload = {**_CHECKPOINTS[found](payload), "format": found + 1}
+    return payload
+
+
+def _config_from_1(config: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 mixed spaces into "agent", described environments under other names, and spoke of hints."""
+    config = {**config, "format": 2}
+    network = dict(config.pop("agent"))
+    network["aux_size"] = network.pop("hint_size", 0)
+    _rename(config, {"stop_at_success": "target_success_rate", "stop_at_accuracy": "target_accuracy"})
+    if "num_classes" in network:
+        config["classifier"] = network
+    else:
+        for name in ("observation_space", "action_space", "aux_size"):
+            config[name] = network.pop(name)
+        config["agent"] = network
+    if "env" in config:
+        config["environment"] = _rename(
+            dict(config.pop("env")),
+            {
+                "id": "env",
+                "options": "env_options",
+                "timeout": "env_timeout",
+                "restart": "restart_crashed_envs",
+            },
+        )
+    if "ppo" in config:
+        config["ppo"] = _rename(dict(config["ppo"]), {"hint_coef": "aux_coef"})
+    if "supervised" in config:
+        config["supervised"] = _rename(
+            dict(config["supervised"]), {"hint_weight": "aux_coef", "aids_share": "aux_until"}
+        )
+    if "nth_farthest" in config:
+        # Runs from before there were levels of objects asked about all eight.
+        config["nth_farthest"] = _rename({"objects": [8], **config["nth_farthest"]}, {"hints": "aux_targets"})
+    return config
+
+
+def _rename(mapping: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """Rename keys in place, where they are present."""
+    for old, new in names.items():
+        if old in mapping:
+            mapping[new] = mapping.pop(old)
+    return mapping
+
+
+def _checkpoint_from_1(payload: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 kept the number of recent episodes and of successes, but not the sum of returns."""
+    if "recent" not in payload:
+        return payload
+    return {**payload, "recent": [[count, solved, 0.0] for count, solved in payload["recent"]]}
+
+
+def _checkpoint_from_2(payload: dict[str, Any]) -> dict[str, Any]:
+    """Format 2 called the linear layer for auxiliary targets `hint`, and a run's numbers by other names."""
+    payload = dict(payload)
+    for part in ("agent", "newest"):
+        if isinstance(payload.get(part), dict):
+            payload[part] = {
+                f"aux_head.{name.removeprefix('hint.')}" if name.startswith("hint.") else name: weight
+                for name, weight in payload[part].items()
+            }
+    return payload
+
+
+_CHECKPOINTS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: _checkpoint_from_1,
+    2: _checkpoint_from_2,
+}

@@ -1,0 +1,60 @@
+"""Weights of a network: checked before they are loaded, rounded to half precision for shipping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rmc_agents.errors import UsageError
+
+
+def load_weights(network: nn.Module, payload: dict[str, Any], path: Path) -> None:
+    """Load a checkpoint's weights into a network: all of them, or none.
+
+    On torch's meta device, which holds no numbers, the weights are only checked.
+
+    Args:
+        network: an agent or a classifier.
+        payload: a checkpoint, with the weights under "agent"; half precision is widened.
+        path: where it was read, for messages.
+
+    Raises:
+        UsageError: the weights belong to another configuration.
+    """
+    given = payload.get("agent")
+    if not isinstance(given, dict) or not all(isinstance(x, torch.Tensor) for x in given.values()):
+        raise UsageError(f"{path} holds no weights")
+    wanted = network.state_dict()
+    halves = {name for name, x in given.items() if x.dtype == torch.float16 and name in wanted}
+    given = {name: x.to(wanted[name].dtype) if name in halves else x for name, x in given.items()}
+    wrong = [
+        f"{name}: {_form(given.get(name))}, expected {_form(wanted.get(name))}"
+        for name in [*wanted, *(name for name in given if name not in wanted)]
+        if _form(given.get(name)) != _form(wanted.get(name))
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UsageError(f"{path} belongs to another configuration: {'; '.join(wrong[:3])}{more}")
+    if next(network.parameters()).device.type != "meta":
+        network.load_state_dict(given)
+
+
+def half_precision(weights: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """Round floating-point weights to half precision, which `load_weights` accepts.
+
+    Raises:
+        UsageError: a weight is too large for that; `path` is where they were read.
+    """
+    halves = {name: x.half() if x.is_floating_point() else x for name, x in weights.items()}
+    if not all(x.isfinite().all() for x in halves.values()):
+        raise UsageError(f"{path} holds weights that are too large for half precision")
+    return halves
+
+
+def _form(tensor: torch.Tensor | None) -> str:
+    if tensor is None:
+        return "nothing"
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
