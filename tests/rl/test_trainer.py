@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def test_config_json_describes_the_run(tmp_path: Path) -> None:
     assert config["ppo"] == dataclasses.asdict(QUICK)
     assert (config["seed"], config["target_success_rate"]) == (5, 0.9)
     assert (config["precision"], config["imports"]) == ("float32", ["math"])
-    assert config["versions"]["torch"] == torch.__version__
+    assert config["versions"]["torch"] == metadata.version("torch")
     assert read_config(tmp_path) == config
 
 
