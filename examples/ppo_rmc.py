@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 from typing import NamedTuple
 
-import rmc_envs
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
+import rmc_envs
 from rmc_agents.cores import RMC
 from rmc_agents.cores.rmc import RMCState
 

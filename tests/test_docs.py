@@ -12,9 +12,9 @@ from typing import Any
 
 import gymnasium
 import pytest
-import rmc_envs
 import yaml
 
+import rmc_envs
 from rmc_agents.cli.config import RunConfig
 from rmc_agents.cli.script import parse
 from rmc_agents.cores import CORES

@@ -8,8 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-import rmc_envs
 
+import rmc_envs
 from rmc_agents.cores import GRU
 from rmc_agents.errors import UsageError
 from rmc_agents.plugins import GROUP, import_module, import_modules, load_installed, registering_modules

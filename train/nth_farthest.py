@@ -18,11 +18,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from rmc_envs.sequences.nth_farthest import (
-    compute_auxiliary_targets,
-    count_auxiliary_targets,
-    draw_questions,
-)
 
 from rmc_agents.cli.config import Imports
 from rmc_agents.cli.resume import require_same_folder, run_to_resume
@@ -46,6 +41,11 @@ from rmc_agents.supervised.classifier import SequenceClassifier, export_classifi
 from rmc_agents.supervised.evaluate import evaluate_classifier, pooled
 from rmc_agents.supervised.objective import Examples, SupervisedConfig
 from rmc_agents.supervised.trainer import SupervisedTrainer
+from rmc_envs.sequences.nth_farthest import (
+    compute_auxiliary_targets,
+    count_auxiliary_targets,
+    draw_questions,
+)
 
 BUNDLED_RUN = Path(__file__).resolve().parents[1] / "trained" / "nth-farthest-rmc"
 """Run folder of the trained RMC in the repository; a wheel does not hold it."""

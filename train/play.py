@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
-import rmc_envs
 
+import rmc_envs
 from rmc_agents.cli.config import Imports
 from rmc_agents.cli.script import checking, command_name, parse, run_script
 from rmc_agents.errors import UsageError

@@ -6,9 +6,9 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-import rmc_envs
 import torch
 
+import rmc_envs
 from rmc_agents import ActorCritic, Trainer
 from rmc_agents.agent.acceleration import accelerate
 from rmc_agents.agent.saved import split_ids

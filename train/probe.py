@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium
-import rmc_envs
 import torch
 import tyro
 from gymnasium import spaces
 
+import rmc_envs
 from rmc_agents.agent.saved import Run, split_ids
 from rmc_agents.cli.config import Imports
 from rmc_agents.cli.script import checking, choose_device, command_name, parse, run_script

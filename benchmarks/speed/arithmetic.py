@@ -8,10 +8,10 @@ from __future__ import annotations
 import statistics
 import time
 
-import rmc_envs
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import rmc_envs
 from rmc_agents import ActorCritic, PPOConfig
 from rmc_agents.rl.ppo import ppo_loss
 from rmc_agents.rl.rollout import Rollout, collect, initial_carry, split_into_chunks

@@ -8,10 +8,10 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
-import rmc_envs
 import torch
 from torch import Tensor
 
+import rmc_envs
 from benchmarks.report import Row
 from rmc_agents import ActorCritic, PPOConfig
 from rmc_agents.agent.acceleration import accelerate

@@ -21,12 +21,12 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-import rmc_envs
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from matplotlib.figure import Figure
 
+import rmc_envs
 from benchmarks.common import Tables, make_parser, make_report, num_threads, speed_up, take_turns
 from benchmarks.report import Row, Summary, show, target
 from rmc_agents.plots.style import OKABE_ITO

@@ -19,10 +19,10 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 
-import rmc_envs
 import torch
 from matplotlib.figure import Figure
 
+import rmc_envs
 from benchmarks.common import Tables, make_parser, make_report
 from benchmarks.report import Row
 from benchmarks.speed.device_checks import TOLERANCE, Run, describe, install, run_checks, synchronize

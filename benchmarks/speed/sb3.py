@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import rmc_envs
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
+import rmc_envs
 from benchmarks.common import Tables, make_parser, make_report, num_threads, speed_up, take_turns
 from benchmarks.report import Row, target
 from rmc_agents.sb3 import BatchedVecEnv, EncoderExtractor, RMCPolicy, without_text

@@ -22,11 +22,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import rmc_envs
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+import rmc_envs
 from benchmarks.common import ROOT, Tables, make_parser, make_report, num_threads, take_turns
 from benchmarks.report import Row, target
 from rmc_agents import ActorCritic, PPOConfig

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import rmc_envs
 import torch
 from minigrid.wrappers import ImgObsWrapper
 from sb3_contrib import RecurrentPPO
@@ -16,6 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+import rmc_envs
 from rmc_agents import ActorCritic, PPOConfig, Trainer
 
 MAZE = "MiniGrid-MemoryS13-v0"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rmc_envs import MazeSpec
 
 from benchmarks.report import CORE_NAMES, Report, Row, Summary, target
 from benchmarks.studies.memory_mazes_runs import (
@@ -26,6 +25,7 @@ from rmc_agents.evaluation.curves import Curve
 from rmc_agents.evaluation.statistics import interquartile_mean, iqm_interval
 from rmc_agents.plots.learning import Point, learning_curves, success_by_hallway
 from rmc_agents.plots.style import save
+from rmc_envs import MazeSpec
 
 Result = dict[str, Any]
 """The stored result of one run."""

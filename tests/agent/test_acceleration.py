@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import rmc_envs
 import torch
 
+import rmc_envs
 from rmc_agents import ActorCritic
 from rmc_agents.agent.acceleration import accelerate
 from rmc_agents.agent.actor_critic import AgentState

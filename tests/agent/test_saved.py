@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import rmc_envs
 import torch
 
 import rmc_agents
+import rmc_envs
 from rmc_agents import EnvConfig, UsageError
 from rmc_agents.agent.saved import export_agent, load_run, split_ids
 from rmc_agents.errors import NotAnAgent

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import rmc_envs
 import torch
 from torch import nn
 
+import rmc_envs
 from benchmarks.speed import device_checks
 from benchmarks.speed.arithmetic import iteration_flops
 from benchmarks.speed.cores import INPUT_SIZE

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rmc_envs
 import torch
 
+import rmc_envs
 from benchmarks.report import describe_machine
 from benchmarks.studies import memory_mazes, memory_mazes_report, nth_farthest
 from benchmarks.studies.memory_mazes_runs import CORES, Job

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import rmc_envs
 
+import rmc_envs
 from rmc_agents import EnvConfig
 from rmc_agents.cli.config import RunConfig, Selection
 from rmc_agents.cli.presets import PRESETS, defaults_for, find_preset

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rmc_envs
 import torch
 
+import rmc_envs
 from rmc_agents import UsageError
 from rmc_agents.cli.config import RunConfig
 from rmc_agents.cli.resume import RESUME_MAY_CHANGE, require_same, require_same_folder, resumed, run_to_resume

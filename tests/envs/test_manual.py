@@ -10,8 +10,8 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
-import rmc_envs
 
+import rmc_envs
 from tests.support.agents import MAZE
 
 pygame = pytest.importorskip("pygame")

@@ -5,8 +5,9 @@ import io
 import gymnasium
 import numpy as np
 import pytest
-import rmc_envs
 import torch
+
+import rmc_envs
 from rmc_envs import BatchedEnv, Obs, Transition
 
 ALL = [*rmc_envs.NATIVE, "MiniGrid-MemoryS9-v0,MiniGrid-MemoryS7-v0"]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import gymnasium
 import pytest
-import rmc_envs
 import torch
-from rmc_envs import GymnasiumEnvs, MazeSpec, MemoryMazes
 
+import rmc_envs
 from rmc_agents.environment import EnvConfig
+from rmc_envs import GymnasiumEnvs, MazeSpec, MemoryMazes
 
 
 @pytest.mark.parametrize(

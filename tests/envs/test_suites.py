@@ -7,10 +7,11 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 import pytest
-import rmc_envs
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import rmc_envs
 from rmc_envs.gymnasium.first_episodes import FirstEpisodes
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-import rmc_envs
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 import rmc_agents
+import rmc_envs
 from rmc_agents import UsageError
 from rmc_agents.evaluation.episodes import Episodes, Policy, RandomPolicy, evaluate
 from tests.support.agents import MAZE, small_agent

@@ -7,8 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import rmc_envs
 import torch
+
+import rmc_envs
 
 PATH = Path(__file__).parents[2] / "examples" / "ppo_rmc.py"
 

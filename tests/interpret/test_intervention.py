@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import rmc_envs
 
+import rmc_envs
 from rmc_agents import UsageError
 from rmc_agents.environment import CuedEnv
 from rmc_agents.evaluation.episodes import AgentPolicy

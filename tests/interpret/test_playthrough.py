@@ -5,10 +5,10 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 import pytest
-import rmc_envs
 import torch
 from torch import Tensor
 
+import rmc_envs
 from rmc_agents import ActorCritic, UsageError
 from rmc_agents.cores import GRU, TracedCore, make_core
 from rmc_agents.interpret.playthrough import TracingCore, play, trace_steps

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rmc_envs
 import torch
 
+import rmc_envs
 from rmc_agents.evaluation.episodes import AgentPolicy
 from rmc_agents.interpret.recording import OBSERVATION, WHOLE, RandomActions, parts_of, record, with_part
 from tests.support.agents import MAZE, small_agent

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import gymnasium
 import pytest
-import rmc_envs
 import torch
 from PIL import Image
 
+import rmc_envs
 from rmc_agents import ActorCritic
 from rmc_agents.plots import frames, video
 from rmc_agents.plots.pictures import save_pictures

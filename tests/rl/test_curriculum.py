@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-import rmc_envs
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rmc_envs
 from rmc_agents import ActorCritic, Trainer
 from rmc_agents.rl.curriculum import HALF_LIFE, Curriculum, counts
 from rmc_agents.rl.ppo import PPOConfig

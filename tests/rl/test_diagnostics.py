@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-import rmc_envs
 import torch
 from gymnasium import spaces
 
+import rmc_envs
 from rmc_agents import PPOConfig, TrainingError
 from rmc_agents.rl.diagnostics import DivergenceMonitor
 from rmc_agents.runs.checkpoint import read_newest

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-import rmc_envs
 import torch
 from torch import Tensor
 
+import rmc_envs
 from rmc_agents.rl.ppo import PPOConfig, explained_variance, gae, make_optimizer, ppo_loss, update_epoch
 from tests.support.agents import chunks_of, collected, small_agent
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import rmc_envs
 import torch
 
+import rmc_envs
 from rmc_agents import ActorCritic
 from rmc_agents.cores import RMC
 from rmc_agents.rl.ppo import PPOConfig, make_optimizer, ppo_loss, update_epoch

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rmc_envs
 import torch
-from rmc_envs.gymnasium.checked import checked
-from rmc_envs.gymnasium.workers import Workers
 
 import rmc_agents
+import rmc_envs
 from rmc_agents import PPOConfig, Trainer, TrainingError, UsageError
 from rmc_agents.runs.checkpoint import read_newest
 from rmc_agents.runs.folder import checkpoints, read_config
 from rmc_agents.runs.migrations import CONFIG_FORMAT
 from rmc_agents.training.rng import OTHER_DEVICE
+from rmc_envs.gymnasium.checked import checked
+from rmc_envs.gymnasium.workers import Workers
 from tests.conftest import CORES_WITH_MEMORY
 from tests.support.agents import MAZE, fresh_agent, small_agent, small_env
 from tests.support.faulty_env import FaultyEnv

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rmc_envs
 import torch
 
 import rmc_agents
+import rmc_envs
 from rmc_agents import UsageError
 from rmc_agents.agent.saved import load_run
 from rmc_agents.cli.resume import configured, resumed

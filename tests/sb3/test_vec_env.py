@@ -8,7 +8,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-import rmc_envs
 import torch
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
@@ -19,6 +18,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor, VecTransposeImage
 
+import rmc_envs
 from rmc_agents.environment import Transition
 from rmc_agents.sb3 import BatchedVecEnv, without_text
 from tests.support.sb3 import MAZE, maze, recall

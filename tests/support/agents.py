@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import rmc_envs
 import torch
 
+import rmc_envs
 from rmc_agents import ActorCritic
 from rmc_agents.rl.ppo import gae
 from rmc_agents.rl.rollout import (

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import rmc_envs
-
 from rmc_agents.runs.checkpoint import save_checkpoint
 from rmc_agents.runs.folder import write_config
 from tests.support.agents import MAZE, small_agent

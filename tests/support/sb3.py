@@ -6,11 +6,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import rmc_envs
 import torch
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 
+import rmc_envs
 from rmc_agents.sb3 import BatchedVecEnv, RMCPolicy
 from tests.conftest import small_options
 

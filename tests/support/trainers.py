@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import rmc_envs
 import torch
 from torch.nn.functional import one_hot
 
+import rmc_envs
 from rmc_agents import PPOConfig, SequenceClassifier, SupervisedConfig, SupervisedTrainer, Trainer
 from rmc_agents.runs.folder import write_config
 from rmc_agents.supervised.objective import Examples

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rmc_envs
 from PIL import Image
 
+import rmc_envs
 from rmc_agents import CORES, PPOConfig, Trainer, UsageError
 from rmc_agents.runs.checkpoint import save_checkpoint
 from rmc_agents.runs.folder import read_config, write_config

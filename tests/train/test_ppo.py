@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-import rmc_envs
 
+import rmc_envs
 from rmc_agents.cli.config import RunConfig, Selection
 from rmc_agents.cli.presets import find_preset
 from rmc_agents.cli.script import parse

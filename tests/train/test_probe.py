@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rmc_envs
 from PIL import Image
 
+import rmc_envs
 from rmc_agents import UsageError
 from rmc_agents.interpret.recording import OBSERVATION, WHOLE
 from tests.support.agents import MAZE

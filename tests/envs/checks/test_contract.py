@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rmc_envs
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
+import rmc_envs
 from rmc_agents.environment import BatchedEnv, EnvConfig, Obs, Transition
 from tests.support.broken_tasks import BROKEN, DoubleReward
 from tests.support.tiny_task import Tiny

@@ -3,10 +3,11 @@
 import gymnasium
 import numpy as np
 import pytest
-import rmc_envs
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+import rmc_envs
 from rmc_envs import EnvironmentFailed, GymnasiumEnvs, MazeSpec
 
 SAME, NEXT = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP

@@ -3,9 +3,10 @@
 import gymnasium
 import numpy as np
 import pytest
-import rmc_envs
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import rmc_envs
 from rmc_envs.gymnasium.api import Drawable
 
 

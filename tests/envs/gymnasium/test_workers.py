@@ -7,12 +7,12 @@ from typing import Any
 
 import gymnasium
 import pytest
-import rmc_envs
 import torch
+
+import rmc_envs
 from rmc_envs.gymnasium import workers
 from rmc_envs.gymnasium.checked import checked
 from rmc_envs.gymnasium.workers import MAX_CONSECUTIVE_CRASHES, Workers
-
 from tests.support.faulty_env import FaultyEnv
 
 ACTIONS = torch.zeros(3, dtype=torch.int64)

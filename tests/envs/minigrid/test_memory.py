@@ -6,11 +6,12 @@ from collections import Counter
 import gymnasium
 import numpy as np
 import pytest
-import rmc_envs
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from minigrid.envs import MemoryEnv
+
+import rmc_envs
 from rmc_envs import MazeSpec, MemoryMazes
 from rmc_envs.minigrid.memory import Seeding
 from rmc_envs.minigrid.tables import build_tables, visible

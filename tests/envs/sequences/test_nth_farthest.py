@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rmc_envs import NthFarthest
 from rmc_envs.sequences.nth_farthest import compute_auxiliary_targets, draw_questions
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from rmc_envs import Recall
 
 
