@@ -1,4 +1,4 @@
-"""Shared parts of the benchmarks: flags, fair timing, and trainings that are made once and stored.
+"""Shared parts of the benchmarks: flags, fair timing, and training runs that are made once and stored.
 
 Alternatives take turns in one process, A B C A B C ..., and a speed-up is the median over rounds of the ratio
 within a round: a machine that is busy for a while slows all of them down.

@@ -16,7 +16,7 @@ PACKAGE = "rmc_envs"
 def alias_package(alias: str, folder: str) -> None:
     """Import this folder as `rmc_envs`, and give the name `alias` to the same module objects.
 
-    Without this, `import envs` beside `import rmc_envs` would run every file twice: two registries, two
+    Without this, `import envs` besides `import rmc_envs` would run every file twice: two registries, two
     classes of each name, and a second registration with Gymnasium.
 
     Args:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -34,6 +35,11 @@ NATIVE: dict[str, Callable[..., BatchedEnv]] = {}
 SINGLE_ENV = "rmc_envs.gymnasium.api:SingleEnv"
 """Entry point of single environments: loaded by name, since that module imports this one."""
 
+_REGISTERED_BY: dict[str, str] = {}
+"""The module that registered each native task, which a run folder remembers."""
+_WITHOUT_IMPORT = {"rmc_envs", "envs", "gymnasium", "minigrid", "__main__"}
+"""Packages whose tasks every script knows, and the script itself, which cannot be imported."""
+
 MEMORY_MAZES = tuple(
     f"MiniGrid-Memory{maze}-v0" for maze in ("S7", "S9", "S11", "S13", "S13Random", "S17Random")
 )
@@ -48,6 +54,7 @@ def register(env_id: str, build: Callable[..., BatchedEnv]) -> None:
         build: takes `num_envs`, `device` and the task's options by name, as the class of a task does.
     """
     NATIVE[env_id] = build
+    _REGISTERED_BY[env_id] = sys._getframe(1).f_globals.get("__name__", "")
     gymnasium.register(
         env_id,
         entry_point=SINGLE_ENV,
@@ -142,19 +149,35 @@ def build(config: EnvConfig, device: str | torch.device = "cpu") -> BatchedEnv:
     Raises:
         ValueError: as `make`.
     """
-    if config.restart_crashed_envs and config.vectorization != "async":
-        raise ValueError(
-            "only environments in processes of their own can be restarted: use vectorization='async', not "
-            f"{config.vectorization!r}"
-        )
     builder = native(config.ids)
     if builder is not None and config.vectorization == "auto":
         _require_options(config.ids, builder, config.env_options)
-        env = builder(num_envs=config.num_envs, device=device, **config.env_options)
+        try:
+            env = builder(num_envs=config.num_envs, device=device, **config.env_options)
+        except TypeError as error:  # an option of the wrong type
+            options = ", ".join(f"{name}={value!r}" for name, value in config.env_options.items())
+            raise ValueError(
+                f"{config.ids} cannot be built with {options or 'no options'}: {error}"
+            ) from error
     else:
         env = _adapt(config, device)
-    env.config = config
+    env.config, env.modules = config, _modules_of(config.ids)
     return env
+
+
+def _modules_of(env_ids: str) -> tuple[str, ...]:
+    """Return the user's modules that register these ids, as far as that is known.
+
+    A native task is registered by the module that called `register`; of a Gymnasium environment only the
+    module that defines its class is known.
+    """
+    found = []
+    for name in resolve(env_ids).split(","):
+        spec = gymnasium.registry.get(name)
+        entry = None if spec is None else spec.entry_point
+        module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
+        found.append(_REGISTERED_BY.get(name, module))
+    return tuple(m for m in dict.fromkeys(found) if m and m.split(".")[0] not in _WITHOUT_IMPORT)
 
 
 def _require_options(env_id: str, builder: Callable[..., BatchedEnv], options: dict[str, Any]) -> None:
@@ -175,7 +198,7 @@ def _adapt(config: EnvConfig, device: str | torch.device) -> GymnasiumEnvs:
     env_id, names = config.ids, resolve(config.ids)
     options: dict[str, Any] = dict(config.env_options)
     if "," in names:
-        raise ValueError(f"{env_id}: only Memory mazes, and only with vectorization='auto', mix in a batch")
+        raise ValueError(f"{env_id}: only Memory mazes can be mixed, and only with vectorization='auto'")
     _require_known(env_id)
     spec = gymnasium.registry.get(names)
     if spec is not None and spec.entry_point is None:  # it has a vector environment only

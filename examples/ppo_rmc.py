@@ -93,7 +93,7 @@ def advantages(rollout: Rollout, last_value: Tensor) -> Tensor:
     """Generalised advantage estimation: A_t = delta_t + gamma lambda (1 - done_t) A_{t+1}."""
     following, advantage, found = last_value, torch.zeros(NUM_ENVS), []
     for t in reversed(range(NUM_STEPS)):
-        keep = (~rollout.dones[t]).float()  # Recall terminates its episodes: nothing of value follows
+        keep = (~rollout.dones[t]).float()  # Recall terminates, so no value is bootstrapped
         delta = rollout.rewards[t] + GAMMA * keep * following - rollout.values[t]
         advantage = delta + GAMMA * GAE_LAMBDA * keep * advantage
         following = rollout.values[t]

@@ -15,7 +15,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rmc_agents.options import Options
+from rmc_agents.options import Options, require_types
 
 Obs = Tensor | dict[str, Tensor]
 """A batch of observations: one tensor [B, ...], or one tensor per key of a `Dict` space."""
@@ -33,8 +33,8 @@ class EnvConfig:
     train_on: str | None = None
     """Train on these ids instead (separated by commas); the agent is evaluated on --env."""
     curriculum: bool = False
-    """With --train-on, easiest id first: half of the environments play the first task that is not solved yet,
-    the rest share the others. Without it, all tasks have equal shares. Memory mazes only."""
+    """Half of the environments play the first unsolved task of --train-on (easiest first); the others share
+    the rest. Without it, all tasks have equal shares. Memory mazes only."""
     env_options: Options = field(default_factory=dict)
     """Options of the environment, such as `--env-options view_size=3 actions=7`; added to the preset's."""
     num_envs: int = 32
@@ -48,8 +48,15 @@ class EnvConfig:
     """With async: restart an environment that hung, raised or died, instead of stopping the run."""
 
     def __post_init__(self) -> None:
-        if self.num_envs < 1:
-            raise ValueError(f"num_envs={self.num_envs}: expected 1 or more")
+        require_types(self)
+        if not 1 <= self.num_envs < 2**31:
+            raise ValueError(f"num_envs={self.num_envs}: expected 1 or more, and below 2^31")
+        if not self.env_timeout > 0:
+            raise ValueError(f"env_timeout={self.env_timeout}: expected more than 0 seconds")
+        if self.restart_crashed_envs and self.vectorization != "async":
+            raise ValueError(
+                f"restart_crashed_envs=True needs vectorization='async', not {self.vectorization!r}"
+            )
         if self.vectorization not in get_args(Vectorization):
             raise ValueError(
                 f"vectorization={self.vectorization!r}: expected one of {', '.join(get_args(Vectorization))}"
@@ -93,7 +100,7 @@ class AuxiliaryTargets(NamedTuple):
     values: Tensor
     """[..., K] targets, each on the scale of a standard normal number."""
     weights: Tensor
-    """[..., K] weight of each target in the loss; 0 where it cannot be known from what has been shown."""
+    """[..., K] weights in the loss; 0 if the observations so far do not determine the target."""
 
 
 class BatchedEnv(ABC):
@@ -112,7 +119,9 @@ class BatchedEnv(ABC):
       `Discrete` and `MultiDiscrete` int64, `MultiBinary` int8.
     - Rewards are float32 and finite; `terminated`, `truncated`, `success` and `valid` are bool; all are [B].
     - Auxiliary targets are [B, K], float32 and finite, and their weights are not negative.
-    - Each step returns new tensors: a later step must not change what an earlier one returned.
+    - Each step returns new tensors: a later step must not change what an earlier one returned. No tensor
+      requires grad.
+    - `auxiliary_targets` returns the same numbers until the next step.
 
     ## Episodes
     - `step`, `state_dict` and `assign` raise RuntimeError before the first `reset` (a `state_dict` that
@@ -138,6 +147,12 @@ class BatchedEnv(ABC):
     ## Saving
     - `state_dict` holds everything that the next step depends on. After `load_state_dict` the environment
       continues bit for bit, also in another instance with the same arguments that was never reset.
+    - A state is a dictionary with string keys. It holds dense tensors, Python's numbers, bools and strings,
+      None, and lists, tuples and dictionaries of them.
+    - A state does not change after it was returned or passed to `load_state_dict`: no later step changes its
+      tensors or lists in place.
+    - A torch generator's state under the key `"generator"` of the dictionary is converted when a run resumes
+      on another kind of device.
 
     ## Example
     A task in which the agent repeats the digit that it sees:
@@ -185,6 +200,7 @@ class BatchedEnv(ABC):
         config: how `rmc_envs.make` built this batch, so that a run folder can record it; None if it was built
             by hand.
         can_assign: whether `assign` works, which a curriculum needs.
+        modules: modules that register the task, so that a run folder can name them; set by `rmc_envs.make`.
     """
 
     observation_space: spaces.Space[Any]
@@ -196,6 +212,7 @@ class BatchedEnv(ABC):
     aux_size: int = 0
     config: EnvConfig | None = None
     can_assign: bool = False
+    modules: tuple[str, ...] = ()
 
     @abstractmethod
     def reset(self, seed: int | None = None) -> Obs:
@@ -250,7 +267,7 @@ class BatchedEnv(ABC):
         raise RuntimeError(f"{self.tasks[0]}: these environments cannot change their tasks")
 
     def warnings(self) -> list[str]:
-        """Return what happened since the last call that the user should know, such as a restarted process."""
+        """Return messages about events since the last call, such as a restarted process."""
         return []
 
     def state_dict(self) -> dict[str, Any] | None:

@@ -1,12 +1,15 @@
-"""Errors with a meaning for the user: which are mistakes to mend, and which end a run."""
+"""Errors that scripts report to the user."""
 
 
 class UsageError(ValueError):
-    """A call cannot be carried out as given; the message says what to do. Scripts exit with code 2."""
+    """The arguments of a call are invalid; the message says how to correct them. Scripts exit with code 2."""
+
+    names_options = False
+    """Whether the names in the message are options of a core or an environment, rather than flags."""
 
 
 class NotAnAgent(UsageError):
-    """The run folder holds another kind of network than an agent."""
+    """The run folder holds a network that is not an agent."""
 
 
 class TrainingError(Exception):

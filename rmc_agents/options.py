@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+from typing import Any
 
 Option = int | float | bool | str | None
 """The value of one option."""
@@ -26,3 +28,17 @@ def parse_options(words: list[str]) -> Options:
         except (ValueError, SyntaxError):
             options[key] = value
     return options
+
+
+def require_types(config: Any) -> None:
+    """Raise TypeError for a field of the wrong type."""
+    for field in dataclasses.fields(config):
+        value, default = getattr(config, field.name), getattr(type(config), field.name, {})
+        if field.name in ("run_dir", "resume", "imports", "may_change"):
+            continue
+        optional = (str,) if "str" in str(field.type) else (int, float)
+        kinds = {float: (int, float), type(None): (*optional, type(None))}
+        if type(value) not in kinds.get(type(default), (type(default),)):
+            raise TypeError(f"{field.name} is {str(value)[:60]!r}")
+        if isinstance(value, dict) and not all(isinstance(option, Option) for option in value.values()):
+            raise TypeError(f"{field.name} is {str(value)[:60]!r}")

@@ -1,4 +1,4 @@
-"""Cores and tasks of the user's own: modules that register them, and how the scripts find those modules.
+"""User-defined cores and tasks: modules that register them, and how the scripts find those modules.
 
 A module adds a memory core with `CORES["mine"] = Mine`, or a task with `rmc_envs.register(...)`, when it is
 imported. The scripts import what `--import MODULE` names, what the run folder remembers, and what installed
@@ -24,7 +24,7 @@ GROUP = "rmc_agents.plugins"
 
 
 def import_module(name: str) -> ModuleType:
-    """Import a module by name, from the current directory too (a script has its own folder there instead).
+    """Import a module, also from the current directory, which is not on a script's import path.
 
     Raises:
         UsageError: there is no such module, or it raises when it is imported.

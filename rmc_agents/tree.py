@@ -35,6 +35,17 @@ def leaves(tree: Tree) -> Iterator[Tensor]:
             yield from leaves(branch)
 
 
+def clone(tree: Any) -> Any:
+    """Return a copy of nested dictionaries, lists and tuples that shares no tensor with the original."""
+    if isinstance(tree, Tensor):
+        return tree.detach().clone()
+    if isinstance(tree, dict):
+        return {key: clone(part) for key, part in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [clone(part) for part in tree]
+    return tree
+
+
 def unflatten(template: Tree, tensors: list[Tensor]) -> Tree:
     """Build a tree with the structure of `template` from its `leaves`; the inverse of `leaves`.
 

@@ -1,4 +1,4 @@
-"""Plug-ins: modules of the user's own, found by name, by entry point, or by what they define."""
+"""Plug-ins: user-defined modules, found by name, by entry point, or by what they define."""
 
 from __future__ import annotations
 

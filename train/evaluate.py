@@ -51,7 +51,7 @@ class EvaluateConfig:
     suite: rmc_envs.Suite | None = None
     """memory-mazes: MiniGrid's six, then S17, S25, S33 and S65 of fixed length, at the agent's view size."""
     memoryless: Path | None = None
-    """Run without memory to evaluate beside the others, which shows what is possible without remembering."""
+    """Run of a core without memory, as a baseline in the same episodes."""
     episodes: int = 1000
     """Number of complete episodes in each environment."""
     seed: int = FIRST_SEED
@@ -117,7 +117,7 @@ def main(args: Sequence[str]) -> None:
 def require_valid(config: EvaluateConfig) -> None:
     """Raise UsageError for flags that make no sense."""
     if not config.runs:
-        raise UsageError(f"which run? {command_name('evaluate')} runs/NAME")
+        raise UsageError(f"give at least one run folder: {command_name('evaluate')} runs/NAME")
     if config.episodes < 1:
         raise UsageError(f"--episodes {config.episodes}: expected 1 or more")
 
@@ -167,7 +167,7 @@ def build(
 
 
 def evaluate_run(run: Run, env_id: str, config: EvaluateConfig) -> Entry:
-    """Evaluate an agent in one environment, beside a random policy and the best possible one."""
+    """Evaluate an agent in one environment, besides a random policy and the best possible one."""
     started = time.perf_counter()
     env, kind = build(run, env_id, config.episodes, config)
     maze = maze_of(env_id, run)

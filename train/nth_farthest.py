@@ -52,7 +52,7 @@ BUNDLED_RUN = Path(__file__).resolve().parents[1] / "trained" / "nth-farthest-rm
 NUM_OBJECTS, NUM_DIMS = 8, 16
 """Of the paper."""
 LEVELS = {"ranks": (1, NUM_OBJECTS), "objects": (2, NUM_OBJECTS), "dims": (1, NUM_DIMS)}
-"""What may grow in training: the smallest value, and the paper's."""
+"""Settings that may grow by level: the smallest value, and the paper's."""
 NOT_SAVED = ("device", "threads", "checkpoint_seconds")
 """Flags that a run folder does not keep."""
 
@@ -82,7 +82,7 @@ class NthFarthestConfig:
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
     target_accuracy: float | None = None
     """Stop once this share is right in a test of the task itself (--test-every); None uses the whole budget.
-    The learning rate need not have fallen by then: --average-updates shows much of what that would bring."""
+    The learning rate may still be high then; --average-updates compensates for most of that."""
 
     seed: int = 0
     """Fixes weights and questions."""
@@ -91,7 +91,7 @@ class NthFarthestConfig:
     threads: int = 1
     """CPU threads of torch; 0 leaves the choice to torch."""
     imports: Imports = ()
-    """Module that registers cores of your own; one flag per module. The run folder remembers them."""
+    """Module that registers user-defined cores; one flag per module. The run folder remembers them."""
     run_dir: Path | None = None
     """Run folder; runs/nth-farthest-CORE-SEED if not given."""
     resume: Path | None = None
@@ -101,7 +101,7 @@ class NthFarthestConfig:
     """Resume --run-dir if it holds a run, else start one there: a job that may be stopped at any time can be
     restarted with the same command."""
     checkpoint_seconds: float = 60.0
-    """Seconds between checkpoints; the end is always saved."""
+    """Seconds between checkpoints; a final checkpoint is always saved."""
 
     evaluate: tuple[Path, ...] | None = None
     """Do not train: evaluate these run folders on the test distribution; without a name, the RMC in the
@@ -112,7 +112,7 @@ class NthFarthestConfig:
     test_samples: int = 20_000
     """Number of fresh questions in an evaluation."""
     test_seed: int = 1_000_000
-    """Fixes them; far from the seeds of training."""
+    """Seed of the test questions; far from the seeds of training."""
 
     def __post_init__(self) -> None:
         bad = [f"{name}={value}" for name, value in self._out_of_range().items()]
@@ -408,7 +408,7 @@ def show(name: str, model: SequenceClassifier, entry: dict[str, Any]) -> None:
         f"{name} ({model.core_name}, {entry['parameters']['all']:,} parameters): "
         f"{entry['success_rate']:.4f} [{low:.4f}, {high:.4f}] of {entry['samples']:,} questions"
     )
-    caption = "2/8 = 0.25 needs no relation; chance is 0.125"
+    caption = "0.25 is reachable without relations; chance is 0.125"
     table = Table(title=title, title_justify="left", caption=caption)
     table.add_column("n")
     for rank in range(NUM_OBJECTS):

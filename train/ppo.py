@@ -44,7 +44,7 @@ def main(args: Sequence[str]) -> None:
             default, preset = resumed(resume), None
         else:
             default, preset = defaults_for(selection)
-        about = f"Defaults: {preset}" if preset else "Defaults: general ones, no preset"
+        about = f"Defaults: {preset}" if preset else "Defaults: general settings (no preset)"
         config = parse(RunConfig, default, args, command_name("ppo"), f"{RunConfig.__doc__}\n\n{about}")
         config = merge_options(default, config)
         if resume:
@@ -54,6 +54,10 @@ def main(args: Sequence[str]) -> None:
         notes += accelerate(trainer.agent, config.run.precision, config.run.compile)
         # A run that was killed before its first checkpoint starts again.
         notes += trainer.restore() if resume and checkpoints(trainer.run_dir) else []
+        if resume and trainer.steps > config.ppo.total_steps != default.ppo.total_steps:
+            raise ValueError(
+                f"--total-steps {config.ppo.total_steps:,}: the run has already trained for {trainer.steps:,}"
+            )
     for note in [*([preset] if preset else []), *notes, f"run folder: {trainer.run_dir}"]:
         print(note, flush=True)
     try:
@@ -86,20 +90,22 @@ def build(config: RunConfig) -> Trainer:
             f"--vectorization {environment.vectorization} runs one id, and --train-on (of the preset, if you "
             "gave none) names several: add --no-preset, or --train-on None --no-curriculum"
         )
-    env = rmc_envs.build(environment, device)
+    with checking(names_options=True):
+        env = rmc_envs.build(environment, device)
     if config.ppo.aux_coef and not env.aux_size:
         raise ValueError(
             f"--aux-coef {config.ppo.aux_coef:g}: {environment.env} has no auxiliary targets; leave it out"
         )
     torch.manual_seed(run.seed)
     try:
-        agent = ActorCritic.from_config(
-            env.observation_space,
-            env.action_space,
-            config.agent,
-            aux_size=env.aux_size if config.ppo.aux_coef else 0,
-        ).to(device)
-    except (RuntimeError, TypeError) as error:  # what torch says of a width of -1 or of "x"
+        with checking(names_options=True):
+            agent = ActorCritic.from_config(
+                env.observation_space,
+                env.action_space,
+                config.agent,
+                aux_size=env.aux_size if config.ppo.aux_coef else 0,
+            ).to(device)
+    except RuntimeError as error:  # what torch says of sizes that do not fit into memory
         reason = str(error).splitlines()[0][:200]
         raise ValueError(f"no agent of these sizes can be built: {reason}") from error
     return Trainer(

@@ -47,7 +47,7 @@ class ProbeConfig:
     episodes: int = 2000
     """Number of episodes to record in each environment."""
     steps: int = 40
-    """Number of steps to record of an episode; the memory that this script needs grows with it."""
+    """Number of steps to record of an episode; RAM use grows with it."""
     seed: int = 2_000_000
     """Seed of the episodes; the default is far from the seeds of training and of evaluation."""
     deterministic: bool = False
@@ -115,7 +115,7 @@ def main(args: Sequence[str]) -> None:
 def require_valid(config: ProbeConfig) -> None:
     """Raise UsageError for flags that make no sense."""
     if not config.runs:
-        raise UsageError(f"which run? {command_name('probe')} runs/NAME")
+        raise UsageError(f"give at least one run folder: {command_name('probe')} runs/NAME")
     for name, number in (("episodes", config.episodes), ("steps", config.steps)):
         if number < 2:
             raise UsageError(f"--{name} {number}: expected 2 or more")

@@ -31,7 +31,7 @@ def main(args: Sequence[str]) -> None:
     with checking():
         config = parse(ReportConfig, None, args, prog=command_name("report"))
         if not config.runs:
-            raise UsageError(f"which run? {command_name('report')} runs/NAME")
+            raise UsageError(f"give at least one run folder: {command_name('report')} runs/NAME")
         for warning in load_installed():
             print(warning, flush=True)
         import_modules(config.imports)

@@ -1,4 +1,4 @@
-"""Growth: memory and open files of a training over many iterations."""
+"""Growth: memory and open files of a training run over many iterations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def measure_growth(
 
     Args:
         folder: for the run folder.
-        iterations: of the training.
+        iterations: of the training run.
         points: number of measurements.
         core: a name in `SMALL_CORES`.
     """

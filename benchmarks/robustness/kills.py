@@ -1,4 +1,4 @@
-"""Kills: a training that is killed at random moments and resumed must equal an uninterrupted one."""
+"""Kills: a training run that is killed at random moments and resumed must equal an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LONGEST = 1.2
 
 
 def kill_and_resume(folder: Path, kills: int, core: str, seed: int = 0) -> dict[str, Any]:
-    """Kill a training `kills` times, then compare it with an uninterrupted one.
+    """Kill a training run `kills` times, then compare it with an uninterrupted one.
 
     Args:
         folder: for the run folders.
@@ -45,7 +45,7 @@ def kill_and_resume(folder: Path, kills: int, core: str, seed: int = 0) -> dict[
         seed: fixes the moments.
 
     Returns:
-        Counts of what was lost or damaged, and whether both trainings are equal.
+        Counts of what was lost or damaged, and whether both training runs are equal.
     """
     rng = random.Random(seed)
     run_dir, output = folder / "run", folder / "output.txt"
@@ -94,7 +94,7 @@ def kill_and_resume(folder: Path, kills: int, core: str, seed: int = 0) -> dict[
 
 
 def wait_for_a_moment(run_dir: Path, output: Path, rng: random.Random) -> None:
-    """Wait for a random moment: after the start of a training, or after its first checkpoint."""
+    """Wait for a random moment: after the start of a training run, or after its first checkpoint."""
     if rng.random() < 0.5:
         time.sleep(rng.uniform(0.02, LONGEST))
         return
@@ -116,7 +116,7 @@ def collect_state(trainer: Trainer) -> list[torch.Tensor]:
 
 
 def warm_up(folder: Path, core: str) -> None:
-    """Import everything that a training imports, so that forks of this process train at once."""
+    """Import everything that a training run imports, so that forks of this process train at once."""
     args = [*TINY, "--total-steps", str(STEPS), "--run-dir", str(folder / f"warm-{core}"), "--core", core]
     trainer = ppo.build(configure([*args, "--core-options", *SMALL_CORES[core]]))
     with contextlib.redirect_stdout(io.StringIO()):

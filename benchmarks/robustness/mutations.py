@@ -30,7 +30,7 @@ VALUES: list[Any] = [
     {}, {"x": 1}, [[]], "\x00", "os:system",
 ]  # fmt: skip
 """Values that replace others in a config.json."""
-CLEAR_WORDS = {"refused", "loaded", "read;", "by", "a", "training", "agent"}
+CLEAR_WORDS = {"refused", "loaded", "read;", "by", "a", "training", "run", "agent"}
 """Words of the outcomes that are as they should be."""
 
 
@@ -154,7 +154,7 @@ def outcome(load: Callable[[], object]) -> str:
 
 
 def mutate_checkpoints(run_dir: Path, count: int, seed: int = 0) -> Counter[str]:
-    """Load `count` mutated checkpoints, as an agent and in a training; return the outcomes."""
+    """Load `count` mutated checkpoints, as an agent and in a training run; return the outcomes."""
     rng = random.Random(seed)
     path = checkpoints(run_dir)[0]
     good = path.read_bytes()
@@ -165,7 +165,7 @@ def mutate_checkpoints(run_dir: Path, count: int, seed: int = 0) -> Counter[str]
             path.write_bytes(mutate(good, rng))
             result = outcome(lambda: read_checkpoint(path))
             if result == "loaded":
-                result = "read; " + outcome(trainer.restore) + " by a training"
+                result = "read; " + outcome(trainer.restore) + " by a training run"
                 agent = outcome(lambda: rmc_agents.load(path))
                 result = result if agent in ("loaded", "refused") else agent
             found[result] += 1

@@ -1,4 +1,4 @@
-"""Small trainings in processes of their own, which can be killed."""
+"""Small training runs in separate processes, which can be killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TINY = [
     *("--minibatch-size", "32", "--epochs", "1", "--features", "8", "--hidden-size", "8"),
     *("--total-steps", "100_000_000"),
 ]
-"""Flags of train/ppo.py for a training whose iterations take milliseconds."""
+"""Flags of train/ppo.py for a training run whose iterations take milliseconds."""
 SMALL_CORES = {
     "rmc": ["num_slots=2", "num_heads=2", "head_size=4"],
     "gru": ["hidden_size=8"],
@@ -71,7 +71,7 @@ def start(args: list[str], output: Path, prepare: Callable[[], None] = lambda: N
 
 
 def configure(args: list[str]) -> RunConfig:
-    """Return the configuration of a training with these flags."""
+    """Return the configuration of a training run with these flags."""
     return parse(RunConfig, None, args, prog="soak")
 
 

@@ -4,7 +4,7 @@
     python -m benchmarks.robustness.soak --report   # the report from stored results
     python -m benchmarks.robustness.soak --quick    # see whether it runs: half a minute
 
-- kills: a training is killed (kill -9) at random moments and resumed, again and again. In the end it must
+- kills: a training run is killed (kill -9) at random moments and resumed, again and again. In the end it must
   equal an uninterrupted one bit for bit, and its logs must hold every step once.
 - mutations: damaged and forged checkpoints and config.json are loaded. Each must load, or be refused with one
   message.
@@ -38,13 +38,13 @@ FILES = "reliability"
 """Name of the result files."""
 QUICK = {"kills": 12, "mutations": 50, "configs": 20, "iterations": 50}
 NOTES = [
-    "Kills: `kill -9` of a training that is resumed by `--auto-resume`. One half comes up to "
+    "Kills: `kill -9` of a training run that is resumed by `--auto-resume`. One half comes up to "
     f"{LONGEST} seconds after a start, the other up to 0.3 seconds after the first checkpoint since. A "
     "checkpoint is saved after every iteration, or every 0.05 seconds. Checkpoints lost: the newest readable "
     "checkpoint is older than one that existed before the kill. Equal: every parameter, moment, generator, "
     "memory and environment after the last kill.",
     "Mutated checkpoints: bits, bytes and blocks are changed, in the file and, with valid checksums, in its "
-    "records. A file that was read and then loaded by a training is well-formed, with other or the same "
+    "records. A file that was read and then loaded by a training run is well-formed, with other or the same "
     "contents.",
     "Mutated config.json: values of other types, missing keys, changed letters.",
 ]

@@ -1,4 +1,4 @@
-"""Environment steps per second of whole training, against sb3-contrib's RecurrentPPO.
+"""Environment steps per second of whole training runs, against sb3-contrib's RecurrentPPO.
 
     python -m benchmarks.speed.training            # about five minutes; writes results/training.{json,md,png}
     python -m benchmarks.speed.training --report   # the report from stored measurements
@@ -176,7 +176,7 @@ def target_table(rows: Sequence[Row], startup: float) -> list[Row]:
 
 
 def measure(args: argparse.Namespace) -> Tables:
-    """Time whole training, its parts, its start and its bound."""
+    """Time a whole training run, its parts, its start and its bound."""
     # SB3 advises another policy for pictures, but MiniGrid's grid of codes is no picture.
     warnings.filterwarnings("ignore", module="stable_baselines3")
     sizes = QUICK if args.quick else Sizes()

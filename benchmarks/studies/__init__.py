@@ -1,1 +1,1 @@
-"""Studies: many trainings of one task, each made once and stored."""
+"""Studies: many training runs of one task, each made once and stored."""

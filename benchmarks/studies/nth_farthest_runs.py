@@ -15,7 +15,7 @@ UNSEEN_SEED = 7_000_000
 
 @dataclass(frozen=True)
 class Run:
-    """One training, by the flags that differ from the script's defaults."""
+    """One training run, by the flags that differ from the script's defaults."""
 
     table: str
     """Title of the table that shows it."""

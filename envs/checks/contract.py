@@ -29,16 +29,20 @@ def check(
     - **observations**, **transitions**, **rewards**, **flags**, **auxiliary targets**: structure, shape,
       dtype, device and range of everything that is returned.
     - **success**: true only where an episode ends, and reported in every step or never.
-    - **same-step autoreset**: `final_obs` equals `obs` where no episode ended.
+    - **same-step autoreset**: `final_obs` equals `obs` where no episode ended, and is not always that of the
+      next episode where one ended.
     - **new tensors**: tensors that were returned do not change later.
     - **unchanged actions**, **action shape**: `step` does not write to `actions`, and raises ValueError for a
       wrong shape.
     - **seed**: the same seed gives the same episodes, also after a reset without a seed.
     - **own randomness**: the global generators of torch, NumPy and Python are left alone.
-    - **saved state**: it can be written and read with `weights_only=True`, and the steps after
-      `load_state_dict` equal those after `state_dict`, bit for bit. A state of None is allowed.
+    - **saved state**: it can be written and read with `weights_only=True`, later steps do not change it, and
+      the steps after `load_state_dict` equal those after `state_dict`, bit for bit. A state of None is
+      allowed.
     - **assign**: it sets `task_of`, starts new episodes only where the task changes, and refuses wrong
       arguments.
+    - **warnings**: `warnings` returns a list of strings.
+    - **ground truth**: `ground_truth` and `start_ids`, where the task has them, return tensors [B].
     - **meta device**: the task runs on torch's meta device, so no step waits for the host.
 
     A wrong structure ends the check early, since rules about contents cannot be checked then.
@@ -57,7 +61,8 @@ def check(
         ValueError: `steps` is not positive.
 
     Warns:
-        UserWarning: some rules could not be checked.
+        UserWarning: some rules could not be checked, the seed has no effect on random episodes, or a reset
+            without a seed repeats its episodes.
     """
     if steps < 1:
         raise ValueError(f"steps={steps}: expected 1 or more")
@@ -72,5 +77,7 @@ def check(
     name = type(env).__name__
     if report.violations:
         raise ContractError(name, report.violations)
+    for remark in report.remarks:
+        warnings.warn(f"rmc_envs.check({name}): {remark}", stacklevel=2)
     if report.unchecked:
         warnings.warn(f"rmc_envs.check({name}): not checked: {'; '.join(report.unchecked)}", stacklevel=2)

@@ -5,10 +5,10 @@ Axes: B environments.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-import io
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from ..gymnasium.adapter import GymnasiumEnvs
 from ..registry import build
 from .play import Player, Run, difference, random_actions
 from .report import Report
+from .starts import check_final_obs, check_ground_truth, check_seeds
+from .state import check_unchanged, read_state, save_state
 from .values import check_attributes, check_observation, check_targets, check_transition, parts_of, same
 
 RAISED_NOTHING = "raised nothing"
@@ -69,11 +71,12 @@ class EpisodeChecks:
         env, report = self.env, self.report
         global_states, task_of = _global_states(env.device), env.task_of.clone()
         middle = len(self.actions) // 2
-        saved: list[bytes | None] = []
+        state, saved = None, None
 
         def before_step(t: int) -> None:
+            nonlocal state, saved
             if t == middle:
-                saved.append(self._save())
+                state, saved = save_state(report, env)
             if not same(env.task_of, task_of):
                 expected = "`task_of` to change in `assign` and `load_state_dict` only"
                 report.add("assign", "`reset` or `step` changed `task_of`", expected, "Leave it as it is.")
@@ -89,11 +92,15 @@ class EpisodeChecks:
         self._check_optional_fields(run)
         if not any(step.done.any() for step in run.transitions):
             report.unchecked.append(f"ends of episodes, since none ended in {len(self.actions)} steps")
+        check_final_obs(report, run)
+        if saved is not None:
+            check_unchanged(report, state, saved, "the state that `state_dict` returned")
         self._check_seed(run)
-        if saved[0] is not None and not report.has("seed"):
-            self._check_state(run.part(middle), self.actions[middle:], saved[0])
+        if saved is not None and not (report.has("seed") or report.has("auxiliary targets")):
+            self._check_state(run.part(middle), self.actions[middle:], saved)
         self._check_action_shapes()
         self._check_assign()
+        check_ground_truth(report, env, self.seed, self.actions[0])
 
     def check_meta(self) -> None:
         """Check that the task runs on the meta device, where reading a number raises an error."""
@@ -108,7 +115,7 @@ class EpisodeChecks:
             other = make(num_envs=rows, device="meta")
             check_attributes(inner, other)
             what = "reset"
-            check_observation(inner, other, "the observation of reset", other.reset(self.seed))
+            check_observation(inner, other, "reset", other.reset(self.seed))
             for action in self.actions[:3]:
                 what = "step"
                 check_transition(inner, other, "a step", other.step(action.to("meta")))
@@ -135,6 +142,9 @@ class EpisodeChecks:
             if len(given) > 1 and not self.is_adapter:
                 found, expected = f"`{field}` is None in some steps only", f"`{field}` in every step or never"
                 self.report.add(rule, found, expected, "Return false where there is nothing to report.")
+        if not any(step.valid is None or step.valid.any() for step in run.transitions):
+            found, advice = "`valid` is false in every step", "Return false for filler steps only."
+            self.report.add("flags", found, "true for real steps", advice)
 
     def _check_seed(self, run: Run) -> None:
         """Check that a seed fixes the episodes, in the same instance and in another one."""
@@ -146,65 +156,72 @@ class EpisodeChecks:
         self._require_equal("seed", run, play(self.env), "a second reset with the same seed", advice)
         if self.report.has("seed"):
             return
+        check_seeds(self.report, self.env, self.seed, self.actions, run)
         if self.make is None:
             self.report.unchecked.append("another instance (pass make=, which builds one)")
             return
-        other = self.make(num_envs=self.env.num_envs, device=self.env.device)
-        advice = "Let the episodes depend on the arguments, the seed and the actions only."
-        self._require_equal("seed", run, play(other), "another instance and the same seed", advice)
-        other.close()
+        with self._another(self.env.num_envs) as other:
+            if other is not None:
+                advice = "Let the episodes depend on the arguments, the seed and the actions only."
+                self._require_equal("seed", run, play(other), "another instance and the same seed", advice)
 
     def _check_state(self, rest: Run, actions: list[torch.Tensor], saved: bytes) -> None:
         """Check that a restored state continues like the original, in this instance and in another one."""
 
         def play(env: BatchedEnv) -> Run:
-            state = torch.load(io.BytesIO(saved), weights_only=True)
-            return Player(self.report, env).play(
+            state = read_state(saved)
+            run = Player(self.report, env).play(
                 "load_state_dict", lambda: env.load_state_dict(state), actions
             )
+            check_unchanged(self.report, state, saved, "the state that `load_state_dict` was given")
+            return run
 
         rule, advice = "saved state", "Save everything that the next step depends on, generators included."
         self._require_equal(rule, rest, play(self.env), "a restored state", advice)
         if self.make is None or self.report.has(rule):
             return
-        rows, device = self.env.num_envs, self.env.device
-        other, larger = (self.make(num_envs=number, device=device) for number in (rows, rows + 1))
-        self._require_equal(rule, rest, play(other), "a state restored in another instance", advice)
-        state = torch.load(io.BytesIO(saved), weights_only=True)
-        found = _outcome(lambda: larger.load_state_dict(state), ValueError)
-        if found is not None:
-            self.report.add(
-                rule,
-                f"`load_state_dict` in {rows + 1} environments {found} for a state of {rows}",
-                "ValueError from `load_state_dict`",
-                "Compare the number of environments first.",
-            )
-        other.close()
-        larger.close()
+        rows = self.env.num_envs
+        with self._another(rows) as other:
+            if other is not None:
+                self._require_equal(rule, rest, play(other), "a state restored in another instance", advice)
+        with self._another(rows + 1) as larger:
+            if larger is None:
+                return
+            found = _outcome(lambda: larger.load_state_dict(read_state(saved)), ValueError)
+            if found is not None:
+                self.report.add(
+                    rule,
+                    f"`load_state_dict` in {rows + 1} environments {found} for a state of {rows}",
+                    "ValueError from `load_state_dict`",
+                    "Compare the number of environments first.",
+                )
 
-    def _save(self) -> bytes | None:
-        """Return the state as `torch.save` writes it; None if there is none or it cannot be read again."""
-        buffer = io.BytesIO()
+    @contextlib.contextmanager
+    def _another(self, num_envs: int) -> Iterator[BatchedEnv | None]:
+        """Build another instance and close it afterwards; None if its constructor raises."""
+        assert self.make is not None
         try:
-            state = self.env.state_dict()
-            torch.save(state, buffer)
-            torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+            other = self.make(num_envs=num_envs, device=self.env.device)
         except Exception as error:
-            reason = str(error).strip().partition("\n")[0]
-            self.report.add(
-                "saved state",
-                f"writing and reading the state raised {type(error).__name__}: {reason}",
-                "a state that torch.load reads with weights_only=True",
-                "Save tensors, numbers, strings, lists and dictionaries only.",
+            self.report.unchecked.append(
+                f"another instance of {num_envs} environments, since its constructor raised {error!r}"
             )
-            return None
-        return None if state is None else buffer.getvalue()
+            yield None
+            return
+        try:
+            yield other
+        finally:
+            try:
+                other.close()
+            except Exception as error:
+                found, advice = f"`close` raised {error!r}", "Correct the error."
+                self.report.add("errors", found, "no exception from `close`", advice)
 
     def _require_equal(self, rule: str, expected: Run, found: Run, what: str, advice: str) -> None:
         # The adapter reports success only once it has seen an episode end.
-        name = difference(expected, found, ignore_success=self.is_adapter)
-        if name is not None:
-            self.report.add(rule, f"with {what}, {name} differs", f"equal episodes with {what}", advice)
+        first = difference(expected, found, ignore_success=self.is_adapter)
+        if first is not None:
+            self.report.add(rule, f"with {what}, {first}", f"equal episodes with {what}", advice)
 
     def _check_action_shapes(self) -> None:
         env, action = self.env, self.actions[0]
@@ -247,7 +264,7 @@ class EpisodeChecks:
             advice = "Accept every index into `tasks`."
             report.add(rule, f"`assign({new})` raised {error!r}", "no exception", advice)
             return False
-        if not check_observation(report, env, "the observation of assign", obs):
+        if not check_observation(report, env, "assign", obs):
             return False
         if env.task_of.tolist() != new:
             found = f"`task_of` is {env.task_of.tolist()} after `assign({new})`"

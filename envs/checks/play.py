@@ -37,6 +37,10 @@ class Run:
         first = self.transitions[start - 1].obs if start else self.first
         return Run(first, self.targets[start:], self.transitions[start:], self.last)
 
+    def head(self, steps: int) -> Run:
+        """Return the run up to a number of steps, without the reset after the last one."""
+        return Run(self.first, self.targets[: steps + 1], self.transitions[:steps], self.first)
+
 
 class Player:
     """Player of runs that reports the violations it sees on the way."""
@@ -71,6 +75,7 @@ class Player:
             run.targets.append(self._targets(f"step {t}"))
         run.last = self._observe("a reset without a seed", self.env.reset)
         self._check_new_tensors()
+        self._check_warnings()
         return run
 
     def _call(self, name: str, function: Callable[[], Any]) -> Any:
@@ -89,7 +94,7 @@ class Player:
 
     def _observe(self, name: str, function: Callable[[], Obs]) -> Obs:
         obs = self._call(name, function)
-        if not check_observation(self.report, self.env, f"the observation of {name}", obs):
+        if not check_observation(self.report, self.env, name, obs):
             raise StopCheck
         return self._keep(f"the observation of {name}", obs)
 
@@ -108,7 +113,18 @@ class Player:
         targets = self._call(what, self.env.auxiliary_targets)
         if not check_targets(self.report, self.env, what, targets):
             raise StopCheck
-        return self._keep(what, targets)
+        kept = self._keep(what, targets)
+        if targets is not None and not _same_tree(self._call(what, self.env.auxiliary_targets), kept):
+            found, expected = f"{what} differ in a second call", "the same targets until the next step"
+            advice = "Draw random numbers in `reset` and `step` only."
+            self.report.add("auxiliary targets", found, expected, advice)
+        return kept
+
+    def _check_warnings(self) -> None:
+        found = self._call("`warnings`", self.env.warnings)
+        if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+            advice = "Return [] where there is nothing to report."
+            self.report.add("warnings", f"`warnings` returned {found!r}", "a list of strings", advice)
 
     def _check_new_tensors(self) -> None:
         for name, value, copy in self._returned:
@@ -122,10 +138,10 @@ class Player:
 
 
 def difference(a: Run, b: Run, ignore_success: bool = False) -> str | None:
-    """Name the first value that differs between two runs; None if they are equal bit for bit."""
+    """Say which value is the first to differ between two runs; None if they are equal bit for bit."""
     for (name, x), (_, y) in zip(_values(a, ignore_success), _values(b, ignore_success), strict=True):
         if not _same_tree(x, y):
-            return name
+            return f"{name} {'differ' if 'targets' in name else 'differs'}"
     return None
 
 

@@ -23,11 +23,12 @@ class Violation(NamedTuple):
 
 
 class Report:
-    """Violations found so far, and rules that could not be checked."""
+    """Violations found so far, rules that could not be checked, and remarks about suspicious behaviour."""
 
     def __init__(self) -> None:
         self.violations: list[Violation] = []
         self.unchecked: list[str] = []
+        self.remarks: list[str] = []
 
     def add(self, rule: str, found: str, expected: str, advice: str) -> None:
         """Add a violation, unless one with the same rule and expectation is there already."""

@@ -17,7 +17,6 @@ from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, EnvConfig, Obs,
 from .report import Report
 
 SIMPLE_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-META = torch.device("meta")
 
 
 def parts_of(obs: Obs) -> dict[str, Tensor]:
@@ -57,7 +56,7 @@ def check_attributes(report: Report, env: BatchedEnv) -> bool:
         expected = f"[{env.num_envs}] int64 on {env.device}, from 0 to {len(tasks) - 1}"
         task_of: Any = get("task_of")
         if require(_matches(task_of, (env.num_envs,), torch.int64, env.device), "task_of", expected):
-            in_range = env.device == META or bool(((task_of >= 0) & (task_of < len(tasks))).all())
+            in_range = _is_meta(env) or bool(((task_of >= 0) & (task_of < len(tasks))).all())
             require(in_range, "task_of", expected)
     require(_is_int(get("aux_size")) and env.aux_size >= 0, "aux_size", "an int of 0 or more")
     require(isinstance(get("config"), EnvConfig | None), "config", "an EnvConfig or None")
@@ -88,8 +87,14 @@ def _check_spaces(report: Report, observation: Any, action: Any) -> None:
             report.add("spaces", f"{space!r} has dtype {space.dtype}", "a dtype that torch has", advice)
 
 
-def check_observation(report: Report, env: BatchedEnv, name: str, obs: Any) -> bool:
-    """Report an observation that does not fit the space; return whether its structure is right."""
+def check_observation(
+    report: Report, env: BatchedEnv, source: str, obs: Any, what: str = "the observation"
+) -> bool:
+    """Report an observation that does not fit the space; return whether its structure is right.
+
+    Messages call it `what` of `source`.
+    """
+    name = f"{what} of {source}"
     members = spaces_of(env.observation_space)
     if isinstance(env.observation_space, spaces.Dict) != isinstance(obs, dict) or (
         isinstance(obs, dict) and obs.keys() != members.keys()
@@ -100,13 +105,13 @@ def check_observation(report: Report, env: BatchedEnv, name: str, obs: Any) -> b
         report.add("observations", f"{name} is {found}", expected, advice)
         return False
     for key, space in members.items():
-        part, value = f"{name}[{key!r}]" if key else name, parts_of(obs)[key]
+        part, value = f"{what} {key!r} of {source}" if key else name, parts_of(obs)[key]
         shape, dtype = (env.num_envs, *(space.shape or ())), torch_dtype(space)
         assert dtype is not None
         advice = "Return a tensor of the space's shape and type, with the batch axis first, on `device`."
-        if not _check_tensor(report, "observations", part, value, shape, dtype, env.device, advice):
+        if not check_tensor(report, "observations", part, value, shape, dtype, env.device, advice):
             return False
-        if env.device != META:
+        if not _is_meta(env):
             outside = ~_inside(space, value)
             if outside.any():
                 row = (
@@ -132,18 +137,18 @@ def check_transition(report: Report, env: BatchedEnv, name: str, step: Any) -> b
         )
         return False
     rows = (env.num_envs,)
-    ok = check_observation(report, env, f"`obs` of {name}", step.obs)
-    ok &= check_observation(report, env, f"`final_obs` of {name}", step.final_obs)
+    ok = check_observation(report, env, name, step.obs, "`obs`")
+    ok &= check_observation(report, env, name, step.final_obs, "`final_obs`")
     advice = "Convert it with `.float()`."
-    ok &= _check_tensor(
+    ok &= check_tensor(
         report, "rewards", f"`reward` of {name}", step.reward, rows, torch.float32, env.device, advice
     )
     for field in ("terminated", "truncated", "success", "valid"):
         value = getattr(step, field)
         if value is not None or field in ("terminated", "truncated"):
             what, advice = f"`{field}` of {name}", "Return a bool for each environment."
-            ok &= _check_tensor(report, "flags", what, value, rows, torch.bool, env.device, advice)
-    if ok and env.device != META:
+            ok &= check_tensor(report, "flags", what, value, rows, torch.bool, env.device, advice)
+    if ok and not _is_meta(env):
         _check_contents(report, name, step)
     return ok
 
@@ -187,11 +192,11 @@ def check_targets(report: Report, env: BatchedEnv, name: str, targets: Any) -> b
         return False
     shape, advice = (env.num_envs, env.aux_size), "Return one float32 number for each target, [B, aux_size]."
     for field, value in zip(targets._fields, targets, strict=True):
-        if not _check_tensor(
+        if not check_tensor(
             report, rule, f"{field} of {name}", value, shape, torch.float32, env.device, advice
         ):
             return False
-    if env.device != META:
+    if not _is_meta(env):
         if not (targets.values.isfinite().all() and targets.weights.isfinite().all()):
             advice = "Give unknown targets the value 0 and the weight 0."
             report.add(rule, f"{name} are not finite", "finite values and weights", advice)
@@ -226,16 +231,17 @@ def _inside(space: spaces.Space, x: Tensor) -> Tensor:
     """Return where the numbers of a batch of observations lie in the space; false for NaN."""
     low: Any = 0
     high: Any = 1  # of MultiBinary
-    if isinstance(space, spaces.Box):
-        low, high = (torch.as_tensor(bound).to(x.device) for bound in (space.low, space.high))
-    elif isinstance(space, spaces.Discrete):
+    if isinstance(space, spaces.Box):  # in NumPy, since torch cannot compare uint16, uint32 and uint64
+        array = x.detach().cpu().numpy()
+        return torch.from_numpy(np.asarray((array >= space.low) & (array <= space.high))).to(x.device)
+    if isinstance(space, spaces.Discrete):
         high = int(space.n) - 1
     elif isinstance(space, spaces.MultiDiscrete):
         high = torch.as_tensor(space.nvec - 1).to(x.device)
     return (x >= low) & (x <= high)
 
 
-def _check_tensor(
+def check_tensor(
     report: Report,
     rule: str,
     name: str,
@@ -245,7 +251,11 @@ def _check_tensor(
     device: torch.device,
     advice: str,
 ) -> bool:
+    """Report a wrong shape, type or device, or a gradient; return whether all but the gradient is right."""
     if _matches(value, shape, dtype, device):
+        if value.requires_grad:
+            advice = "Compute it under torch.no_grad(), or call .detach()."
+            report.add(rule, f"{name} requires grad", "tensors that do not require grad", advice)
         return True
     expected = f"{_dtype_name(dtype)} {list(shape)} on {device}"
     report.add(rule, f"{name} is {_describe(value)}", expected, advice)
@@ -258,7 +268,8 @@ def _matches(value: Any, shape: tuple[int, ...], dtype: torch.dtype, device: tor
         and value.shape == shape
         and value.dtype == dtype
         and value.device.type == device.type
-        and device.index in (None, value.device.index)
+        # A tensor on "cpu:0" or "meta:0" has no index.
+        and (device.type in ("cpu", "meta") or device.index in (None, value.device.index))
     )
 
 
@@ -270,6 +281,10 @@ def _describe(value: Any) -> str:
 
 def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _is_meta(env: BatchedEnv) -> bool:
+    return env.device.type == "meta"
 
 
 def _is_int(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Check of what a Gymnasium environment returns, so that an error names the environment and the step."""
+"""Validation of values from Gymnasium environments."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ Path = tuple[str | int, ...]
 
 def leaves_of(space: spaces.Space, path: Path = ()) -> Iterator[tuple[Path, spaces.Space]]:
     """Yield the parts of an observation space that are not `Dict` or `Tuple`, with their paths, without
-    texts.
+    strings.
 
     Raises:
         ValueError: a part that is not supported.
@@ -23,7 +23,7 @@ def leaves_of(space: spaces.Space, path: Path = ()) -> Iterator[tuple[Path, spac
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.items() if isinstance(space, spaces.Dict) else enumerate(space)
         for key, part in parts:
-            # MiniGrid's mission space is not a `Text`, but it has the dtype of a text.
+            # MiniGrid's mission space is not a `Text`, but it has the dtype of a string.
             if not (isinstance(part, spaces.Text) or (part.dtype is not None and part.dtype.kind == "U")):
                 yield from leaves_of(part, (*path, key))
     else:

@@ -69,7 +69,7 @@ class FirstEpisodes(VectorEnv):
 
 
 def _write_row(rows: Any, i: int, obs: Any) -> None:
-    """Write one environment's observation into row i of a batch; texts, which have no rows, are left out."""
+    """Write one environment's observation into row i of a batch; strings have no rows and are left out."""
     if isinstance(rows, dict):
         for key, part in rows.items():
             _write_row(part, i, obs[key])

@@ -1,4 +1,4 @@
-"""Gymnasium environments in one process each, for those that are slow, hang, or kill their process."""
+"""Gymnasium environments in separate processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_CONSECUTIVE_CRASHES = 10
 
 @final
 class Workers(VectorEnv):
-    """Gymnasium environments in processes of their own, with SAME_STEP autoreset.
+    """Gymnasium environments in separate processes, with SAME_STEP autoreset.
 
     Gymnasium's `AsyncVectorEnv` waits without limit for an environment that hangs, and does not report which
     one died. Here both raise `EnvironmentFailed` with the environment's index. With `restart`, the

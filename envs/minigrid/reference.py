@@ -35,7 +35,7 @@ def minigrid_maker(
         ValueError: an option that MiniGrid's class does not have.
     """
     if "seeding" in options:
-        raise ValueError(f"{env_id}: MiniGrid's environments have generators of their own; leave seeding out")
+        raise ValueError(f"{env_id}: MiniGrid's environments have their own generators; leave seeding out")
     spec = MazeSpec.from_id(env_id, view_size)
     if spec is not None and spec.hallway is not None:
         raise ValueError(f"{env_id}: Farama's MemoryEnv cannot set the hallway; use vectorization='auto'")

@@ -6,6 +6,7 @@ Acting and learning share one function that runs encoder, core and heads; it is 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,7 +19,7 @@ Precision = Literal["float32", "bf16"]
 
 
 def accelerate(agent: ActorCritic, precision: Precision = "float32", compiled: bool = False) -> list[str]:
-    """Run an agent's networks in a precision, compiled or not, from now on.
+    """Set the precision of an agent's networks; optionally compile them.
 
     On a CPU the cores' C kernels are faster than either, and neither uses them.
 
@@ -29,7 +30,7 @@ def accelerate(agent: ActorCritic, precision: Precision = "float32", compiled: b
             most of its work. Where it does not work the agent runs uncompiled.
 
     Returns:
-        what the user should know, such as why the networks are not compiled.
+        notes for the user, such as why the networks are not compiled.
 
     Raises:
         ValueError: an unknown precision.
@@ -38,7 +39,6 @@ def accelerate(agent: ActorCritic, precision: Precision = "float32", compiled: b
         raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
     notes: list[str] = []
     device = agent.device
-    options: dict[str, Any] = {"mode": "reduce-overhead"} if device.type == "cuda" else {}
     if compiled:
         reason = why_not_compiled(device)
         if reason is not None:
@@ -47,25 +47,37 @@ def accelerate(agent: ActorCritic, precision: Precision = "float32", compiled: b
     if not compiled and precision == "float32":
         return notes
 
-    def copied(x: Tensor) -> Tensor:
-        # CUDA graphs write every result to the same memory, and ours must survive the next call.
-        return x.to(torch.float32 if x.is_floating_point() else x.dtype, copy=True)
+    agent.wrap_networks(Accelerated(precision, compiled, device.type))
+    return notes
 
-    def wrapper(networks: Networks) -> Networks:
+
+@dataclass(frozen=True)
+class Accelerated:
+    """Wrapper of networks; a class rather than a closure, so that agents can be copied and pickled."""
+
+    precision: Precision
+    compiled: bool
+    device_type: str
+
+    def __call__(self, networks: Networks) -> Networks:
+        options: dict[str, Any] = {"mode": "reduce-overhead"} if self.device_type == "cuda" else {}
         # Acting and learning have one fixed shape each; a graph for dynamic shapes would be slower.
-        inner = torch.compile(networks, dynamic=False, **options) if compiled else networks
+        inner = torch.compile(networks, dynamic=False, **options) if self.compiled else networks
 
         def run(*args: Any) -> Any:
-            if compiled:
+            if self.compiled:
                 torch.compiler.cudagraph_mark_step_begin()
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            bf16 = self.precision == "bf16"
+            with torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=bf16):
                 results = inner(*args)
-            return map_tree(copied, results)
+            return map_tree(_copied, results)
 
         return run
 
-    agent.wrap_networks(wrapper)
-    return notes
+
+def _copied(x: Tensor) -> Tensor:
+    # CUDA graphs write every result to the same memory, and ours must survive the next call.
+    return x.to(torch.float32 if x.is_floating_point() else x.dtype, copy=True)
 
 
 def why_not_compiled(device: torch.device) -> str | None:

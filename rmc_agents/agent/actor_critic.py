@@ -26,7 +26,7 @@ from rmc_agents.tree import Tree, map_tree
 
 
 class AgentState(NamedTuple):
-    """What an agent carries from one step to the next."""
+    """State of an agent between steps."""
 
     memory: State
     """State of the memory core."""
@@ -69,6 +69,10 @@ Networks = Callable[[Tree, Tensor, Tensor, Tensor, AgentState], NetworkOutput]
 output."""
 
 
+Wrapper = Callable[[Networks], Networks]
+"""Turns networks into networks that compute the same in another way."""
+
+
 class ActorCritic(nn.Module):
     """A policy and a value function with a memory.
 
@@ -96,6 +100,8 @@ class ActorCritic(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        if not isinstance(aux_size, int) or aux_size < 0:
+            raise ValueError(f"aux_size must be a whole number of at least 0, got {aux_size!r}")
         core_options = dict(core_options or {})
         self.config = config = AgentConfig(core=core, core_options=core_options, **options)
         self.observation_space, self.action_space = observation_space, action_space
@@ -119,6 +125,7 @@ class ActorCritic(nn.Module):
         nn.init.orthogonal_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         self.aux_head = nn.Linear(self.core.output_size, aux_size) if aux_size else None
+        self._wrappers: list[Wrapper] = []
         self._networks: Networks = self._run_networks
 
     @classmethod
@@ -240,6 +247,7 @@ class ActorCritic(nn.Module):
         state: AgentState | None = None,
         episode_start: Any = False,
         deterministic: bool = True,
+        generator: torch.Generator | None = None,
     ) -> tuple[Any, AgentState]:
         """Act on NumPy observations, one or a batch of them, as SB3's `predict` does.
 
@@ -248,6 +256,7 @@ class ActorCritic(nn.Module):
             state: returned by the previous call; None starts with a fresh memory.
             episode_start: true, or [B] bool, where `obs` is the first observation of an episode.
             deterministic: choose the most likely action instead of drawing one.
+            generator: source of the random draws; torch's global one if None.
 
         Returns:
             the action (without a batch axis if `obs` had none) and the next state.
@@ -256,19 +265,30 @@ class ActorCritic(nn.Module):
         batch_size = next(iter(tensors.values())).shape[0] if isinstance(tensors, dict) else tensors.shape[0]
         state = self.initial_state(batch_size) if state is None else state
         starts = torch.as_tensor(episode_start, device=self.device).bool().expand(batch_size)
-        action, _, _, state = self.act(tensors, starts, state, deterministic=deterministic)
+        action, _, _, state = self.act(tensors, starts, state, generator, deterministic)
         numbers = action.cpu().numpy()
         if isinstance(self.action_space, spaces.Box):
             numbers = np.clip(numbers, self.action_space.low, self.action_space.high)
         return (numbers[0] if single else numbers), state
 
-    def wrap_networks(self, wrapper: Callable[[Networks], Networks]) -> None:
+    def wrap_networks(self, wrapper: Wrapper) -> None:
         """Replace the function that runs encoder, core and heads by `wrapper` of it.
 
         Acting, evaluating and valuing all go through that one function: `acceleration.accelerate` compiles
         it.
         """
+        self._wrappers.append(wrapper)
         self._networks = wrapper(self._networks)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the wrapped networks: they belong to this agent, and a copy needs its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_networks"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._networks = self._run_networks
+        for wrapper in self._wrappers:
+            self._networks = wrapper(self._networks)
 
     def _run_networks(
         self, obs: Tree, actions: Tensor, rewards: Tensor, starts: Tensor, state: AgentState

@@ -31,7 +31,7 @@ class AgentConfig:
     previous_reward: bool = False
     """Feed the previous reward to the core."""
     skip: bool = True
-    """Let the heads read the core's current input beside its output, so that reactions need not pass through
+    """Let the heads read the core's current input besides its output, so that reactions need not pass through
     the memory. RMC learns memory tasks several times faster with it."""
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Trained agents in their run folders: load one, export one, and know what it was trained in."""
+"""Loading and exporting of trained agents."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Run:
         return [] if self.environment is None else split_ids(self.environment.env)
 
     def options_for(self, env_id: str) -> dict[str, Any]:
-        """Return an environment's options: those of training, or such that the agent fits another grid."""
+        """Return the options of training or, for another grid world, those that match the agent's spaces."""
         if self.environment is not None and env_id in self.env_ids:
             return {name: x for name, x in self.environment.env_options.items() if name != "seeding"}
         space, actions = self.agent.observation_space, self.agent.action_space
@@ -61,8 +61,8 @@ class Run:
             if own != given:
                 such_as = f", such as {', '.join(self.env_ids)}" if self.env_ids else ""
                 raise UsageError(
-                    f"{self.folder} was trained with {name} {own}; {env_id} has {given}. Choose an env with "
-                    f"the same{such_as}"
+                    f"{self.folder} was trained with {name} {own}; {env_id} has {given}. Choose an "
+                    f"environment with the same spaces{such_as}"
                 )
 
 

@@ -11,7 +11,7 @@ import tyro
 from rmc_agents.agent.acceleration import Precision
 from rmc_agents.agent.config import AgentConfig
 from rmc_agents.environment import EnvConfig
-from rmc_agents.options import Options
+from rmc_agents.options import Options, require_types
 from rmc_agents.rl.ppo import PPOConfig
 
 Imports = Annotated[
@@ -20,14 +20,18 @@ Imports = Annotated[
 """Modules to import, one for each `--import`."""
 
 
+MAX_THREADS = 1024
+"""Torch ends the process where it is asked for many more."""
+
+
 @dataclass(frozen=True)
 class RunOptions:
-    """Run: where and how, and when it ends."""
+    """Run: device, run folder, checkpoints, stopping."""
 
     preset: bool = True
     """Use the tuned settings of --env as defaults, if it has a preset."""
     target_success_rate: float | None = None
-    """Stop once this share of the latest 1000 episodes of --env was solved (of all training tasks, if --env
+    """Stop once this share of the latest 1000 episodes of --env is solved (of all training tasks, if --env
     is not one of them); None uses the whole budget."""
     seed: int = 0
     """Fixes weights, actions, minibatches and episodes."""
@@ -40,7 +44,7 @@ class RunOptions:
     compile: bool = False
     """Compile the networks with torch.compile (on a GPU: CUDA graphs). Starting takes a minute or more."""
     imports: Imports = ()
-    """Module that registers cores or tasks of your own; one flag per module. The run folder remembers
+    """Module that registers user-defined cores or tasks; one flag per module. The run folder remembers
     them."""
     run_dir: Path | None = None
     """Run folder; runs/ENV-CORE-SEED if not given."""
@@ -53,9 +57,24 @@ class RunOptions:
     may_change: tuple[str, ...] = ()
     """Flags that may differ from the run that is resumed, such as `--may-change learning-rate gamma`."""
     checkpoint_seconds: float = 60.0
-    """Seconds between checkpoints; the end is always saved."""
+    """Seconds between checkpoints; a final checkpoint is always saved."""
     keep_checkpoints: int = 3
     """Number of newest checkpoints to keep, besides the best one and those that were evaluated."""
+
+    def __post_init__(self) -> None:
+        require_types(self)
+        rate = 1.0 if self.target_success_rate is None else self.target_success_rate
+        checks = {
+            "seed": (0 <= self.seed < 2**63, "0 to 2^63 - 1"),
+            "threads": (0 <= self.threads <= MAX_THREADS, f"0 to {MAX_THREADS}"),
+            "checkpoint_seconds": (self.checkpoint_seconds >= 0, "0 or more"),
+            "keep_checkpoints": (self.keep_checkpoints >= 1, "1 or more"),
+        }
+        if not 0 < rate <= 1:
+            raise ValueError(f"target_success_rate must be above 0 and at most 1, got {rate}")
+        for name, (fits, expected) in checks.items():
+            if not fits:
+                raise ValueError(f"{name}={getattr(self, name)}: expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -70,7 +89,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Selection:
-    """The flags that decide about the defaults of all others."""
+    """Flags that determine the defaults of the others."""
 
     env: str = EnvConfig.env
     env_options: Options = field(default_factory=dict)

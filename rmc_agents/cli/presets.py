@@ -1,6 +1,6 @@
 """Presets: tuned settings by environment, which are the defaults of `python train/ppo.py --env ID`.
 
-What each reaches, and the command that shows it, is in benchmarks/results/memory_mazes.md.
+Results and commands are in benchmarks/results/memory_mazes.md.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ TO_S13 = "S5 S7 S9 S13Hallway7 S13Hallway8 S13Hallway9"
 junction; from 7 on it has to walk back, one step more each time."""
 
 LONG_MEMORY_OPTIONS: Options = {"forget_bias": 3.0, "input_bias": -2.0, "normalize_output": True}
-"""Options of RMC. At first a slot keeps .95 of itself per step and takes in little, so that a cue lasts for a
-hallway before anything is learned (with RMC's defaults it keeps .73). Both that and the normalised output
-matter in mazes longer than those of training, which mostly failed without them."""
+"""Options of RMC. Initially a slot keeps 95 % of its content per step (73 % with RMC's defaults), so a cue
+survives a hallway before training. Both that and the normalised output matter in mazes longer than those of
+training, which mostly failed without them."""
 
 
 def _curriculum(maze: str, train_on: str, view_size: int = 7, ppo: PPOConfig = VIEW_7) -> RunConfig:
-    """Return the preset of a maze that is learned by way of the smallest one: see `rl.curriculum`.
+    """Return the preset of a maze that is learned through the smallest one: see `rl.curriculum`.
 
-    In the maze alone an agent guesses for long, or for good. In the smallest maze the cue is a few steps from
-    the choice, which is learned soon.
+    Trained in the maze alone, an agent guesses for a long time or forever; in the smallest maze the cue is a
+    few steps from the choice.
     """
     return RunConfig(
         environment=EnvConfig(
             env=_id(maze),
-            # The four actions left out do nothing in these mazes but waste exploration.
+            # The other four actions have no effect here and slow exploration.
             env_options={"actions": 3} if view_size == 7 else {"actions": 3, "view_size": view_size},
             train_on=",".join(map(_id, train_on.split())),
             curriculum=True,

@@ -10,9 +10,10 @@ from typing import Any
 from rmc_agents.agent.config import AgentConfig
 from rmc_agents.agent.saved import require_fit
 from rmc_agents.cli.config import RunConfig, RunOptions
+from rmc_agents.cli.script import current_flag
 from rmc_agents.environment import EnvConfig
 from rmc_agents.errors import UsageError
-from rmc_agents.options import Option
+from rmc_agents.options import require_types
 from rmc_agents.rl.ppo import PPOConfig
 from rmc_agents.runs.checkpoint import read_newest
 from rmc_agents.runs.folder import checkpoints, read_config
@@ -22,7 +23,7 @@ RESUME_MAY_CHANGE = {
     *("target_success_rate", "total_steps", "env_timeout", "restart_crashed_envs"),
     *("run_dir", "resume", "auto_resume", "may_change", "imports", "preset"),
 }
-"""Flags whose value may change on resume: how far, where, how often it is saved."""
+"""Flags whose value may change on resume: budget, device, checkpointing."""
 
 
 def run_to_resume(resume: Path | None, auto_resume: bool, run_dir: Path | None) -> Path | None:
@@ -89,23 +90,10 @@ def configured(saved: dict[str, Any], run_dir: Path) -> RunConfig:
     )
 
 
-def require_types(config: Any) -> None:
-    """Raise TypeError for a field of another type than its default's, or than what it may be beside None."""
-    for field in dataclasses.fields(config):
-        value, default = getattr(config, field.name), getattr(type(config), field.name, {})
-        if field.name in ("run_dir", "resume", "imports", "may_change"):
-            continue
-        optional = (str,) if "str" in str(field.type) else (int, float)
-        kinds = {float: (int, float), type(None): (*optional, type(None))}
-        if type(value) not in kinds.get(type(default), (type(default),)):
-            raise TypeError(f"{field.name} is {str(value)[:60]!r}")
-        if isinstance(value, dict) and not all(isinstance(option, Option) for option in value.values()):
-            raise TypeError(f"{field.name} is {str(value)[:60]!r}")
-
-
 def require_same(saved: RunConfig, asked: RunConfig) -> None:
-    """Raise UsageError if flags ask a resumed run to be another run."""
-    allowed = {name.lstrip("-").replace("-", "_") for name in asked.run.may_change}
+    """Raise UsageError if a flag changes a setting that is fixed on resume."""
+    flags = [current_flag(f"--{name.lstrip('-')}") for name in asked.run.may_change]
+    allowed = {flag.removeprefix("--").replace("-", "_") for flag in flags}
     pairs = list(_pairs(saved, asked))
     unknown = allowed - {name for name, _, _ in pairs}
     if unknown:

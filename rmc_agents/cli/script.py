@@ -1,4 +1,4 @@
-"""What the scripts in train/ share: parsing flags, one message per mistake, exit codes."""
+"""Code shared by the scripts: flags, messages, exit codes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OLD_FLAGS = {
     "--stop-at-success": "--target-success-rate",
     "--stop-at-accuracy": "--target-accuracy",
 }
-"""Flags of the previous release, accepted for one release more."""
+"""Flags of the previous release, accepted for one more release."""
 COMMANDS = {
     "ppo": "rmc-train",
     "evaluate": "rmc-evaluate",
@@ -86,8 +86,9 @@ def parse(
 
 def _refusal(box: str) -> str | None:
     """Return the message of a nested dataclass's ValueError from the box in which tyro prints it."""
-    text = " ".join(line.strip("│ ") for line in box.splitlines() if line.startswith("│"))
-    found = re.match(r"Error parsing \w+: (.*?)(?: ─{5,}.*)?$", text)
+    # Its lines are framed by │ and ─, or by spaces and - where the output has only ASCII.
+    text = " ".join(line.strip("│| ") for line in box.splitlines())
+    found = re.search(r"Error parsing \w+: (.*?) [─-]{5,}", text)
     return found[1] if found else None
 
 
@@ -144,8 +145,13 @@ def _renamed(args: Sequence[str]) -> list[str]:
     words = []
     for word in args:
         flag, equals, value = word.partition("=")
-        words.append(OLD_FLAGS.get(flag, flag) + equals + value)
+        words.append(current_flag(flag) + equals + value if flag.startswith("--") else word)
     return words
+
+
+def current_flag(flag: str) -> str:
+    """Return the present name of a flag, which may be one of the previous release."""
+    return OLD_FLAGS.get(flag.replace("_", "-"), flag)
 
 
 def whole_number(text: str) -> int:
@@ -174,6 +180,8 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device {name!r} cannot be used here ({reason}); try --device cpu") from error
@@ -208,17 +216,26 @@ def changed_fields(config: Any, names: Sequence[str]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def checking() -> Iterator[None]:
+def checking(names_options: bool = False) -> Iterator[None]:
     """Turn a ValueError into a UsageError, while a script parses flags and checks that they fit.
 
-    Later a ValueError is a bug of ours, and keeps its traceback.
+    A later ValueError is a bug and keeps its traceback.
+
+    Args:
+        names_options: what is checked are options of a core or an environment. Their names are not flags, and
+            a wrong type raises TypeError as often as ValueError.
     """
     try:
         yield
-    except UsageError:
+    except UsageError as error:
+        error.names_options |= names_options
         raise
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    except (ValueError, TypeError) as error:
+        if isinstance(error, TypeError) and not names_options:
+            raise
+        mistake = UsageError(str(error))
+        mistake.names_options = names_options
+        raise mistake from error
 
 
 def run_script(
@@ -243,7 +260,7 @@ def run_script(
         script(sys.argv[1:])
         sys.stdout.flush()
     except UsageError as error:
-        _leave(in_flags(str(error), config), 2)
+        _leave(str(error) if error.names_options else in_flags(str(error), config), 2)
     except (TrainingError, *failures) as error:
         _leave(in_flags(str(error), config), 1)
     except Interrupted as interruption:
@@ -264,7 +281,7 @@ def in_flags(message: str, config: type | None) -> str:
     names = field_names(config) if config is not None else set()
     given = r"(?<![\w/.-])(\w+)=(?=[^\s=])"
     message = re.sub(given, lambda m: f"{_flag(m[1])} " if m[1] in names else m[0], message)
-    word = r"(?<![\w/.-])([a-z]+(?:_[a-z]+)+)(?![\w/.(\[])"
+    word = r"(?<![\w/.-])([a-z]+(?:_[a-z]+)+)(?![\w/(\[]|\.\w)"
     return re.sub(word, lambda m: _flag(m[1]) if m[1] in names else m[0], message)
 
 
@@ -285,7 +302,7 @@ def _output_closed() -> bool:
     """Return whether nobody reads the output any more; if so, discard what is still to be printed."""
     output = sys.stdout.fileno()
     try:
-        os.write(output, b"\n")  # Python has dropped what it could not write: only trying tells.
+        os.write(output, b"\n")  # writing is the only way to find out
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), output)
         return True

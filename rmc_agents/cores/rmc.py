@@ -212,7 +212,7 @@ class RMC(HoistedCore):
         return rows
 
     def _has_fused_sequence(self, inputs: Tensor) -> bool:
-        """Whether `_fused_sequence` can replace the loop of `recur`; it supports one block and one dtype."""
+        """Return whether `_fused_sequence` can replace the loop of `recur`: one block, one dtype."""
         return len(self.qkv) == 1 and eager(inputs.device)
 
     def _fused_sequence(

@@ -87,7 +87,7 @@ class AgentPolicy(Policy):
 
 
 class RandomPolicy(Policy):
-    """Actions drawn uniformly from a space by Gymnasium's `sample`, whatever is observed.
+    """A policy that ignores observations and draws actions uniformly (Gymnasium's `sample`).
 
     Args:
         action_space: the space of one environment's action.

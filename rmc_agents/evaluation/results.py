@@ -63,8 +63,8 @@ class Figures:
             mean_length=read.value("mean_length", _is_number, "a number"),
             episodes=read.value("episodes", _is_whole, "a whole number"),
             first_seed=read.value("first_seed", _is_whole, "a whole number"),
-            implementation=read.value("implementation", _is_text, "a text"),
-            run=read.value("run", _is_text, "a text"),
+            implementation=read.value("implementation", _is_text, "a string"),
+            run=read.value("run", _is_text, "a string"),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -131,10 +131,10 @@ class Entry:
             hallway=read.value("hallway", _is_whole, "a whole number"),
             trained_hallway=read.value("trained_hallway", _is_whole, "a whole number"),
             memoryless=read.figures("memoryless"),
-            command=read.value("command", _is_text, "a text"),
+            command=read.value("command", _is_text, "a string"),
             versions=read.value("versions", lambda x: isinstance(x, dict), "an object"),
-            checkpoint=read.value("checkpoint", _is_text, "a text"),
-            date=read.value("date", _is_text, "a text"),
+            checkpoint=read.value("checkpoint", _is_text, "a string"),
+            date=read.value("date", _is_text, "a string"),
             other={key: value for key, value in data.items() if key not in _KNOWN},
         )
 
@@ -142,7 +142,7 @@ class Entry:
         """Return the entry as evaluation.json holds it, which is flat: the agent's figures come first.
 
         Values that are None are left out, except those that a reader of the file may expect: `best_possible`
-        beside `random`, and the hallways of a maze.
+        besides `random`, and the hallways of a maze.
         """
         nullable: tuple[str, ...] = () if self.random is None else ("best_possible",)
         nullable += () if self.best_possible is None else ("hallway", "trained_hallway")

@@ -1,4 +1,4 @@
-"""Trained runs for the scripts: loaded after the modules that register their cores and tasks."""
+"""Loading of runs after their plug-ins."""
 
 from __future__ import annotations
 

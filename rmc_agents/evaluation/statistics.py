@@ -30,8 +30,8 @@ RESAMPLES = 2000
 def wilson(successes: float, trials: float, confidence: float = 0.95) -> Interval:
     """Return Wilson's score interval for a rate: the p with |p_hat - p| <= z sqrt(p (1 - p) / n).
 
-    The interval stays within [0, 1], and keeps a width at rates of 0 and 1, where p_hat +- z sqrt(...) has
-    none. The numbers need not be whole: for weighted trials, pass their effective number.
+    Unlike the normal approximation, it stays in [0, 1] and keeps a width at 0 and 1. The
+    numbers need not be whole: for weighted trials, pass their effective number.
 
     Raises:
         ValueError: fewer than one trial, or more successes than trials.

@@ -143,21 +143,20 @@ def play(agent: ActorCritic, env: Env[Any, Any], seed: int, deterministic: bool 
     Args:
         agent: the player.
         env: made with `render_mode="rgb_array"`.
-        seed: of the episode and, if actions are drawn, of torch's global generator.
+        seed: of the episode and of the actions, if they are drawn.
         deterministic: choose the most likely action instead of drawing one.
 
     Raises:
         UsageError: the environment does not render to pictures.
     """
     obs, _ = env.reset(seed=seed)
-    if not deterministic:
-        torch.manual_seed(seed)
+    generator = torch.Generator(agent.device).manual_seed(seed)
     state, start, total = None, True, 0.0
     moments: list[Moment] = []
     with trace_steps(agent) as steps:
         while True:
             picture, cue = _render(env), _find_cue(env)
-            action, state = agent.predict(obs, state, episode_start=start, deterministic=deterministic)
+            action, state = agent.predict(obs, state, start, deterministic, generator)
             trace = _memory_trace(steps[-1]) if steps else None
             moments.append(Moment(picture, len(moments), total, cue, trace))
             obs, reward, terminated, truncated, info = env.step(action)

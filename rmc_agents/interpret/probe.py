@@ -287,7 +287,7 @@ def _samples(recording: Recording, where: NDArray[np.bool_]) -> Samples:
 
 
 def _enough(recording: Recording, samples: Samples) -> bool:
-    """Whether there are enough samples, of both cues, with enough different starting states for all folds."""
+    """Return whether there are enough samples of both cues, with enough starting states for all folds."""
     cues, starts = recording.cue[samples.episode], recording.state_id[0, samples.episode]
     return (
         len(cues) >= MIN_HISTORIES

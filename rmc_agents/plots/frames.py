@@ -157,7 +157,7 @@ def _scene(picture: NDArray[np.uint8], cue: Cue | None) -> Image.Image:
 
 
 class _Grid(NamedTuple):
-    """Places of attention maps beside and below each other."""
+    """Grid of attention maps."""
 
     across: int
     down: int

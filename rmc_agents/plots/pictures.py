@@ -1,4 +1,4 @@
-"""Pictures of episodes that are played for them: a GIF, an MP4 and a still."""
+"""Pictures of episodes: GIF, MP4 and still."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Curriculum: half of the environments play the easiest task of a mixture that is not solved yet.
 
-An agent often learns a hard task only by way of a slightly easier one. With fixed shares, the data of that
+An agent often learns a hard task only through a slightly easier one. With fixed shares, the data of that
 task is outweighed by tasks that are solved already, and by tasks that are still too hard to give any reward.
 """
 

@@ -18,7 +18,7 @@ from rmc_agents.tree import Tree, map_tree
 
 
 class Carry(NamedTuple):
-    """Where one rollout stopped and the next one starts."""
+    """State between two rollouts."""
 
     obs: Tree
     """[B, ...]."""

@@ -4,13 +4,12 @@ An iteration is one rollout of T steps in B environments, and some epochs of min
 from the device twice: the rollout's figures, and the update's. A curriculum reads once more, `target_kl` once
 per epoch.
 
-The frame around the loop (run folder, log, interruption, checkpoints) is `training.loop`; `diagnostics`
+The context of the loop (run folder, log, interruption, checkpoints) is `training.loop`; `diagnostics`
 explains non-finite numbers; `snapshot` checks a checkpoint before training continues from it.
 """
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -35,12 +34,12 @@ from rmc_agents.rl.episode_stats import (
 from rmc_agents.rl.figures import COLUMNS, episode_figures, progress_figures, update_figures
 from rmc_agents.rl.ppo import Metrics, PPOConfig, explained_variance, gae, make_optimizer, update_epoch
 from rmc_agents.rl.rollout import Rollout, collect, final_values, initial_carry, split_into_chunks
-from rmc_agents.rl.snapshot import require_moments, require_same_form
 from rmc_agents.runs.checkpoint import read_newest, save_checkpoint
 from rmc_agents.runs.weights import load_weights
 from rmc_agents.training.loop import training_loop
 from rmc_agents.training.rng import convert_state, resume_generator
-from rmc_agents.tree import leaves, unflatten
+from rmc_agents.training.snapshot import require_moments, require_same_form
+from rmc_agents.tree import clone, leaves, unflatten
 
 
 class Trainer:
@@ -52,9 +51,9 @@ class Trainer:
         config: PPO's settings.
         run_dir: the run folder; it must not hold a run, unless `restore` is called.
         seed: fixes actions, minibatches and episodes.
-        checkpoint_seconds: seconds between checkpoints; the end is always saved.
-        keep_checkpoints: number of newest checkpoints to keep, beside the best one and those evaluated.
-        target_success_rate: stop once this share of the latest 1000 or more episodes was solved.
+        checkpoint_seconds: seconds between checkpoints; a final checkpoint is always saved.
+        keep_checkpoints: number of newest checkpoints to keep, besides the best one and those evaluated.
+        target_success_rate: stop once this share of the latest 1000 or more episodes is solved.
         eval_tasks: the tasks whose episodes count for that and for the best checkpoint; all if not given.
         curriculum: half of the environments play the first task that is not solved yet (see `Curriculum`);
             they must be able to change their tasks (`env.can_assign`).
@@ -150,8 +149,8 @@ class Trainer:
 
         Raises:
             UsageError: the run folder holds another run, or cannot be written.
-            TrainingError: a number is not finite, or the end could not be saved. Earlier checkpoints are
-                intact.
+            TrainingError: a number is not finite, or the final checkpoint could not be saved. Earlier
+                checkpoints are intact.
             Interrupted: by Ctrl-C or SIGTERM, after saving.
         """
         figures: dict[str, float] = {}
@@ -168,8 +167,7 @@ class Trainer:
     def iterate(self) -> dict[str, float]:
         """Collect one rollout and learn from it; return the figures under SB3's TensorBoard names.
 
-        Once a rollout reaches the target nothing more is learned: the agent that is saved is the one that
-        reached it.
+        If a rollout reaches the target, the update is skipped, so the saved agent is the one that reached it.
         """
         started = time.monotonic()
         self.carry = collect(self.agent, self.env, self.carry, self.rollout, self.generator)
@@ -260,7 +258,7 @@ class Trainer:
         }
 
     def _assign_tasks(self) -> None:
-        """Let the environments play what the curriculum asks for; those that change start an episode."""
+        """Assign the tasks that the curriculum chooses; environments whose task changes start an episode."""
         if self.curriculum is None:
             return
         before = self.env.task_of.tolist()
@@ -275,7 +273,11 @@ class Trainer:
     def to_json(self) -> dict[str, Any]:
         """Describe the run for config.json: what it takes to build agent and environments again."""
         environment = self._environment()
-        imports = [*self.extra.get("imports", ()), *registering_modules(self.agent.core, self.env)]
+        imports = [
+            *self.extra.get("imports", ()),
+            *registering_modules(self.agent.core, self.env),
+            *self.env.modules,
+        ]
         return {
             **self.agent.to_json(),
             **({} if environment is None else {"environment": asdict(environment)}),
@@ -297,29 +299,42 @@ class Trainer:
         return replace(config, curriculum=self.curriculum is not None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the next iteration depends on: tensors, numbers, and containers of them."""
-        return {
-            "agent": self.agent.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "env": self.env.state_dict(),
-            "carry": [x.clone() for x in leaves(self.carry)],
-            "running": list(self.running),
-            "recent": [list(numbers) for numbers in self.recent],
-            "curriculum": None if self.curriculum is None else asdict(self.curriculum),
-            "steps": self.steps,
-            "iterations": self.iterations,
-            "seconds": self.seconds,
-        }
+        """Return a copy of everything that the next iteration depends on.
+
+        It consists of tensors, numbers, and containers of them, and does not change as training continues.
+        """
+        return clone(
+            {
+                "agent": self.agent.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "generator": self.generator.get_state(),
+                "env": self.env.state_dict(),
+                "carry": list(leaves(self.carry)),
+                "running": list(self.running),
+                "recent": [list(numbers) for numbers in self.recent],
+                "curriculum": None if self.curriculum is None else asdict(self.curriculum),
+                "steps": self.steps,
+                "iterations": self.iterations,
+                "seconds": self.seconds,
+            }
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
-        """Continue from a `state_dict`; return what the user should know.
+        """Continue from a `state_dict`; return notes for the user.
 
-        Everything is checked before anything is changed.
+        If the state does not fit, the trainer is as it was before.
 
         Raises:
             KeyError, TypeError, ValueError, RuntimeError: the state belongs to another configuration.
         """
+        before = self.state_dict()
+        try:
+            return self._load(clone(dict(state)))
+        except Exception:
+            self._load(before)
+            raise
+
+    def _load(self, state: dict[str, Any]) -> list[str]:
         steps, iterations, seconds = (state[name] for name in ("steps", "iterations", "seconds"))
         if not (type(steps) is type(iterations) is int and steps >= 0 and float(seconds) >= 0):
             raise ValueError(f"saved after {steps!r} steps, {iterations!r} iterations, {seconds!r} s")
@@ -340,10 +355,9 @@ class Trainer:
             raise ValueError("the environments were of another kind")
         require_same_form("the environments' state", own_env, saved_env)
 
-        load_weights(self.agent, dict(state), self.run_dir)
+        load_weights(self.agent, state, self.run_dir)
         # The settings of the groups (learning rate, epsilon) come from the configuration.
-        # Copied, because Adam changes its moments in place.
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": copy.deepcopy(moments)})
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         notes = resume_generator(self.generator, state["generator"])
         if saved_env is not None:
             if isinstance(saved_env.get("generator"), torch.Tensor):
@@ -372,7 +386,7 @@ class Trainer:
         )
 
     def restore(self) -> list[str]:
-        """Continue from the newest intact checkpoint of the run folder; return what the user should know.
+        """Continue from the newest intact checkpoint of the run folder; return notes for the user.
 
         Raises:
             UsageError: no checkpoint, or one of another configuration.

@@ -1,4 +1,4 @@
-"""Checkpoints: saved atomically, and read back without running anybody's code.
+"""Checkpoints: written atomically, read without executing code.
 
 A checkpoint is not trusted: `safe_file` checks its form before torch reads it, and torch runs nothing in it.
 """
@@ -79,7 +79,7 @@ def _own(tree: Any) -> Any:
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read one checkpoint, migrated to the current format.
 
-    Nothing in the file is executed (`weights_only=True`), and it takes no more memory than the file is long.
+    Nothing in the file is executed (`weights_only=True`), and memory use is bounded by the file size.
 
     Raises:
         UsageError: missing, truncated, not a checkpoint, or of an unknown format.

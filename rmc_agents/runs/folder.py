@@ -4,7 +4,7 @@ runs/NAME/config.json                      what was run: enough to build the age
 runs/NAME/checkpoints/step_000001048576.pt agent, optimizer, generators, environments, memory
 runs/NAME/checkpoints/best.json            the checkpoint with the best score in training, and that score
 
-What config.json names is built as it says: an environment or a module is code found on your own import path.
+Environments and modules that config.json names are imported from your own import path.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def read_config(run_dir: Path | str) -> dict[str, Any]:
     path = Path(run_dir) / "config.json"
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise UsageError(f"{path} is larger than any configuration")
+            raise UsageError(f"{path} is too large for a configuration")
         config = json.loads(path.read_text())
     except UsageError:
         raise

@@ -1,4 +1,4 @@
-"""Older run folders, read as if they had been written today.
+"""Migrations of older run folders to the current format.
 
 `config.json` and checkpoints are versioned separately. Each migration turns one format into the next; nothing
 else in the package knows about older formats.
@@ -20,7 +20,7 @@ def migrate_config(config: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: a format that this version does not know.
-        KeyError, TypeError, AttributeError: not what its format promises.
+        KeyError, TypeError, AttributeError: the contents do not match the format.
     """
     found = config.get("format", 1)
     if type(found) is not int or not 1 <= found <= CONFIG_FORMAT:
@@ -32,7 +32,7 @@ def migrate_checkpoint(payload: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint in the current format.
 
     Raises:
-        ValueError, TypeError, AttributeError: not what its format promises.
+        ValueError, TypeError, AttributeError: the contents do not match the format.
     """
     for found in range(payload["format"], CHECKPOINT_FORMAT):
         payload = {**_CHECKPOINTS[found](payload), "format": found + 1}
@@ -40,7 +40,11 @@ def migrate_checkpoint(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _config_from_1(config: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 mixed spaces into "agent", described environments under other names, and spoke of hints."""
+    """Migrate format 1.
+
+    It mixed spaces into "agent", described environments under other names, and called auxiliary targets
+    hints.
+    """
     config = {**config, "format": 2}
     network = dict(config.pop("agent"))
     network["aux_size"] = network.pop("hint_size", 0)
@@ -89,7 +93,7 @@ def _checkpoint_from_1(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checkpoint_from_2(payload: dict[str, Any]) -> dict[str, Any]:
-    """Format 2 called the linear layer for auxiliary targets `hint`, and a run's numbers by other names."""
+    """Format 2 called the linear layer for auxiliary targets `hint`."""
     payload = dict(payload)
     for part in ("agent", "newest"):
         if isinstance(payload.get(part), dict):

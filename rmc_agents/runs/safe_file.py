@@ -1,8 +1,8 @@
-"""Is a file what `torch.save` writes of plain data, and no more than its size? Asked before it is read.
+"""Validation of checkpoint files before torch reads them.
 
-`torch.load(weights_only=True)` runs nobody's code, but believes what a file says about sizes: a few bytes may
-claim a tensor of terabytes, and a storage may be said to be longer than its record. Here the structure is
-read first, without making a tensor: numbers, texts, lists, dictionaries, and tensors that fit their records.
+`weights_only=True` executes no code but trusts declared sizes: a few bytes may declare a tensor of terabytes,
+or a storage longer than its record. `check` reads the structure first, without allocating a tensor. It
+accepts numbers, strings, lists, dictionaries, and tensors that fit their records.
 """
 
 from __future__ import annotations
@@ -36,41 +36,41 @@ _END_OF_ZIP = struct.Struct("<4s4H2LH")
 
 
 class Unsafe(Exception):
-    """The file is damaged, or is not what we would have written."""
+    """The file is damaged, or this package did not write it."""
 
 
 def check(file: BinaryIO) -> None:
     """Read the file's directory, structure and checksums.
 
     Raises:
-        Unsafe: it says why in a few words. (Damaged files raise other errors, too, from the libraries.)
+        Unsafe: the message gives the reason. (Damaged files may also raise errors of the libraries.)
     """
     size = file.seek(0, 2)
     if size > MAX_BYTES:
-        raise Unsafe(f"{size:,} bytes are more than any checkpoint has")
+        raise Unsafe(f"{size:,} bytes are too many for a checkpoint")
     file.seek(max(size - _END_OF_ZIP.size, 0))
     end = file.read()
     if len(end) < _END_OF_ZIP.size or _END_OF_ZIP.unpack(end)[0] != b"PK\5\6":
-        raise Unsafe("it does not end as a whole file does: truncated, or not a checkpoint")
+        raise Unsafe("truncated, or not a checkpoint")
     file.seek(0)
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
         if len(set(names)) != len(names):
-            raise Unsafe("two records have one name")
+            raise Unsafe("duplicate record names")
         if any(e.compress_type != zipfile.ZIP_STORED or e.compress_size != e.file_size for e in entries):
-            raise Unsafe("it holds compressed records")
+            raise Unsafe("compressed records")
         if sum(entry.file_size for entry in entries) > size:
-            raise Unsafe("its records claim more bytes than the file has")
+            raise Unsafe("the records declare more bytes than the file has")
         # torch.save writes a checksum of every record, but load ignores it.
         broken = archive.testzip()
         if broken is not None:
             raise Unsafe(f"{broken} does not match its checksum")
         pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
         if len(pickles) != 1 or pickles[0].filename.count("/") != 1:
-            raise Unsafe("it is no file of torch.save")
+            raise Unsafe("not written by torch.save")
         if pickles[0].file_size > MAX_STRUCTURE:
-            raise Unsafe(f"a structure of {pickles[0].file_size:,} bytes is more than any checkpoint has")
+            raise Unsafe(f"a structure of {pickles[0].file_size:,} bytes is too large for a checkpoint")
         folder = pickles[0].filename.removesuffix("data.pkl") + "data/"
         records = {
             e.filename.removeprefix(folder): e.file_size for e in entries if e.filename.startswith(folder)
@@ -79,46 +79,46 @@ def check(file: BinaryIO) -> None:
             reader = _Structure(structure, records)
             tree = reader.load()
     if reader.tensor_bytes > 4 * size:  # some may share a storage
-        raise Unsafe(f"its tensors are of {reader.tensor_bytes:,} bytes")
+        raise Unsafe(f"the tensors need {reader.tensor_bytes:,} bytes")
     if not isinstance(tree, dict):
         raise Unsafe(f"it holds a {type(tree).__name__}, not a dictionary")
     for part in _parts(tree):
         if type(part) not in (int, float, bool, str, type(None), dict, list, tuple, _StateDict, _Tensor):
-            raise Unsafe("it holds something else than numbers, texts, tensors and containers of them")
+            raise Unsafe("it holds more than numbers, strings, tensors and containers of them")
 
 
 class _StateDict(dict):
-    """Stands for the OrderedDict that modules give their parameters in; its attributes are ignored."""
+    """Stand-in for the OrderedDict of a module's parameters; its attributes are ignored."""
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
 class _Tensor:
-    """Stands for a tensor."""
+    """Stand-in for a tensor."""
 
 
 class _Storage:
-    """Stands for a record of the file."""
+    """Stand-in for a record of the file."""
 
     def __init__(self, item_size: int, items: int) -> None:
         self.item_size, self.items = item_size, items
 
 
 class _StorageType:
-    """Stands for a type of numbers."""
+    """Stand-in for a type of numbers."""
 
     def __init__(self, item_size: int) -> None:
         self.item_size = item_size
 
 
 class _Rebuild:
-    """Stands for the function that makes a tensor of its storage."""
+    """Stand-in for the function that builds a tensor from its storage."""
 
 
-# The Python unpickler: the C one allocates what a file claims, and its table of operations is fixed.
+# The Python unpickler: the C one allocates declared sizes, and its table of operations is fixed.
 class _Structure(pickle._Unpickler):  # type: ignore[name-defined,misc] # pyright: ignore[reportAttributeAccessIssue]
-    """Reads the structure of `torch.save`, in which nothing is called but stand-ins of ours."""
+    """Reader of the structure that `torch.save` writes; it calls only the stand-ins above."""
 
     def __init__(self, file: Any, records: dict[str, int]) -> None:
         super().__init__(file)
@@ -132,7 +132,7 @@ class _Structure(pickle._Unpickler):  # type: ignore[name-defined,misc] # pyrigh
             return _Rebuild
         if module == "torch" and name in _ITEM_SIZES:
             return _StorageType(_ITEM_SIZES[name])
-        raise Unsafe(f"it asks for {module[:40]}.{name[:40]}, which no checkpoint needs")
+        raise Unsafe(f"it asks for {module[:40]}.{name[:40]}, not allowed in a checkpoint")
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, storage_type, key, device, items = pid
@@ -140,7 +140,7 @@ class _Structure(pickle._Unpickler):  # type: ignore[name-defined,misc] # pyrigh
         if not plain or not isinstance(storage_type, _StorageType):
             raise Unsafe("a storage is not described as torch.save does")
         if items < 0 or self.records.get(key) != items * storage_type.item_size:
-            raise Unsafe(f"a storage claims another size than that of its record {key[:20]!r}")
+            raise Unsafe(f"the declared size of a storage differs from its record {key[:20]!r}")
         return _Storage(storage_type.item_size, items)
 
     def load_reduce(self) -> None:
@@ -152,13 +152,13 @@ class _Structure(pickle._Unpickler):  # type: ignore[name-defined,misc] # pyrigh
         elif function is _Rebuild:
             stack[-1] = self._tensor(*args)
         else:
-            raise Unsafe("it calls what no checkpoint calls")
+            raise Unsafe("forbidden call")
 
     def load_build(self) -> None:
         stack: list[Any] = self.stack  # type: ignore[attr-defined]
         stack.pop()
         if type(stack[-1]) is not _StateDict:
-            raise Unsafe("it gives attributes to what has none")
+            raise Unsafe("forbidden attribute state")
 
     def _tensor(
         self, storage: Any, offset: Any, sizes: Any, strides: Any, grad: Any, hooks: Any, *rest: Any
@@ -167,20 +167,20 @@ class _Structure(pickle._Unpickler):  # type: ignore[name-defined,misc] # pyrigh
         if not isinstance(storage, _Storage) or any(type(n) is not int or n < 0 for n in numbers):
             raise Unsafe("a tensor is not described as torch.save does")
         if grad is not False or hooks or rest or len(sizes) != len(strides) or len(sizes) > 64:
-            raise Unsafe("a tensor has more to it than its numbers")
+            raise Unsafe("unexpected tensor attributes")
         items, reach = 1, offset + 1
         for size, stride in zip(sizes, strides, strict=True):
             items *= size
             reach += (size - 1) * stride
-        # A stride of zero makes few numbers many: harmless here, not where they are copied.
+        # A stride of 0 repeats numbers: harmless here, but not once the tensor is copied.
         if items > storage.items or (items and reach > storage.items):
-            raise Unsafe("a tensor claims more numbers than its storage has")
+            raise Unsafe("a tensor declares more numbers than its storage has")
         self.tensor_bytes += items * storage.item_size
         return _Tensor()
 
 
 def _refuse(reader: _Structure) -> NoReturn:
-    raise Unsafe("its structure has operations that torch.save does not write")
+    raise Unsafe("the structure has operations that torch.save does not write")
 
 
 _OPERATIONS = (
@@ -198,7 +198,7 @@ _Structure.dispatch = {  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _parts(tree: Any) -> Iterator[Any]:
-    """Every part of a tree once, keys included; a part that holds itself or is deep ends too."""
+    """Yield every part of a tree once, keys included; cyclic and deep trees also terminate."""
     seen: set[int] = set()
     left = [tree]
     while left:

@@ -45,7 +45,7 @@ class RMCPolicy(RecurrentActorCriticPolicy):
             `enable_critic_lstm=False`.
         enable_critic_lstm: the critic has a memory core of its own. If `shared_lstm` is False too, the critic
             has no memory and reads the current observation only.
-        skip: let the heads read the current features beside the memory's output, so that reactions need not
+        skip: let the heads read the current features besides the memory's output, so that reactions need not
             pass through the memory.
         core_options: keyword arguments of the core; options that are not given keep their defaults.
 

@@ -116,7 +116,7 @@ class BatchedVecEnv(VecEnv):
         self.env.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return the batch's attribute for each environment, or its row of it if it is a tensor of B rows."""
+        """Return an attribute for each environment; a tensor of B rows gives one row each."""
         if attr_name == "render_mode":
             return [getattr(self.env, attr_name, None) for _ in self._get_indices(indices)]
         return self._per_env(getattr(self.env, attr_name), indices)

@@ -129,7 +129,7 @@ class SequenceClassifier(nn.Module):
 
 
 def load_classifier(
-    run_dir: Path, device: torch.device | str = "cpu"
+    run_dir: Path | str, device: torch.device | str = "cpu"
 ) -> tuple[SequenceClassifier, Path, dict[str, Any]]:
     """Load a trained classifier, in evaluation mode.
 
@@ -139,6 +139,7 @@ def load_classifier(
     Raises:
         UsageError: no run, no readable checkpoint, or one that does not fit the run's config.json.
     """
+    run_dir = Path(run_dir)
     path, payload, _ = read_newest(run_dir, device)
     config = read_config(run_dir)
     if "classifier" not in config:

@@ -51,7 +51,7 @@ class SupervisedConfig:
     """Supervised training: budget, optimisers and loss."""
 
     total_samples: int = 6_000_000
-    """Sequences to learn from; always fresh ones."""
+    """Number of training sequences; each is used once."""
     minutes: float | None = None
     """Stop after this many minutes of training, if the samples are not used up by then. The learning rate
     follows whichever limit is nearer; only runs without this limit are reproducible bit for bit."""
@@ -68,16 +68,18 @@ class SupervisedConfig:
     max_grad_norm: float = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     extra_steps: int = 1
-    """Number of steps beside the last one at which an answer is asked, drawn for each batch."""
+    """Further random steps per batch at which the answer is asked."""
     aux_coef: float = 20.0
     """Weight of the auxiliary loss; 0 for none."""
     average_updates: int = 0
     """Evaluate, and save, a running mean of the weights over about this many updates (such as 400): it shows
     what a lower learning rate would give. 0 uses the newest weights."""
     aux_until: float = 1.0
-    """Auxiliary losses and extra steps end after this share of the budget; the task alone remains."""
+    """Auxiliary losses and extra steps end after this share of the budget; then only the answers are
+    trained."""
     test_every: int = 100_000
-    """Samples between two tests on the task itself, without auxiliary losses, on the same fresh questions."""
+    """Samples between two tests on the task itself, without auxiliary losses, always on the same held-out
+    questions."""
     promote_at: float = 0.6
     """Accuracy over the last 100 batches or so at which the next level starts."""
     levels_share: float = 0.5

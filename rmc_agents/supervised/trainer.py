@@ -1,7 +1,7 @@
 """Supervised training loop: draw fresh sequences -> read -> loss -> step -> log -> checkpoint.
 
-The run folder is that of `rl.trainer` (config.json, checkpoints, TensorBoard, log.jsonl), and the frame
-around the loop is the same `training.loop`. An interrupted run continues bit for bit.
+The run folder is that of `rl.trainer` (config.json, checkpoints, TensorBoard, log.jsonl), and the context
+of the loop is the same `training.loop`. An interrupted run continues bit for bit.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from rmc_agents.supervised.objective import (
 )
 from rmc_agents.training.loop import training_loop
 from rmc_agents.training.rng import resume_generator
+from rmc_agents.training.snapshot import require_moments
+from rmc_agents.tree import clone
 
 TEST_SEED = 2_000_000
 """Seed of the questions for tests during training, added to the run's seed."""
@@ -59,9 +61,10 @@ class SupervisedTrainer:
         config: the settings.
         run_dir: the run folder; it must not hold a run, unless `restore` is called.
         seed: fixes the examples.
-        checkpoint_seconds: seconds between checkpoints; the end is always saved.
+        checkpoint_seconds: seconds between checkpoints; a final checkpoint is always saved.
         target_accuracy: stop once this share of the last level's questions is right in a test during
-            training; the learning rate need not have fallen by then.
+            training. The learning rate may still be high then; `average_updates` compensates for most
+            of that.
         log_every: updates per iteration, which logs one line of figures.
         extra: further entries of config.json.
     """
@@ -211,7 +214,7 @@ class SupervisedTrainer:
 
         Raises:
             UsageError: the run folder holds another run, or cannot be written.
-            TrainingError: the loss is not finite, or the end could not be saved.
+            TrainingError: the loss is not finite, or the final checkpoint could not be saved.
             Interrupted: by Ctrl-C or SIGTERM, after saving.
         """
         title = f"{self.model.core_name}, {sum(p.numel() for p in self.model.parameters()):,} parameters"
@@ -237,38 +240,56 @@ class SupervisedTrainer:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the next update depends on: tensors, numbers, and containers of them."""
-        return {
-            "agent": self.evaluated_model.state_dict(),
-            **({} if self.mean is None else {"newest": self.model.state_dict()}),
-            "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
-            "generator": self.generator.get_state(),
-            "recent": self.recent,
-            "counters": [self.samples, self.updates, self.level, self.updates_since_promotion],
-            "seconds": self.seconds,
-            "cpu_seconds": self.cpu_seconds,
-            "tested": self.test_accuracy,
-        }
+        """Return a copy of everything that the next update depends on.
+
+        It consists of tensors, numbers, and containers of them, and does not change as training continues.
+        """
+        return clone(
+            {
+                "agent": self.evaluated_model.state_dict(),
+                **({} if self.mean is None else {"newest": self.model.state_dict()}),
+                "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
+                "generator": self.generator.get_state(),
+                "recent": self.recent,
+                "counters": [self.samples, self.updates, self.level, self.updates_since_promotion],
+                "seconds": self.seconds,
+                "cpu_seconds": self.cpu_seconds,
+                "tested": self.test_accuracy,
+            }
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
-        """Continue from a `state_dict`; return what the user should know.
+        """Continue from a `state_dict`; return notes for the user.
+
+        If the state does not fit, the trainer is as it was before.
 
         Raises:
             KeyError, TypeError, ValueError, RuntimeError: the state belongs to another configuration.
         """
+        before = self.state_dict()
+        try:
+            return self._load(clone(dict(state)))
+        except Exception:
+            self._load(before)
+            raise
+
+    def _load(self, state: dict[str, Any]) -> list[str]:
         if "optimizers" not in state:
             raise UsageError("the checkpoint holds a network only, which can be evaluated but not resumed")
         if ("newest" in state) != (self.mean is not None):
-            raise ValueError("only one of the two keeps a mean of the weights (average_updates)")
-        load_weights(self.evaluated_model, dict(state), self.run_dir)
+            raise ValueError("average_updates is on in only one of run and trainer")
+        counters = state["counters"]
+        if not all(type(n) is int and n >= 0 for n in counters) or counters[2] >= self.task.num_levels:
+            raise ValueError(f"counters {counters!r} for {self.task.num_levels} levels")
+        load_weights(self.evaluated_model, state, self.run_dir)
         if self.mean is not None:
             self.model.load_state_dict(state["newest"])
         for optimizer, moments in zip(self.optimizers, state["optimizers"], strict=True):
-            # Copied, because optimisers change their moments in place.
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})
+            moments = require_moments(optimizer, moments)
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
         notes = resume_generator(self.generator, state["generator"])
         self.recent.copy_(state["recent"])
-        self.samples, self.updates, self.level, self.updates_since_promotion = state["counters"]
+        self.samples, self.updates, self.level, self.updates_since_promotion = counters
         self.seconds = float(state["seconds"])
         # Older checkpoints have neither.
         self.cpu_seconds = float(state.get("cpu_seconds", math.nan))
@@ -284,7 +305,7 @@ class SupervisedTrainer:
         return save_checkpoint(self.run_dir, self.samples, self.state_dict(), keep=1)
 
     def restore(self) -> list[str]:
-        """Continue from the newest intact checkpoint of the run folder; return what the user should know.
+        """Continue from the newest intact checkpoint of the run folder; return notes for the user.
 
         Raises:
             UsageError: no checkpoint, or one of another configuration.

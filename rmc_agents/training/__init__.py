@@ -1,1 +1,1 @@
-"""What every training loop shares."""
+"""Code shared by all training loops."""

@@ -1,6 +1,6 @@
 """Loss of auxiliary targets: numbers that a linear layer on the memory is trained to predict.
 
-The task chooses the targets; no policy reads the predictions, and nothing of them remains after training.
+The task chooses the targets. No policy reads the predictions; the layer is not used after training.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Frame of every training loop: run folder, log, progress, interruption, checkpoints.
+"""Context shared by all training loops: run folder, log, progress, interruption, checkpoints.
 
     with training_loop(trainer, title, total, columns) as loop:
         while loop.running:
             loop.report(figures, shown, messages)
 
-The frame writes config.json, saves every `checkpoint_seconds` and at the end, and turns Ctrl-C and SIGTERM
+The context writes config.json, saves every `checkpoint_seconds` and at the end, and turns Ctrl-C and SIGTERM
 into `Interrupted` after the iteration has ended and been saved.
 """
 
@@ -26,7 +26,7 @@ from rmc_agents.training.signals import Interruption
 
 
 class Trainable(Protocol):
-    """What a trainer offers to the frame."""
+    """Interface of a trainer for `training_loop`."""
 
     run_dir: Path
     checkpoint_seconds: float
@@ -57,7 +57,7 @@ class Trainable(Protocol):
 
 
 class TrainingLoop:
-    """A training under way; see `training_loop`."""
+    """A running training loop; see `training_loop`."""
 
     def __init__(
         self, trainer: Trainable, unit: str, log: RunLog, progress: Progress, interruption: Interruption
@@ -79,7 +79,7 @@ class TrainingLoop:
         Args:
             figures: for TensorBoard and log.jsonl, by tag.
             shown: for the person at the terminal, by column.
-            messages: what happened that the user should know.
+            messages: notes for the user.
         """
         self.log.figures(self.trainer.count, figures)
         self.progress.show(shown)
@@ -95,7 +95,7 @@ class TrainingLoop:
             self.log.message(self.trainer.count, message)
 
     def save_end(self) -> Path:
-        """Save the last checkpoint.
+        """Save the final checkpoint.
 
         Raises:
             TrainingError: it could not be written.
@@ -142,7 +142,7 @@ def training_loop(
 
     Raises:
         UsageError: the run folder holds another run, or cannot be written.
-        TrainingError: raised inside, or the end could not be saved.
+        TrainingError: raised inside, or the final checkpoint could not be saved.
         Interrupted: by Ctrl-C or SIGTERM, after saving.
     """
     _open_run_folder(trainer)

@@ -29,6 +29,7 @@ class Progress:
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.last_line = float("-inf")
         self.rows: list[Mapping[str, float]] = []
+        self.printed: Mapping[str, float] | None = None  # the row of the last plain line
 
     def __enter__(self) -> Progress:
         if self.live is not None:
@@ -40,7 +41,7 @@ class Progress:
     ) -> None:
         if self.live is not None:
             self.live.stop()
-        elif self.rows and self.last_line < float("inf"):
+        elif self.rows and self.rows[-1] is not self.printed:
             self._line(self.rows[-1])
 
     def show(self, figures: Mapping[str, float]) -> None:
@@ -79,4 +80,5 @@ class Progress:
         return table
 
     def _line(self, figures: Mapping[str, float]) -> None:
+        self.printed = figures
         self.note("  ".join(f"{name} {value}" for name, value in self._cells(figures).items()))

@@ -1,4 +1,4 @@
-"""Random generators that continue from a checkpoint, also on another kind of device."""
+"""Random generators that continue from a checkpoint, also on another type of device."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import zlib
 import torch
 from torch import Tensor
 
-OTHER_DEVICE = "the run started on another kind of device: from here on it draws other random numbers"
+OTHER_DEVICE = "the run started on another type of device; its random numbers differ from here on"
 
 
 def resume_generator(generator: torch.Generator, state: Tensor) -> list[str]:
-    """Continue a generator from a saved state; return what the user should know."""
+    """Continue a generator from a saved state; return notes for the user."""
     converted = convert_state(state, generator.device)
     generator.set_state(converted)
     return [] if torch.equal(converted, state.cpu()) else [OTHER_DEVICE]
@@ -20,8 +20,8 @@ def resume_generator(generator: torch.Generator, state: Tensor) -> list[str]:
 def convert_state(state: Tensor, device: torch.device) -> Tensor:
     """Return a saved generator state as one that generators of `device` accept.
 
-    A CPU's state means nothing to a GPU, nor the reverse: there it serves as a seed, so that a run still
-    depends on nothing but its own past.
+    CPU and GPU states are incompatible; a state of the other type is used as a seed, so that a run still
+    depends only on its own past.
     """
     state, other = state.cpu(), torch.Generator(device)
     if state.numel() == other.get_state().numel():

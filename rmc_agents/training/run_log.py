@@ -19,7 +19,7 @@ from rmc_agents.runs.files import write_atomically
 
 
 class RunLog:
-    """Writer of figures by step, unbuffered. A full disk costs figures, never the training.
+    """Writer of figures by step, unbuffered. A full disk loses figures but does not stop training.
 
     Args:
         run_dir: the run folder.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -96,3 +99,19 @@ def test_accelerate_rejects_unknown_precisions() -> None:
     agent, _ = agent_and_inputs("rmc")
     with pytest.raises(ValueError, match="float32"):
         accelerate(agent, "fp8")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda agent: pickle.loads(pickle.dumps(agent))])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_copy_of_an_agent_runs_its_own_weights(how: object, precision: str) -> None:
+    env = rmc_envs.make("rmc/Recall-v0", 3)
+    agent = ActorCritic(env.observation_space, env.action_space, "gru", features=8, hidden_size=8)
+    accelerate(agent, precision)  # type: ignore[arg-type]
+    copied = how(agent)  # type: ignore[operator]
+    obs, starts = env.reset(0), torch.ones(3, dtype=torch.bool)
+    before = copied.value(obs, starts, copied.initial_state(3))
+    assert torch.equal(before, agent.value(obs, starts, agent.initial_state(3)))
+    for parameter in agent.parameters():
+        parameter.data.zero_()
+    assert torch.equal(copied.value(obs, starts, copied.initial_state(3)), before)
+    assert not torch.equal(agent.value(obs, starts, agent.initial_state(3)), before)

@@ -49,7 +49,7 @@ def test_options_for_other_mazes_fit_the_agent(tmp_path: Path) -> None:
     assert run.options_for("CartPole-v1") == {}
     for env_id in (MAZE, "MiniGrid-MemoryS13-v0"):
         run.require_fit(env_id, rmc_envs.make(env_id, 2, **run.options_for(env_id)))
-    with pytest.raises(UsageError, match=rf"Choose an env with the same, such as {MAZE}"):
+    with pytest.raises(UsageError, match=rf"Choose an environment with the same spaces, such as {MAZE}"):
         run.require_fit("rmc/Recall-v0", rmc_envs.make("rmc/Recall-v0", 2))
 
 

@@ -57,6 +57,6 @@ def test_soak_continues_after_an_interruption(
 
 def test_outcome_is_clear_if_it_is_a_load_or_a_refusal() -> None:
     assert mutations.is_clear(
-        Counter({"read; refused by a training": 1, "agent loaded, training refused": 2})
+        Counter({"read; refused by a training run": 1, "agent loaded, training refused": 2})
     )
     assert not mutations.is_clear(Counter({"refused": 9, "ValueError: x": 1}))

@@ -26,7 +26,7 @@ from train import nth_farthest as train_nth_farthest
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the Nth Farthest study run its script in this process: starting Python ten times takes a minute.
 
-    That scripts run in processes of their own is tested with the other studies.
+    That scripts run in separate processes is tested with the other studies.
     """
 
     def run_here(command: Sequence[str]) -> None:

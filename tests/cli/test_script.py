@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -85,6 +86,43 @@ def test_parse_reads_nested_flags_numbers_and_options() -> None:
 def test_parse_reports_what_a_nested_dataclass_refuses_in_one_message() -> None:
     with pytest.raises(UsageError, match=r"^width=0: expected 1 or more$"):
         parse(Outer, None, ["--width", "0"], "test")
+
+
+def test_refused_value_is_one_message_where_the_output_is_ascii() -> None:
+    command = [sys.executable, "train/ppo.py", "--num-envs", "0"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --num-envs 0: expected 1 or more, and below 2^31\n"
+
+
+@pytest.mark.parametrize("flag", ["--stop-at-success", "--stop_at_success"])
+def test_old_flag_is_accepted_with_hyphens_and_underscores(flag: str) -> None:
+    assert parse(RunConfig, None, [flag, "0.5"], "test").run.target_success_rate == 0.5
+
+
+def test_names_of_options_are_not_taken_for_flags() -> None:
+    with pytest.raises(UsageError) as caught, checking(names_options=True):
+        raise TypeError("hidden_size must be a whole number")
+    assert caught.value.names_options
+    with pytest.raises(TypeError), checking():
+        raise TypeError("a bug")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("threads", -1),
+        ("threads", 99_999),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("checkpoint_seconds", -1.0),
+        ("keep_checkpoints", 0),
+    ],
+)
+def test_run_option_out_of_range_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}={value}: expected"):
+        RunOptions(**{name: value})
 
 
 def test_parse_exits_with_usage_on_an_unknown_flag(capsys: pytest.CaptureFixture[str]) -> None:

@@ -191,7 +191,7 @@ def test_unroll_compiles_into_one_graph(any_core: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore")  # the compiler and its dependencies emit warnings of their own
+@pytest.mark.filterwarnings("ignore")  # the compiler and its dependencies emit their own warnings
 def test_compiled_unroll_gives_the_same_results() -> None:
     core = tiny_core("gru", dtype=torch.float32)  # the core with gates that compiles fastest
     seq = sequence(core, length=2)

@@ -1,5 +1,6 @@
 """Ids build the right environments, and unknown ids are refused with the nearest ones."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -211,3 +212,28 @@ def test_failed_import_leaves_the_path_as_it_was(tmp_path: Path, monkeypatch: py
     with pytest.raises(ValueError, match="absent_module"):
         rmc_envs.make("absent_module:mine/X-v0")
     assert sys.path == before
+
+
+def test_batch_names_the_modules_that_register_its_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "their_tasks.py").write_text(
+        "import gymnasium\n"
+        "import rmc_envs\n"
+        "from gymnasium.envs.classic_control import CartPoleEnv\n"
+        "class Pole(CartPoleEnv): pass\n"
+        "gymnasium.register('their/Pole-v0', Pole, max_episode_steps=20)\n"
+        "rmc_envs.register('their/Recall-v0', rmc_envs.Recall)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("their_tasks")
+    assert rmc_envs.make("their/Pole-v0").modules == ("their_tasks",)
+    assert rmc_envs.make("their/Recall-v0").modules == ("their_tasks",)
+    assert rmc_envs.make("CartPole-v1").modules == ()
+    assert rmc_envs.make("MiniGrid-MemoryS7-v0,MiniGrid-MemoryS9-v0", 2).modules == ()
+
+
+def test_option_of_the_wrong_type_is_one_message() -> None:
+    with pytest.raises(ValueError, match="rmc/Recall-v0 cannot be built with delay='x'"):
+        rmc_envs.make("rmc/Recall-v0", delay="x")

@@ -125,7 +125,7 @@ def test_entry_keeps_every_value(known: dict[str, Any], unknown: dict[str, Any])
         ({"success_ci95": [0.5]}, "success_ci95 is .*expected two numbers"),
         ({"success_ci95": 0.5}, "success_ci95 is .*expected two numbers"),
         ({"episodes": 0.5}, "episodes is .*expected a whole number"),
-        ({"implementation": 7}, "implementation is .*expected a text"),
+        ({"implementation": 7}, "implementation is .*expected a string"),
         ({"deterministic": 1}, "deterministic is .*expected true or false"),
         ({"versions": "2.6"}, "versions is .*expected an object"),
         ({"random": 0.5}, "random: '0.5' is not an object"),

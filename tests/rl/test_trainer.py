@@ -84,6 +84,33 @@ def test_state_dict_continues_another_trainer_bit_for_bit(tmp_path: Path) -> Non
     assert first.count == first.steps == 3 * 128
 
 
+def test_state_dict_does_not_change_as_training_continues(tmp_path: Path) -> None:
+    """Rolling back in memory: the same iteration again gives the same weights."""
+    trainer = ppo_trainer(tmp_path)
+    trainer.iterate()
+    saved = trainer.state_dict()
+    trainer.iterate()
+    after = [p.detach().clone() for p in trainer.agent.parameters()]
+    trainer.load_state_dict(saved)
+    trainer.iterate()
+    for again, first in zip(trainer.agent.parameters(), after, strict=True):
+        assert torch.equal(again, first)
+
+
+@pytest.mark.parametrize("part", ["agent", "optimizer", "generator", "env", "carry", "running", "recent"])
+def test_state_that_does_not_fit_leaves_the_trainer_as_it_was(part: str, tmp_path: Path) -> None:
+    other = ppo_trainer(tmp_path / "other")
+    other.iterate()
+    wrong = {**other.state_dict(), part: {"env": {}}.get(part, "nonsense")}
+    trainer, same = ppo_trainer(tmp_path / "a"), ppo_trainer(tmp_path / "b")
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever a part raises
+        trainer.load_state_dict(wrong)
+    assert_identical(trainer, same)
+    trainer.iterate()
+    same.iterate()
+    assert_identical(trainer, same)
+
+
 def test_state_dict_of_another_run_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     run = ppo_trainer(tmp_path / "run")
     run.iterate()

@@ -99,7 +99,7 @@ def test_file_that_claims_more_than_it_holds_takes_no_memory(tmp_path: Path) -> 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for path, message in [
         (huge, "more numbers than its storage"),
-        (longer, "another size"),
+        (longer, "declared size"),
         (bomb, "compressed records"),
     ]:
         with pytest.raises(UsageError, match=message):

@@ -121,6 +121,31 @@ def test_state_dict_continues_another_trainer_bit_for_bit(average_updates: int, 
     assert torch.equal(states[0]["generator"], states[1]["generator"])
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("optimizers", [{}, {0: {"momentum_buffer": torch.zeros(1)}}]),
+        ("generator", "nonsense"),
+        ("counters", ["1", 2, 0, 3]),
+        ("counters", [1, 2, 9, 3]),
+        ("recent", torch.zeros(7)),
+        ("agent", {}),
+    ],
+)
+def test_state_that_does_not_fit_leaves_the_trainer_as_it_was(part: str, value: Any, tmp_path: Path) -> None:
+    other = trainer(tmp_path / "other")
+    other.update()
+    t = trainer(tmp_path / "t")
+    before = t.state_dict()
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever a part raises
+        t.load_state_dict({**other.state_dict(), part: value})
+    after = t.state_dict()
+    assert after["counters"] == before["counters"]
+    for name, weight in before["agent"].items():
+        assert torch.equal(after["agent"][name], weight)
+    assert torch.equal(after["generator"], before["generator"])
+
+
 def test_config_json_describes_the_run(tmp_path: Path) -> None:
     t = trainer(tmp_path, total_samples=64, target_accuracy=0.9)
     t.extra = {"imports": ["math"], "note": "hand-written"}

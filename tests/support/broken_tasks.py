@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, Obs, Transition
+from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, GroundTruth, Obs, Transition
 from tests.support.tiny_task import DIGITS, Tiny
 
 BROKEN: dict[type[Tiny], str] = {}
@@ -121,7 +121,7 @@ class ReturnsTuple(Tiny):
         return tuple(super().step(actions))  # type: ignore[return-value]
 
 
-@breaks(r"observations: the observation of reset\['digit'\] is float32 .* expected int64 ")
+@breaks(r"observations: the observation 'digit' of reset is float32 .* expected int64 ")
 class FloatDigit(Tiny):
     def observe(self) -> Obs:
         obs = super().observe()
@@ -137,7 +137,7 @@ class MissingKey(Tiny):
         return {"digit": obs["digit"]}
 
 
-@breaks(r"observations: .*\['time'\] is float32 \[4\]")
+@breaks(r"observations: the observation 'time' of reset is float32 \[4\]")
 class Flat(Tiny):
     def observe(self) -> Obs:
         obs = super().observe()
@@ -145,7 +145,7 @@ class Flat(Tiny):
         return {**obs, "time": obs["time"].squeeze(1)}
 
 
-@breaks(r"observations: `obs` of step 1\['time'\] holds 2.0 in environment 0; expected numbers in Box")
+@breaks(r"observations: `obs` 'time' of step 1 holds 2.0 in environment 0; expected numbers in Box")
 class OutOfSpace(Tiny):
     def observe(self) -> Obs:
         obs = super().observe()
@@ -153,7 +153,7 @@ class OutOfSpace(Tiny):
         return {**obs, "time": torch.where(self.time.unsqueeze(1) == 2, 2.0, obs["time"])}
 
 
-@breaks(r"observations: `obs` of step 1\['time'\] holds nan in environment 0")
+@breaks(r"observations: `obs` 'time' of step 1 holds nan in environment 0")
 class NanObservation(Tiny):
     def observe(self) -> Obs:
         obs = super().observe()
@@ -234,7 +234,7 @@ class ReusedBuffer(Tiny):
     def state_dict(self) -> dict[str, Any] | None:
         state = super().state_dict()
         assert state is not None
-        return {**state, "buffer": self.buffer}
+        return {**state, "buffer": self.buffer.clone()}
 
 
 @breaks(r"unchanged actions: step 0 changed `actions`")
@@ -337,7 +337,7 @@ class ForgetsTime(Tiny):
         return super().load_state_dict({**state, "time": torch.zeros_like(state["time"])})
 
 
-@breaks(r"saved state: writing and reading the state raised .*weights_only=True")
+@breaks(r"saved state: `state_dict\(\)\['spaces'\]` is of type gymnasium.spaces.dict.Dict; expected ")
 class UnsafeState(Tiny):
     def state_dict(self) -> dict[str, Any] | None:
         state = super().state_dict()
@@ -409,3 +409,177 @@ class StrayTensor(Tiny):
     def step(self, actions: Tensor) -> Transition:
         step = super().step(actions)
         return step._replace(reward=torch.zeros(self.num_envs)) if self.device.type == "meta" else step
+
+
+@breaks(r"same-step autoreset: `final_obs` equals `obs` at every end of an episode")
+class NextFinalObservation(Tiny):
+    def step(self, actions: Tensor) -> Transition:
+        step = super().step(actions)
+        return step._replace(final_obs=step.obs)
+
+
+@breaks(r"same-step autoreset: `final_obs` equals `obs` at every end of an episode")
+class EndsWithoutReset(Tiny):
+    def step(self, actions: Tensor) -> Transition:
+        step = super().step(actions)
+        assert self.digit is not None
+        self.digit = torch.where(self.time == 1, self.draw(), self.digit)
+        obs = self.observe()
+        return step._replace(obs=obs, final_obs=obs)
+
+
+class AddsToState(Tiny):
+    """Adds a part to the saved state, which `load_state_dict` ignores."""
+
+    def part(self) -> Any:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any] | None:
+        state = super().state_dict()
+        assert state is not None
+        return {**state, "part": self.part()}
+
+
+@breaks(r"saved state: `state_dict\(\)\['part'\]` is of type set; expected ")
+class SetInState(AddsToState):
+    def part(self) -> Any:
+        return {1, 2}
+
+
+@breaks(r"saved state: `state_dict\(\)\['part'\]\[1\]` is a tensor of layout torch.sparse_coo")
+class SparseTensorInState(AddsToState):
+    def part(self) -> Any:
+        return [0, torch.eye(2).to_sparse()]
+
+
+@breaks(r"saved state: `state_dict\(\)\['part'\]\['array'\]` is of type numpy.ndarray; .*as_tensor")
+class ArrayInState(AddsToState):
+    def part(self) -> Any:
+        return {"array": np.zeros(2)}
+
+
+@breaks(r"saved state: `state_dict\(\)\['part'\]` is of type numpy.float64")
+class NumpyNumberInState(AddsToState):
+    def part(self) -> Any:
+        return np.float64(1.0)
+
+
+@breaks(r"saved state: `state_dict\(\)\['part'\]` has the key 1 of type int")
+class IntegerKeyInState(AddsToState):
+    def part(self) -> Any:
+        return {1: "one"}
+
+
+@breaks(r"saved state: `state_dict\(\)` is of type list")
+class ListAsState(Tiny):
+    def state_dict(self) -> Any:
+        state = super().state_dict()
+        assert state is not None
+        return list(state.values())
+
+
+class CountsInPlace(AddsToState):
+    """Counts its steps in a tensor that it changes in place."""
+
+    def __init__(self, num_envs: int = 1, device: str | torch.device = "cpu") -> None:
+        super().__init__(num_envs, device)
+        self.steps = torch.zeros((), device=self.device)
+
+    def step(self, actions: Tensor) -> Transition:
+        step = super().step(actions)
+        self.steps.add_(1)
+        return step
+
+
+@breaks(r"saved state: the state that `state_dict` returned changed later, at \['part'\];")
+class SharesState(CountsInPlace):
+    def part(self) -> Any:
+        return self.steps
+
+
+@breaks(r"saved state: the state that `load_state_dict` was given changed later, at \['part'\]\[0\]")
+class KeepsGivenState(CountsInPlace):
+    def part(self) -> Any:
+        return [self.steps.clone()]
+
+    def load_state_dict(self, state: dict[str, Any]) -> Obs:
+        self.steps = state["part"][0]
+        return super().load_state_dict(state)
+
+
+@breaks(r"saved state: the state that `load_state_dict` was given changed later;")
+class RemovesFromGivenState(AddsToState):
+    def part(self) -> Any:
+        return "part"
+
+    def load_state_dict(self, state: dict[str, Any]) -> Obs:
+        state.pop("part")
+        return super().load_state_dict(state)
+
+
+@breaks(r"warnings: `warnings` returned None; expected a list of strings")
+class NoWarnings(Tiny):
+    def warnings(self) -> Any:
+        return None
+
+
+@breaks(r"warnings: `warnings` returned \[1\]; expected a list of strings")
+class NumbersAsWarnings(Tiny):
+    def warnings(self) -> Any:
+        return [1]
+
+
+@breaks(r"rewards: `reward` of step 0 requires grad; expected tensors that do not require grad")
+class RewardWithGradient(Tiny):
+    def step(self, actions: Tensor) -> Transition:
+        step = super().step(actions)
+        return step._replace(reward=step.reward * torch.ones((), device=self.device, requires_grad=True))
+
+
+@breaks(r"flags: `valid` is false in every step")
+class NeverValid(Tiny):
+    def step(self, actions: Tensor) -> Transition:
+        step = super().step(actions)
+        return step._replace(valid=torch.zeros_like(step.terminated))
+
+
+@breaks(r"auxiliary targets: .* are not finite")
+class InfiniteTargets(Tiny):
+    def auxiliary_targets(self) -> AuxiliaryTargets | None:
+        targets = super().auxiliary_targets()
+        assert targets is not None
+        return targets._replace(values=targets.values / 0)
+
+
+@breaks(r"auxiliary targets: `auxiliary_targets` after reset differ in a second call")
+class RandomTargets(Tiny):
+    def auxiliary_targets(self) -> AuxiliaryTargets | None:
+        targets = super().auxiliary_targets()
+        assert targets is not None
+        noise = torch.rand(self.num_envs, 1, generator=self.generator, device=self.device)
+        return targets._replace(values=noise)
+
+
+@breaks(r"ground truth: `start_ids\(\)` is int32 \[4\] on cpu; expected int64 \[4\]")
+class SmallStartIds(Tiny):
+    def start_ids(self) -> Tensor:
+        return torch.arange(self.num_envs, dtype=torch.int32)
+
+
+@breaks(r"ground truth: `ground_truth\(\).cue_in_view` after a reset is int64 \[4\]")
+class IntegerView(Tiny):
+    def ground_truth(self) -> GroundTruth:
+        assert self.digit is not None
+        return GroundTruth(self.digit % 2, self.time, self.time, self.time)
+
+
+@breaks(r"ground truth: `ground_truth` or `start_ids` raised KeyError\('missing'\)")
+class GroundTruthFails(Tiny):
+    def ground_truth(self) -> GroundTruth:
+        raise KeyError("missing")
+
+
+@breaks(r"errors: `close` raised OSError")
+class CloseFails(Tiny):
+    def close(self) -> None:
+        raise OSError("already closed")

@@ -1,4 +1,4 @@
-"""Scripts of train/, run in this process or in one of their own."""
+"""Scripts of train/, run in this process or in a separate one."""
 
 from __future__ import annotations
 

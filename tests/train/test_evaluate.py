@@ -158,7 +158,7 @@ def test_suite_is_evaluated_at_the_agents_own_view_size(
     longest = entries(run)["MiniGrid-MemoryS11-v0"]
     assert (longest["hallway"], longest["trained_hallway"]) == (5, 1)
     assert longest["memoryless"]["run"] == "blind"
-    # The memoryless run is evaluated only beside the other: its folder stays as it is.
+    # The memoryless run is evaluated only besides the other: its folder stays as it is.
     assert "evaluation.json" not in {path.name for path in blind.iterdir()}
     assert "blind (no memory)" in capsys.readouterr().out
     for name in ("success-by-hallway.png", f"{MAZE}.gif"):

@@ -1,4 +1,4 @@
-"""A core and a task of the user's own, outside the checkout, used by the scripts without a fork."""
+"""A user-defined core and task, outside the checkout, used by the scripts without a fork."""
 
 from __future__ import annotations
 

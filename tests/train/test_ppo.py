@@ -243,10 +243,10 @@ def test_help_groups_flags_and_shows_the_preset(ppo: Command) -> None:
     flags = ("--env STR", "--core STR", "--total-steps INT", "--seed INT")
     assert all(place < out.index(flag) for place, flag in zip(places, flags, strict=True))
     _, out, _ = ppo("--help", "--env", "CartPole-v1")
-    assert "Defaults: general ones, no preset" in out
+    assert "Defaults: general settings (no preset)" in out
     assert "(default: CartPole-v1)" in " ".join(out.replace("│", " ").split())
     _, out, _ = ppo("--help", "--no-preset")
-    assert "Defaults: general ones, no preset" in out
+    assert "Defaults: general settings (no preset)" in out
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_training_killed_at_random_moments_loses_nothing(tmp_path: Path) -> None
 
 
 def started(run_dir: Path, *more: str) -> tuple[int, Path]:
-    """Start a training and wait until it has saved; return its process and the file of its output."""
+    """Start a training run and wait until it has saved; return its process and the file of its output."""
     output = run_dir.parent / "output.txt"
     words = [*processes.TINY, "--core", "gru", "--run-dir", str(run_dir), "--checkpoint-seconds", "0", *more]
     process = processes.start(words, output)

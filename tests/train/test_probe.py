@@ -71,7 +71,7 @@ def test_probe_repeats_its_figures_and_updates_an_existing_report(runs: dict[str
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "which run"),
+        ([], "give at least one run folder"),
         (["--env", "rmc/Recall-v0"], "that reports where its cue is"),
         (["--env", "MiniGrid-MemoryS4-v0"], "maze size 4"),
         (["--env", "CartPole-v1"], "that reports where its cue is"),

@@ -17,7 +17,7 @@ _ALL_FLAGS = (Tensor, torch.bool, torch.device("cpu"))
 
 
 def eager(device: torch.device) -> bool:
-    """Whether operations run immediately and in the precision of their arguments.
+    """Return whether operations run immediately and in the precision of their arguments.
 
     False while compiling, tracing, under autocast and inside functorch transforms.
     """
@@ -31,7 +31,7 @@ def eager(device: torch.device) -> bool:
 
 
 def readable(floats: Iterable[Tensor | None], flags: Iterable[Tensor | None]) -> bool:
-    """Whether the library can read these tensors: plain, on the CPU, `floats` float32 and `flags` bool.
+    """Return whether the library can read these tensors: plain, on the CPU, float32 and bool.
 
     The memory of subclasses, and of views with a pending negation, does not hold the tensor's values.
     """

@@ -63,7 +63,10 @@ class _Call(ctypes.Structure):
 
 
 def usable(kind: Kind, a: Arguments) -> bool:
-    """Whether the library can compute this sequence. It reads raw memory, so types and shapes must match."""
+    """Return whether the library can compute this sequence.
+
+    It reads raw memory, so types and shapes must match.
+    """
     if not readable(a._replace(starts=None), (a.starts,)) or a.inputs.ndim != 3 or a.h.ndim != 2:
         return False
     (T, B, input_size), H = a.inputs.shape, a.h.shape[1]
@@ -77,7 +80,7 @@ def usable(kind: Kind, a: Arguments) -> bool:
 
 @functools.cache
 def _works() -> bool:
-    """Whether there is a library, and its results match those of PyTorch's recurrent networks."""
+    """Return whether there is a library, and its results match those of PyTorch's recurrent networks."""
     if library() is None:
         return False
     with torch.inference_mode(False), torch.enable_grad():

@@ -78,7 +78,7 @@ class _Call(ctypes.Structure):
 
 
 def usable(inputs: Tensor, context: Context, p: Parameters, num_heads: int) -> bool:
-    """Whether the library can compute a sequence with these arguments.
+    """Return whether the library can compute a sequence with these arguments.
 
     It reads raw memory, so types and shapes must match exactly. Other arguments are left to PyTorch, which
     either supports them or raises an informative error.
@@ -121,7 +121,7 @@ def usable(inputs: Tensor, context: Context, p: Parameters, num_heads: int) -> b
 
 @functools.cache
 def _works() -> bool:
-    """Whether there is a library, and its results match those of PyTorch."""
+    """Return whether there is a library, and its results match those of PyTorch."""
     if library() is None:
         return False
     with torch.inference_mode(False), torch.enable_grad():

@@ -28,7 +28,7 @@ def require_same_form(where: str, own: Any, given: Any) -> None:
 
 
 def require_moments(optimizer: torch.optim.Optimizer, state: dict[int, Any]) -> dict[int, Any]:
-    """Return Adam's moments if they fit the optimizer's parameters, which it does not check itself.
+    """Return an optimizer's moments if they fit its parameters, which it does not check itself.
 
     Raises:
         ValueError: another number of parameters, or other shapes.
@@ -37,9 +37,13 @@ def require_moments(optimizer: torch.optim.Optimizer, state: dict[int, Any]) -> 
     if state and list(state) != list(range(len(parameters))):
         raise ValueError(f"moments of {len(state)} parameters, expected {len(parameters)}")
     for index, moments in state.items():
-        shapes = {name: tuple(x.shape) for name, x in moments.items()}
         shape = tuple(parameters[index].shape)
-        expected = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+        shapes = {name: tuple(x.shape) for name, x in moments.items()}
+        expected = {name: () if name == "step" else shape for name in _MOMENTS[type(optimizer).__name__]}
         if shapes != expected:
             raise ValueError(f"moments of shapes {shapes}, expected {expected}")
     return state
+
+
+_MOMENTS = {"Adam": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum_buffer",)}
+"""What each optimizer keeps per parameter."""
