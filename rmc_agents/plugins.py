@@ -35,7 +35,7 @@ def import_module(name: str) -> ModuleType:
         sys.path.append(here)  # it stays there: worker processes import the module, too
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if added:
             sys.path.remove(here)
         missing = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")

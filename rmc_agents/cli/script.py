@@ -63,6 +63,10 @@ def parse(
     Raises:
         UsageError: a dataclass refuses its values.
     """
+    for word in args:
+        old = word.partition("=")[0]
+        if old.startswith("--") and (new := current_flag(old)) != old:
+            print(f"note: {old} is now {new}; the old name works for one more release", file=sys.stderr)
     options: dict[str, Any] = {} if default is None else {"default": default}
     printed = io.StringIO()
     try:

@@ -189,6 +189,11 @@ def evaluate(
     if episodes < 1:
         raise UsageError(f"episodes={episodes}: expected 1 or more")
     if isinstance(policy, ActorCritic):
+        for name in ("observation_space", "action_space"):
+            if getattr(policy, name) != getattr(env, name):
+                raise UsageError(
+                    f"{name} of agent and environments differ: {getattr(policy, name)}, {getattr(env, name)}"
+                )
         policy = AgentPolicy(policy, deterministic, seed)
     waves = [
         _play_wave(policy, env, min(env.num_envs, episodes - first), seed=seed + first, step_limit=step_limit)
