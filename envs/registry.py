@@ -101,6 +101,7 @@ def make(
     env_id: str,
     num_envs: int = 1,
     device: str | torch.device = "cpu",
+    *,
     vectorization: Vectorization = "auto",
     env_timeout: float = 300.0,
     restart_crashed_envs: bool = False,

@@ -10,6 +10,7 @@ explains non-finite numbers; `snapshot` checks a checkpoint before training cont
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -245,7 +246,7 @@ class Trainer:
         explained = explained_variance(rollout.values, returns)
         *numbers, explained_by_critic = torch.cat([means, explained.unsqueeze(0)]).tolist()
         train = dict(zip(Metrics._fields, numbers, strict=True))
-        if not all(map(_finite, numbers)):
+        if not all(map(math.isfinite, numbers)):
             facts = diagnostics.explain_update(agent, self.env, chunks, config, entropy_coef)
             facts |= {"metrics": train, "learning_rate": learning_rate}
             raise diagnostics.non_finite(self.run_dir, self.steps, facts)
@@ -416,7 +417,3 @@ def _make_curriculum(env: BatchedEnv) -> Curriculum:
     if not env.can_assign:
         raise ValueError(f"a curriculum needs environments that can change tasks; {env.tasks[0]} cannot")
     return Curriculum(len(env.tasks))
-
-
-def _finite(x: float) -> bool:
-    return x - x == 0

@@ -120,7 +120,9 @@ def test_make_reference_builds_single_environments() -> None:
 def test_make_records_its_arguments_in_the_configuration() -> None:
     batch = rmc_envs.make("MiniGrid-MemoryS9-v0", 3, view_size=3)
     assert batch.config == EnvConfig(env="MiniGrid-MemoryS9-v0", env_options={"view_size": 3}, num_envs=3)
-    batch = rmc_envs.make("CartPole-v1", 2, "cpu", "async", 12.0, True)
+    batch = rmc_envs.make(
+        "CartPole-v1", 2, vectorization="async", env_timeout=12.0, restart_crashed_envs=True
+    )
     config = EnvConfig(
         "CartPole-v1", num_envs=2, vectorization="async", env_timeout=12.0, restart_crashed_envs=True
     )
