@@ -21,7 +21,6 @@ import torch
 
 from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.environment import BatchedEnv, EnvConfig
-from rmc_agents.errors import UsageError
 from rmc_agents.plugins import registering_modules
 from rmc_agents.rl import diagnostics
 from rmc_agents.rl.curriculum import Curriculum
@@ -35,11 +34,16 @@ from rmc_agents.rl.episode_stats import (
 from rmc_agents.rl.figures import COLUMNS, episode_figures, progress_figures, update_figures
 from rmc_agents.rl.ppo import Metrics, PPOConfig, explained_variance, gae, make_optimizer, update_epoch
 from rmc_agents.rl.rollout import Rollout, collect, final_values, initial_carry, split_into_chunks
-from rmc_agents.runs.checkpoint import read_newest, save_checkpoint
+from rmc_agents.runs.checkpoint import save_checkpoint
 from rmc_agents.runs.weights import load_weights
 from rmc_agents.training.loop import training_loop
 from rmc_agents.training.rng import convert_state, resume_generator
-from rmc_agents.training.snapshot import require_moments, require_same_form
+from rmc_agents.training.snapshot import (
+    load_all_or_nothing,
+    load_newest,
+    require_moments,
+    require_same_form,
+)
 from rmc_agents.tree import clone, leaves, unflatten
 
 
@@ -328,12 +332,7 @@ class Trainer:
         Raises:
             KeyError, TypeError, ValueError, RuntimeError: the state belongs to another configuration.
         """
-        before = self.state_dict()
-        try:
-            return self._load(clone(dict(state)))
-        except Exception:
-            self._load(before)
-            raise
+        return load_all_or_nothing(self._load, self.state_dict(), state)
 
     def _load(self, state: dict[str, Any]) -> list[str]:
         steps, iterations, seconds = (state[name] for name in ("steps", "iterations", "seconds"))
@@ -392,17 +391,9 @@ class Trainer:
         Raises:
             UsageError: no checkpoint, or one of another configuration.
         """
-        path, payload, skipped = read_newest(self.run_dir, self.agent.device)
-        try:
-            notes = self.load_state_dict(payload)
-        except UsageError:
-            raise
-        except Exception as error:  # whatever a part raises that is given another's numbers
-            missing = isinstance(error, KeyError)
-            reason = f"it has no {error}" if missing else str(error).split("\n")[0][:200]
-            raise UsageError(f"{path} belongs to a run of another configuration: {reason}") from error
+        notes = load_newest(self.run_dir, self.agent.device, self.load_state_dict)
         self.restored = True
-        return [f"skipped: {line}" for line in skipped] + [f"resuming from {path}"] + notes
+        return notes
 
     def _count_episodes(self, sums: list[list[float]]) -> None:
         """Add the episodes that ended, from the sums [4][K] of `episode_stats`, to window and curriculum."""

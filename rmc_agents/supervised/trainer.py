@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rmc_agents.errors import TrainingError, UsageError
 from rmc_agents.plugins import registering_modules
-from rmc_agents.runs.checkpoint import read_newest, save_checkpoint
+from rmc_agents.runs.checkpoint import save_checkpoint
 from rmc_agents.runs.weights import load_weights
 from rmc_agents.supervised.classifier import SequenceClassifier
 from rmc_agents.supervised.objective import (
@@ -33,7 +33,7 @@ from rmc_agents.supervised.objective import (
 )
 from rmc_agents.training.loop import training_loop
 from rmc_agents.training.rng import resume_generator
-from rmc_agents.training.snapshot import require_moments
+from rmc_agents.training.snapshot import load_all_or_nothing, load_newest, require_moments
 from rmc_agents.tree import clone
 
 TEST_SEED = 2_000_000
@@ -266,12 +266,7 @@ class SupervisedTrainer:
         Raises:
             KeyError, TypeError, ValueError, RuntimeError: the state belongs to another configuration.
         """
-        before = self.state_dict()
-        try:
-            return self._load(clone(dict(state)))
-        except Exception:
-            self._load(before)
-            raise
+        return load_all_or_nothing(self._load, self.state_dict(), state)
 
     def _load(self, state: dict[str, Any]) -> list[str]:
         if "optimizers" not in state:
@@ -310,15 +305,9 @@ class SupervisedTrainer:
         Raises:
             UsageError: no checkpoint, or one of another configuration.
         """
-        path, payload, skipped = read_newest(self.run_dir, self.model.device)
-        try:
-            notes = self.load_state_dict(payload)
-        except UsageError as error:
-            raise UsageError(f"{path}: {error}") from error
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise UsageError(f"{path} belongs to a run of another configuration: {error}") from error
+        notes = load_newest(self.run_dir, self.model.device, self.load_state_dict)
         self.restored = True
-        return [f"skipped: {line}" for line in skipped] + [f"resuming from {path}"] + notes
+        return notes
 
     def _shown(self, figures: Mapping[str, float]) -> dict[str, float]:
         minutes = self.config.minutes

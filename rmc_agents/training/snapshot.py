@@ -1,4 +1,4 @@
-"""Validation of a checkpoint's parts before training continues from them.
+"""Continuing a trainer from a checkpoint: all of it or nothing, and its parts validated first.
 
 A checkpoint may belong to another configuration, or be forged: every part is checked against the trainer's
 own before anything is changed.
@@ -6,9 +6,45 @@ own before anything is changed.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from rmc_agents.errors import UsageError
+from rmc_agents.runs.checkpoint import read_newest
+from rmc_agents.tree import clone
+
+Load = Callable[[dict[str, Any]], list[str]]
+"""Continues a trainer from a state; returns notes for the user."""
+
+
+def load_all_or_nothing(load: Load, before: dict[str, Any], state: Mapping[str, Any]) -> list[str]:
+    """Load a copy of a state; if it does not fit, load `before` again and raise the error."""
+    try:
+        return load(clone(dict(state)))
+    except Exception:
+        load(before)
+        raise
+
+
+def load_newest(run_dir: Path, device: torch.device, load: Load) -> list[str]:
+    """Continue from the newest intact checkpoint of a run folder; return notes for the user.
+
+    Raises:
+        UsageError: no checkpoint, or one of another configuration.
+    """
+    path, payload, skipped = read_newest(run_dir, device)
+    try:
+        notes = load(payload)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    except Exception as error:  # whatever a part raises that is given another's numbers
+        missing = isinstance(error, KeyError)
+        reason = f"it has no {error}" if missing else str(error).split("\n")[0][:200]
+        raise UsageError(f"{path} belongs to a run of another configuration: {reason}") from error
+    return [*(f"skipped: {line}" for line in skipped), f"resuming from {path}", *notes]
 
 
 def require_same_form(where: str, own: Any, given: Any) -> None:
