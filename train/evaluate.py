@@ -24,13 +24,12 @@ from gymnasium import spaces
 import rmc_envs
 from rmc_agents.agent.saved import Run, split_ids
 from rmc_agents.cli.config import Imports
-from rmc_agents.cli.script import checking, choose_device, command_name, parse, run_script
+from rmc_agents.cli.script import checking, choose_device, command_name, import_plugins, parse, run_script
 from rmc_agents.environment import BatchedEnv
 from rmc_agents.errors import NotAnAgent, UsageError
 from rmc_agents.evaluation.episodes import FIRST_SEED, Episodes, RandomPolicy, evaluate
 from rmc_agents.evaluation.results import Entry, Figures, Result, read_evaluation, save_entry
 from rmc_agents.evaluation.runs import file_stem, load_with_imports
-from rmc_agents.plugins import import_modules, load_installed
 from rmc_agents.report import page, tables
 from rmc_agents.runs.versions import versions
 
@@ -83,9 +82,7 @@ def main(args: Sequence[str]) -> None:
         require_valid(config)
         torch.set_num_threads(1)  # the fastest at these sizes
         torch.set_flush_denormal(True)
-        for warning in load_installed():
-            print(warning, flush=True)
-        import_modules(config.imports)
+        import_plugins(config.imports)
         device = choose_device(config.device)
         runs = load_all(config.runs, device)
         memoryless = None if config.memoryless is None else load_with_imports(config.memoryless, device)

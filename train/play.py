@@ -12,9 +12,8 @@ import gymnasium
 
 import rmc_envs
 from rmc_agents.cli.config import Imports
-from rmc_agents.cli.script import checking, command_name, parse, run_script
+from rmc_agents.cli.script import checking, command_name, import_plugins, parse, run_script
 from rmc_agents.errors import UsageError
-from rmc_agents.plugins import import_modules, load_installed
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,7 @@ def main(args: Sequence[str]) -> None:
     """Parse the flags and play until the player quits."""
     with checking():
         config = parse(PlayConfig, None, args, prog=command_name("play"))
-        for warning in load_installed():
-            print(warning, flush=True)
-        import_modules(config.imports)
+        import_plugins(config.imports)
         terminal = config.terminal or not has_screen()
         env = build(config, terminal)
     from rmc_envs import manual  # imports pygame

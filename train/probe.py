@@ -17,7 +17,7 @@ from gymnasium import spaces
 import rmc_envs
 from rmc_agents.agent.saved import Run, split_ids
 from rmc_agents.cli.config import Imports
-from rmc_agents.cli.script import checking, choose_device, command_name, parse, run_script
+from rmc_agents.cli.script import checking, choose_device, command_name, import_plugins, parse, run_script
 from rmc_agents.environment import BatchedEnv, CuedEnv
 from rmc_agents.errors import UsageError
 from rmc_agents.evaluation.episodes import AgentPolicy, Policy
@@ -26,7 +26,6 @@ from rmc_agents.evaluation.runs import file_stem, load_with_imports
 from rmc_agents.interpret.intervention import Swap, swap_parts
 from rmc_agents.interpret.probe import TARGETS, Probe, Score, probe
 from rmc_agents.interpret.recording import RandomActions, Recording, record
-from rmc_agents.plugins import import_modules, load_installed
 from rmc_agents.report.page import write_report
 from rmc_agents.report.tables import Table, value_cell
 from rmc_agents.runs.versions import versions
@@ -89,9 +88,7 @@ def main(args: Sequence[str]) -> None:
         require_valid(config)
         torch.set_num_threads(1)  # the fastest at these sizes
         torch.set_flush_denormal(True)
-        for warning in load_installed():
-            print(warning, flush=True)
-        import_modules(config.imports)
+        import_plugins(config.imports)
         device = choose_device(config.device)
         runs = [load_with_imports(path, device) for path in config.runs]
         tasks = [(run, env_id) for run in runs for env_id in env_ids_for(run, config)]

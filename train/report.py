@@ -10,9 +10,8 @@ from typing import Annotated
 import tyro
 
 from rmc_agents.cli.config import Imports
-from rmc_agents.cli.script import checking, command_name, parse, run_script
+from rmc_agents.cli.script import checking, command_name, import_plugins, parse, run_script
 from rmc_agents.errors import UsageError
-from rmc_agents.plugins import import_modules, load_installed
 from rmc_agents.report.page import write_report
 
 
@@ -32,9 +31,7 @@ def main(args: Sequence[str]) -> None:
         config = parse(ReportConfig, None, args, prog=command_name("report"))
         if not config.runs:
             raise UsageError(f"give at least one run folder: {command_name('report')} runs/NAME")
-        for warning in load_installed():
-            print(warning, flush=True)
-        import_modules(config.imports)
+        import_plugins(config.imports)
     for run_dir in config.runs:
         print(f"report: {write_report(run_dir)}", flush=True)
 

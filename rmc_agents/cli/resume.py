@@ -57,7 +57,7 @@ def resumed(run_dir: Path) -> RunConfig:
         )
     try:
         config = configured(saved, run_dir)
-        for part in (config.environment, config.agent, config.ppo, config.run):
+        for part in (config.agent, config.ppo):  # the others check their types themselves
             require_types(part)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)

@@ -18,6 +18,7 @@ import tyro
 
 from rmc_agents.errors import Interrupted, TrainingError, UsageError
 from rmc_agents.options import Options, parse_options
+from rmc_agents.plugins import import_modules, load_installed
 
 Config = TypeVar("Config")
 
@@ -190,6 +191,17 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device {name!r} cannot be used here ({reason}); try --device cpu") from error
     return device
+
+
+def import_plugins(imports: Sequence[str]) -> None:
+    """Import installed plug-ins, printing a warning for each that fails, and the modules of --import.
+
+    Raises:
+        UsageError: a module of --import cannot be imported.
+    """
+    for warning in load_installed():
+        print(warning, flush=True)
+    import_modules(imports)
 
 
 def command_name(script: str) -> str:
