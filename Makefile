@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := runs/memory-s9
 PY := .venv/bin/python
 
-.PHONY: train test lint types check docs
+.PHONY: train test test-avx2 lint types check docs
 
 train: .venv/installed  ## train RMC on MemoryS9 (or resume it) and evaluate it on Farama's MiniGrid
 	@if [ -f $(RUN)/config.json ]; then $(PY) train/ppo.py --resume $(RUN); \
@@ -12,6 +12,10 @@ train: .venv/installed  ## train RMC on MemoryS9 (or resume it) and evaluate it 
 
 test: .venv/installed  ## every test, on two cores
 	$(PY) -m pytest -n 2 --dist worksteal
+
+test-avx2: .venv/installed  ## numerical tests, on a newer CPU as if it had AVX2 only
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 RMC_AGENTS_NATIVE=avx2 $(PY) -m pytest -n 2 --dist worksteal \
+		tests/cores tests/agent tests/rl/test_ppo.py tests/rl/test_rollout.py tests/supervised
 
 lint: .venv/installed  ## format and lint
 	$(PY) -m ruff format --check .

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.report import Report, Row, describe_machine, stored_tables
-from rmc_agents.cli.script import OLD_FLAGS
+from rmc_agents.cli.flags import OLD_FLAGS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

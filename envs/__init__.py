@@ -21,13 +21,14 @@ from rmc_agents.environment import (
     Transition,
 )
 
+from .building import build, make, make_reference
 from .checks.contract import check
 from .checks.report import ContractError
 from .gymnasium.adapter import GymnasiumEnvs
 from .minigrid.baselines import best_possible, random_walk
 from .minigrid.memory import MemoryMazes
 from .minigrid.tables import MazeSpec
-from .registry import MEMORY_MAZES, NATIVE, build, make, make_reference, native, register, resolve
+from .registry import MEMORY_MAZES, NATIVE, native, register, resolve
 from .sequences.nth_farthest import NthFarthest
 from .sequences.recall import Recall
 from .suites import SUITES, Implementation, Suite, choose_implementation, trials

@@ -1,5 +1,4 @@
-"""Ids of environments and the functions that build them: `make` for batches, `make_reference` for single
-ones.
+"""Ids of environments: native tasks, those of Gymnasium, and the modules that register them.
 
 To add a task, write a `BatchedEnv` in a file of its own and `register` it at the end of this one.
 """
@@ -7,23 +6,20 @@ To add a task, write a `BatchedEnv` in a file of its own and `register` it at th
 from __future__ import annotations
 
 import difflib
-import inspect
+import importlib.util
 import sys
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import gymnasium
 import torch
-from gymnasium.envs.registration import load_env_creator
 
-from rmc_agents.environment import BatchedEnv, EnvConfig, Vectorization
+from rmc_agents.environment import BatchedEnv
+from rmc_agents.errors import shown
 from rmc_agents.plugins import import_module
 
-from .gymnasium.adapter import GymnasiumEnvs
-from .gymnasium.checked import checked
-from .gymnasium.workers import Workers
 from .minigrid.memory import MemoryMazes, Seeding
-from .minigrid.reference import is_minigrid, minigrid_maker
+from .minigrid.reference import is_minigrid
 from .minigrid.tables import MazeSpec
 from .sequences.nth_farthest import NthFarthest
 from .sequences.recall import Recall
@@ -44,6 +40,29 @@ MEMORY_MAZES = tuple(
     f"MiniGrid-Memory{maze}-v0" for maze in ("S7", "S9", "S11", "S13", "S13Random", "S17Random")
 )
 """The six Memory mazes that MiniGrid registers."""
+
+PACKAGES = {
+    "ALE/": ("ale_py", "ale-py"),
+    "Adroit": ("gymnasium_robotics", "gymnasium-robotics"),
+    "AntMaze": ("gymnasium_robotics", "gymnasium-robotics"),
+    "Fetch": ("gymnasium_robotics", "gymnasium-robotics"),
+    "FrankaKitchen": ("gymnasium_robotics", "gymnasium-robotics"),
+    "HandManipulate": ("gymnasium_robotics", "gymnasium-robotics"),
+    "HandReach": ("gymnasium_robotics", "gymnasium-robotics"),
+    "PointMaze": ("gymnasium_robotics", "gymnasium-robotics"),
+    "FlappyBird": ("flappy_bird_gymnasium", "flappy-bird-gymnasium"),
+    "Meta-World/": ("metaworld", "metaworld"),
+    "MiniWorld-": ("miniworld", "miniworld"),
+    "Panda": ("panda_gym", "panda-gym"),
+    "PyFlyt/": ("PyFlyt.gym_envs", "pyflyt"),
+    "Vizdoom": ("vizdoom.gymnasium_wrapper", "vizdoom"),
+    "dm_control/": ("shimmy", "shimmy[dm-control]"),
+    "highway-": ("highway_env", "highway-env"),
+    "merge-v": ("highway_env", "highway-env"),
+    "mo-": ("mo_gymnasium", "mo-gymnasium"),
+    "popgym-": ("popgym", "popgym"),
+}
+"""Beginnings of well-known ids: the module that registers them, and what pip installs."""
 
 
 def register(env_id: str, build: Callable[..., BatchedEnv]) -> None:
@@ -97,76 +116,7 @@ def native(env_id: str) -> Callable[..., BatchedEnv] | None:
     return NATIVE.get(names) or _maze_builder(names)
 
 
-def make(
-    env_id: str,
-    num_envs: int = 1,
-    device: str | torch.device = "cpu",
-    *,
-    vectorization: Vectorization = "auto",
-    env_timeout: float = 300.0,
-    restart_crashed_envs: bool = False,
-    **options: Any,
-) -> BatchedEnv:
-    """Build a batch of environments.
-
-    Args:
-        env_id: any Gymnasium id, also as `MODULE:ID`, which imports MODULE first;
-            `MiniGrid-MemoryS<size>[Random]-v0` of any odd size; several mazes separated by commas, for a
-            batch that mixes them.
-        num_envs: B.
-        device: where observations appear and actions are expected.
-        vectorization: "auto" is the native task if there is one (the Memory mazes, `rmc/`, and what was
-            registered with `register`) and "sync" otherwise. "sync" is Gymnasium's SyncVectorEnv of single
-            environments. "async" runs each in its own process (`Workers`).
-        env_timeout: with "async", seconds after which an environment that does not answer has failed.
-        restart_crashed_envs: with "async", restart an environment that hung, raised or died.
-        options: of the task: for the mazes `view_size`, `actions` (3 or 7) and, if native, `seeding`; for
-            other ids the arguments of the environment's constructor.
-
-    Returns:
-        The batch. Its `config` holds these arguments.
-
-    Raises:
-        ValueError: an unknown id (the message lists the nearest ones), a module that cannot be imported, or
-            an option that the task does not have.
-    """
-    config = EnvConfig(
-        env=env_id,
-        env_options=options,
-        num_envs=num_envs,
-        vectorization=vectorization,
-        env_timeout=env_timeout,
-        restart_crashed_envs=restart_crashed_envs,
-    )
-    return build(config, device)
-
-
-def build(config: EnvConfig, device: str | torch.device = "cpu") -> BatchedEnv:
-    """Build the batch of environments that a configuration describes, for training: `config.ids`.
-
-    Returns:
-        The batch, with `config` as its `config`.
-
-    Raises:
-        ValueError: as `make`.
-    """
-    builder = native(config.ids)
-    if builder is not None and config.vectorization == "auto":
-        _require_options(config.ids, builder, config.env_options)
-        try:
-            env = builder(num_envs=config.num_envs, device=device, **config.env_options)
-        except TypeError as error:  # an option of the wrong type
-            options = ", ".join(f"{name}={value!r}" for name, value in config.env_options.items())
-            raise ValueError(
-                f"{config.ids} cannot be built with {options or 'no options'}: {error}"
-            ) from error
-    else:
-        env = _adapt(config, device)
-    env.config, env.modules = config, _modules_of(config.ids)
-    return env
-
-
-def _modules_of(env_ids: str) -> tuple[str, ...]:
+def modules_of(env_ids: str) -> tuple[str, ...]:
     """Return the user's modules that register these ids, as far as that is known.
 
     A native task is registered by the module that called `register`; of a Gymnasium environment only the
@@ -181,89 +131,42 @@ def _modules_of(env_ids: str) -> tuple[str, ...]:
     return tuple(m for m in dict.fromkeys(found) if m and m.split(".")[0] not in _WITHOUT_IMPORT)
 
 
-def _require_options(env_id: str, builder: Callable[..., BatchedEnv], options: dict[str, Any]) -> None:
-    """Raise ValueError for options that a native task does not have."""
-    parameters = inspect.signature(builder).parameters
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    known = [name for name in parameters if name not in ("num_envs", "device")]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise ValueError(
-            f"{env_id} has no option {', '.join(unknown)}; it has {', '.join(known) or 'no options'}"
-        )
-
-
-def _adapt(config: EnvConfig, device: str | torch.device) -> GymnasiumEnvs:
-    """Build a batch of Gymnasium environments."""
-    env_id, names = config.ids, resolve(config.ids)
-    options: dict[str, Any] = dict(config.env_options)
-    if "," in names:
-        raise ValueError(f"{env_id}: only Memory mazes can be mixed, and only with vectorization='auto'")
-    _require_known(env_id)
-    spec = gymnasium.registry.get(names)
-    if spec is not None and spec.entry_point is None:  # it has a vector environment only
-        vector = gymnasium.make_vec(env_id, num_envs=config.num_envs, **options)
-        return GymnasiumEnvs(vector, device, name=env_id)
-    make_one = make_reference(env_id, **options)
-    makers = [checked(make_one, i, env_id) for i in range(config.num_envs)]
-    batch: gymnasium.vector.VectorEnv = (
-        Workers(makers, env_id, config.env_timeout, config.restart_crashed_envs)
-        if config.vectorization == "async"
-        else gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
-    )
-    # MiniGrid rewards nothing but reaching the goal.
-    return GymnasiumEnvs(batch, device, name=env_id, reward_is_success=is_minigrid(names))
-
-
-def make_reference(
-    env_id: str, render_mode: str | None = None, **options: Any
-) -> Callable[[], gymnasium.Env]:
-    """Return a function that builds the single environment of this id, for evaluation and pictures.
-
-    MiniGrid's environments are built by MiniGrid, without the mission text, so that their observations equal
-    those of the native mazes.
-
-    Args:
-        env_id: any Gymnasium id, also as `MODULE:ID`, or a Memory maze of any odd size.
-        render_mode: as in `gymnasium.make`.
-        options: as in `make`, without `seeding`: the environment's own generator is used.
-
-    Raises:
-        ValueError: an unknown id, several ids, or a maze that Farama's class cannot build.
-    """
-    name = resolve(env_id)
-    if "," in name:
-        raise ValueError(f"{env_id}: expected one id, since a single environment does not mix tasks")
-    if is_minigrid(name):
-        maker = minigrid_maker(name, render_mode, **options)
-        _require_known(env_id)
-        return maker
-    _require_known(env_id)
-    if render_mode is not None:
-        options = {**options, "render_mode": render_mode}
-    if name not in gymnasium.registry:  # a maze of a size that is not registered, such as rmc/MemoryS25-v0
-        single: Callable[..., Any] = load_env_creator(SINGLE_ENV)
-        return lambda: single(name, **options)
-    # The whole `MODULE:ID`, so that worker processes import the module, too.
-    return lambda: gymnasium.make(env_id, **options)
-
-
-def _require_known(env_id: str) -> None:
+def require_known(env_id: str) -> None:
     """Raise ValueError, with the nearest ids, for an id that neither Gymnasium nor this package knows."""
     name = resolve(env_id)
     if is_minigrid(name):
         import minigrid  # noqa: F401 - registers its ids
     if name in gymnasium.registry or native(name) is not None:
         return
-    known = sorted({*gymnasium.registry, *NATIVE, *MEMORY_MAZES})
-    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
     raise ValueError(
-        f"unknown environment {env_id!r}."
-        + (f" Did you mean {', '.join(near)}?" if near else "")
-        + " `gymnasium.pprint_registry()` lists the ids of the packages that are imported, `rmc_envs.NATIVE`"
-        " those of this package; 'MODULE:ID' imports a module first."
+        f"unknown environment {shown(repr(env_id), 100)}.{_suggestion(name)} `gymnasium.pprint_registry()` "
+        "lists the ids of the packages that are imported, `rmc_envs.NATIVE` those of this package; "
+        "'MODULE:ID' imports a module first."
     )
+
+
+def _suggestion(name: str) -> str:
+    """Return a sentence about the package that registers an id, or about similar ids."""
+    for beginning, (module, package) in PACKAGES.items():
+        if name.startswith(beginning) and module not in sys.modules:
+            if _is_installed(module):
+                return f" Did you mean {module}:{name}?"
+            return f" Install {package} (`pip install {package}`), and write {module}:{name}."
+    namespace = name.partition("/")[0]
+    unloaded = namespace != name and namespace.isidentifier() and namespace not in sys.modules
+    if unloaded and _is_installed(namespace):
+        return f" Did you mean {namespace}:{name}?"
+    known = sorted({*gymnasium.registry, *NATIVE, *MEMORY_MAZES})
+    near = difflib.get_close_matches(name[:100], known, n=4, cutoff=0.5)
+    return f" Did you mean {', '.join(near)}?" if near else ""
+
+
+def _is_installed(module: str) -> bool:
+    """Return whether a module can be found, without importing it (but for the package around it)."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def build_maze(

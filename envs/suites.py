@@ -10,10 +10,11 @@ import torch
 
 from rmc_agents.environment import BatchedEnv
 
-from .gymnasium.adapter import GymnasiumEnvs
+from .building import adapted, batched_by_itself, checked_makers, require_options
+from .gymnasium.failures import building
 from .gymnasium.first_episodes import FirstEpisodes
 from .minigrid.reference import is_minigrid
-from .registry import MEMORY_MAZES, make_reference, native, resolve
+from .registry import MEMORY_MAZES, native, resolve
 
 Implementation = Literal["farama", "batched", "gymnasium"]
 """farama: MiniGrid's own environments, one by one; batched: a native task; gymnasium: any other id."""
@@ -79,6 +80,10 @@ def trials(
     if kind == "batched" and builder is not None:
         if "seeding" in inspect.signature(builder).parameters:
             options = {**options, "seeding": "farama"}
-        return builder(num_envs=num_envs, device=device, **options)
-    vector = FirstEpisodes([make_reference(env_id, **options)] * num_envs)
-    return GymnasiumEnvs(vector, device, name=env_id, reward_is_success=is_minigrid(resolve(env_id)))
+        require_options(env_id, builder, options)
+        with building(env_id, options):
+            return builder(num_envs=num_envs, device=device, **options)
+    vector = batched_by_itself(env_id, num_envs, options)
+    if vector is None:
+        vector = FirstEpisodes(checked_makers(env_id, num_envs, options))
+    return adapted(vector, env_id, options, device)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rmc_agents.evaluation.episodes import Policy, evaluate
     from rmc_agents.rl.ppo import PPOConfig
     from rmc_agents.rl.trainer import Trainer
+    from rmc_agents.spaces.annotated import AnnotatedBox
+    from rmc_agents.spaces.description import describe
     from rmc_agents.supervised.classifier import SequenceClassifier, load_classifier
     from rmc_agents.supervised.objective import Examples, SupervisedConfig
     from rmc_agents.supervised.trainer import SupervisedTrainer
@@ -44,6 +46,8 @@ _HOME = {
     "evaluate": "evaluation.episodes",
     "PPOConfig": "rl.ppo",
     "Trainer": "rl.trainer",
+    "AnnotatedBox": "spaces.annotated",
+    "describe": "spaces.description",
     "SequenceClassifier": "supervised.classifier",
     "load_classifier": "supervised.classifier",
     "Examples": "supervised.objective",
@@ -59,6 +63,7 @@ __all__ = [
     "ActorCritic",
     "AgentConfig",
     "AgentState",
+    "AnnotatedBox",
     "AuxiliaryTargets",
     "BatchedEnv",
     "EnvConfig",
@@ -74,6 +79,7 @@ __all__ = [
     "Transition",
     "UsageError",
     "accelerate",
+    "describe",
     "evaluate",
     "export_agent",
     "load",

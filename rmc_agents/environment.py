@@ -21,6 +21,8 @@ Obs = Tensor | dict[str, Tensor]
 """A batch of observations: one tensor [B, ...], or one tensor per key of a `Dict` space."""
 
 Vectorization = Literal["auto", "sync", "async"]
+MAX_TIMEOUT = 1e6
+"""Largest `env_timeout`, in seconds: 11 days."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,10 @@ class EnvConfig:
         require_types(self)
         if not 1 <= self.num_envs < 2**31:
             raise ValueError(f"num_envs={self.num_envs}: expected 1 or more, and below 2^31")
-        if not self.env_timeout > 0:
-            raise ValueError(f"env_timeout={self.env_timeout}: expected more than 0 seconds")
+        if not 0 < self.env_timeout <= MAX_TIMEOUT:
+            raise ValueError(
+                f"env_timeout={self.env_timeout:g}: expected more than 0 seconds, and at most {MAX_TIMEOUT:g}"
+            )
         if self.restart_crashed_envs and self.vectorization != "async":
             raise ValueError(
                 f"restart_crashed_envs=True needs vectorization='async', not {self.vectorization!r}"
@@ -201,6 +205,12 @@ class BatchedEnv(ABC):
             by hand.
         can_assign: whether `assign` works, which a curriculum needs.
         modules: modules that register the task, so that a run folder can name them; set by `rmc_envs.make`.
+        own_spaces: the observation and action space of the environments that were converted into this batch,
+            for `predict`; None if they are those above.
+        notes: messages that the user should read before training or evaluation, such as inputs that the agent
+            does not see. Those that begin with "warning: " are about likely mistakes.
+        reports_success: whether episodes report success. None if that is not known yet: environments of
+            Gymnasium report it when an episode ends.
     """
 
     observation_space: spaces.Space[Any]
@@ -213,6 +223,9 @@ class BatchedEnv(ABC):
     config: EnvConfig | None = None
     can_assign: bool = False
     modules: tuple[str, ...] = ()
+    own_spaces: tuple[spaces.Space[Any], spaces.Space[Any]] | None = None
+    notes: tuple[str, ...] = ()
+    reports_success: bool | None = None
 
     @abstractmethod
     def reset(self, seed: int | None = None) -> Obs:
@@ -231,7 +244,7 @@ class BatchedEnv(ABC):
         """Move every environment by one action.
 
         Args:
-            actions: on `device`; [B] int64 for `Discrete`, [B, n] int64 for `MultiDiscrete`, float32 for
+            actions: on `device`; [B] int64 for `Discrete`, [B, ...] int64 for `MultiDiscrete`, float32 for
                 `MultiBinary` and `Box`.
 
         Raises:

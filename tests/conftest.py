@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import tempfile
+
 import pytest
 import torch
 
 from rmc_agents.cores import CORES, core_options
+
+# The processes that tests start: each worker of pytest-xdist has one core for itself and for them.
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+# torch.compile would run code of its cache that was compiled with another ATEN_CPU_CAPABILITY.
+_user, _capability = getpass.getuser(), torch.backends.cpu.get_cpu_capability().replace(" ", "-")
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/inductor-{_user}-{_capability}")
 
 
 @pytest.fixture(autouse=True)
@@ -14,6 +24,12 @@ def _fast_and_deterministic() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _logs_of_sb3(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let Stable-Baselines3 log into a folder of the tests, here and in subprocesses."""
+    os.environ["SB3_LOGDIR"] = str(tmp_path_factory.mktemp("sb3"))
 
 
 SMALL: dict[str, dict[str, int]] = {

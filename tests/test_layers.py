@@ -17,6 +17,7 @@ IMPORTS = imports(FILES)
 LAYERS = {
     f"rmc_agents.{part}": layer
     for layer, parts in {
+        0: "spaces",
         1: "environment cores runs",
         2: "agent training",
         4: "rl evaluation sb3",
@@ -32,6 +33,7 @@ BOTTOM = ("tree", "errors", "options", "plugins")
 ABOVE = ("rmc_envs", "envs", "train", "benchmarks", "tests", "rmc_agents.scripts")
 """Packages that rmc_agents never imports."""
 CONTRACT = {f"rmc_agents.{name}" for name in ("environment", "tree", "errors", "options", "plugins")}
+CONTRACT |= {f"rmc_agents.spaces.{name}" for name in ("annotated", "plain", "reading")}
 """The modules of rmc_agents that environments may import."""
 
 PURE = (
@@ -43,7 +45,7 @@ PURE = (
     "rmc_agents.rl.curriculum",
 )
 """Mathematics: no files, loggers or processes."""
-NOT_PURE = ("rmc_agents.agent.saved", "rmc_agents.cores.kernels.build")
+NOT_PURE = ("rmc_agents.agent.saved", "rmc_agents.cores.kernels.build", "rmc_agents.cores.kernels.cache")
 """Exceptions: saved agents are files, and the kernels have to be compiled and kept somewhere."""
 IMPURE = (
     *("os", "io", "pathlib", "shutil", "tempfile", "subprocess", "logging", "torch.distributed"),

@@ -7,16 +7,19 @@ python train/evaluate.py runs/* --env MiniGrid-MemoryS13-v0     # compare runs, 
 
 from __future__ import annotations
 
+# First, so that Ctrl-C is handled while the others are imported:
+from rmc_agents.cli.start import command_name
+
+# isort: split
 import dataclasses
 import datetime
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import gymnasium
 import torch
 import tyro
 from gymnasium import spaces
@@ -24,15 +27,29 @@ from gymnasium import spaces
 import rmc_envs
 from rmc_agents.agent.saved import Run, split_ids
 from rmc_agents.cli.config import Imports
-from rmc_agents.cli.script import checking, choose_device, command_name, import_plugins, parse, run_script
+from rmc_agents.cli.flags import parse, require, require_seed
+from rmc_agents.cli.script import checking, choose_device, import_plugins, run_script, say
+from rmc_agents.cli.waiting import waiting
 from rmc_agents.environment import BatchedEnv
-from rmc_agents.errors import NotAnAgent, UsageError
+from rmc_agents.errors import Incomplete, NotAnAgent, UsageError, shown
+from rmc_agents.evaluation.entries import Entry, Figures
 from rmc_agents.evaluation.episodes import FIRST_SEED, Episodes, RandomPolicy, evaluate
-from rmc_agents.evaluation.results import Entry, Figures, Result, read_evaluation, save_entry
-from rmc_agents.evaluation.runs import file_stem, load_with_imports
+from rmc_agents.evaluation.output import output_folder
+from rmc_agents.evaluation.results import (
+    EVALUATION,
+    Result,
+    kept_note,
+    read_evaluation,
+    save_entry,
+    training_of,
+)
+from rmc_agents.evaluation.runs import load_with_imports
 from rmc_agents.report import page, tables
+from rmc_agents.runs.files import portable_name
+from rmc_agents.runs.folder import cannot_write
 from rmc_agents.runs.versions import versions
 
+MAX_EPISODES = 10_000_000
 GIF_EPISODES = 3
 """Episodes in a GIF."""
 VIDEO_HINT = " (for an MP4 too: pip install 'rmc-agents[video]')"
@@ -71,12 +88,38 @@ class EvaluateConfig:
     """In these pictures, show the attention of an RMC by head, instead of the mean over heads."""
     report: bool = True
     """Make plots, and report.html in the run folder."""
+    output: Path | None = None
+    """Folder for figures, pictures and report, one for each run if there are several. Without this they go
+    into the run folder or, if that is one of the trained agents of this package or cannot be written, into
+    evaluations/NAME."""
     out: Path = Path("comparison")
     """Folder for comparison.md and the plots of several runs."""
 
 
+@dataclass(frozen=True)
+class Job:
+    """The evaluation of one run in one environment."""
+
+    run: Run
+    env_id: str
+    output: Path
+    """Folder for the results of the run."""
+
+    @property
+    def name(self) -> str:
+        """Name for messages."""
+        return f"{self.run.name} in {self.env_id}"
+
+
 def main(args: Sequence[str]) -> None:
-    """Parse the flags, evaluate every run in every environment, show and save the results."""
+    """Parse the flags, evaluate every run in every environment, show and save the results.
+
+    What cannot be evaluated, drawn or saved is reported, and the rest is done.
+
+    Raises:
+        UsageError: found before the first evaluation.
+        Incomplete: something could not be done.
+    """
     with checking():
         config = parse(EvaluateConfig, None, args, prog=command_name("evaluate"))
         require_valid(config)
@@ -86,37 +129,58 @@ def main(args: Sequence[str]) -> None:
         device = choose_device(config.device)
         runs = load_all(config.runs, device)
         memoryless = None if config.memoryless is None else load_with_imports(config.memoryless, device)
-        tasks = [(run, env_id) for run in runs for env_id in env_ids_for(run, config)]
-        for run, env_id in tasks:  # all of them, before the first evaluation takes its time
-            check(run, env_id, config)
+        outputs = {run.folder: output_folder(run.folder, config.output, len(runs)) for run in runs}
+        jobs = [Job(run, env_id, outputs[run.folder]) for run in runs for env_id in env_ids_for(run, config)]
+        notes: list[str] = []
+        for job in jobs:  # all of them, before the first evaluation takes its time
+            notes += check(job.run, job.env_id, config)
+            read_evaluation(job.output)  # raises if the file is damaged
             if memoryless is not None:
-                check(memoryless, env_id, config)
+                notes += check(memoryless, job.env_id, config)
+    for note in dict.fromkeys(notes):
+        say(note)
+    for folder, output in outputs.items():
+        if output != folder:
+            say(f"results of {folder} go to {output}")
     command = f"{command_name('evaluate')} {shlex.join(args)}"
     baseline = Baseline(memoryless, config)
     results: list[Result] = []
-    for run, env_id in tasks:
-        entry = dataclasses.replace(
-            evaluate_run(run, env_id, config),
-            memoryless=baseline.figures(env_id),
-            command=command,
-            versions=versions(),
-            checkpoint=str(run.path),
-            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        )
-        results.append(Result(run.name, run.agent.core_name, env_id, entry))
-        save_entry(run.folder, env_id, entry)
-        print(f"{run.name} in {env_id}: {summary(entry)}", flush=True)
-        if config.gif and (config.suite is None or env_id in [*split_ids(config.env or ""), *run.env_ids]):
-            print(f"pictures: {draw(run, env_id, config)}", flush=True)
-    show(results, runs, config)
+    problems: list[str] = []
+    for job in jobs:
+        try:
+            entry = dataclasses.replace(
+                evaluate_run(job.run, job.env_id, config),
+                memoryless=baseline.figures(job.env_id),
+                command=command,
+                versions=versions(),
+                checkpoint=str(job.run.path),
+                date=datetime.datetime.now(datetime.UTC).isoformat(),
+            )
+        except (UsageError, rmc_envs.EnvironmentFailed) as error:
+            if len(jobs) == 1:
+                raise
+            problems.append(f"{job.name} was not evaluated: {shown(error)}")
+            say(problems[-1])
+            continue
+        training = training_of(job.run.environment)
+        results.append(Result(job.run.name, job.run.agent.core_name, job.env_id, entry, training))
+        say(f"{job.name}: {summary(entry)}")
+        problems += keep(job, entry)
+        if config.gif and (
+            config.suite is None or job.env_id in [*split_ids(config.env or ""), *job.run.env_ids]
+        ):
+            say(f"pictures: {draw(job, config)}")
+    problems += show(results, outputs, config)
+    if problems:
+        raise Incomplete("; ".join(dict.fromkeys(problems)))
 
 
 def require_valid(config: EvaluateConfig) -> None:
     """Raise UsageError for flags that make no sense."""
     if not config.runs:
         raise UsageError(f"give at least one run folder: {command_name('evaluate')} runs/NAME")
-    if config.episodes < 1:
-        raise UsageError(f"--episodes {config.episodes}: expected 1 or more")
+    require("episodes", config.episodes, 1 <= config.episodes <= MAX_EPISODES, f"1 to {MAX_EPISODES:,}")
+    require_seed(config.seed, config.episodes)
 
 
 def load_all(paths: Sequence[Path], device: torch.device) -> list[Run]:
@@ -126,9 +190,12 @@ def load_all(paths: Sequence[Path], device: torch.device) -> list[Run]:
         try:
             runs.append(load_with_imports(path, device))
         except NotAnAgent as error:
+            reason = (
+                f"{path} holds a classifier, not an agent: {command_name('nth_farthest')} --evaluate {path}"
+            )
             if len(paths) == 1:
-                raise
-            print(f"skipped: {error}", flush=True)
+                raise UsageError(reason) from error
+            say(f"skipped: {reason}")
     if not runs:
         raise UsageError("none of these runs holds an agent")
     return runs
@@ -137,22 +204,28 @@ def load_all(paths: Sequence[Path], device: torch.device) -> list[Run]:
 def env_ids_for(run: Run, config: EvaluateConfig) -> list[str]:
     """Return the environments in which a run is evaluated."""
     suite = () if config.suite is None else rmc_envs.SUITES[config.suite]
-    own = split_ids(config.env) if config.env else [] if suite else run.env_ids
+    own = split_ids(config.env) if config.env is not None else [] if suite else run.env_ids
     if not own and not suite:
         raise UsageError(f"{run.folder}/config.json does not name an environment: choose an --env")
     return list(dict.fromkeys([*own, *suite]))
 
 
-def check(run: Run, env_id: str, config: EvaluateConfig) -> None:
-    """Raise UsageError unless the environment can be built, and the agent can observe and act in it."""
+def check(run: Run, env_id: str, config: EvaluateConfig) -> tuple[str, ...]:
+    """Return notes about an environment for the user.
+
+    Raises:
+        UsageError: it cannot be built, or the agent cannot observe or act in it.
+    """
     try:
         env, _ = build(run, env_id, 1, config)
         maze_of(env_id, run)
-    except (ValueError, TypeError, ImportError, gymnasium.error.Error) as error:
+    except ValueError as error:
         raise UsageError(str(error)) from error
+    except Exception as error:  # whatever the constructor of somebody's environment raises
+        raise UsageError(f"{env_id} cannot be built: {type(error).__name__}: {shown(error)}") from error
     env.close()
     run.require_fit(env_id, env)
-    read_evaluation(run.folder)  # raises if the file is damaged
+    return env.notes
 
 
 def build(
@@ -168,13 +241,16 @@ def evaluate_run(run: Run, env_id: str, config: EvaluateConfig) -> Entry:
     started = time.perf_counter()
     env, kind = build(run, env_id, config.episodes, config)
     maze = maze_of(env_id, run)
+    count, seed = config.episodes, config.seed
     try:
-        episodes = evaluate(
-            run.agent, env, config.episodes, seed=config.seed, deterministic=not config.stochastic
-        )
+        with waiting(f"episodes of {run.name} in {env_id}", count) as report:
+            played = evaluate(
+                run.agent, env, count, seed=seed, deterministic=not config.stochastic, progress=report
+            )
         if maze is None:
-            policy = RandomPolicy(env.action_space, config.seed)
-            random = figures_of(evaluate(policy, env, config.episodes, seed=config.seed), kind)
+            policy = RandomPolicy(env.action_space, seed)
+            with waiting(f"episodes of random actions in {env_id}", count) as report:
+                random = figures_of(evaluate(policy, env, count, seed=seed, progress=report), kind)
         else:
             assert isinstance(env.action_space, spaces.Discrete)
             success, steps, reward = rmc_envs.random_walk(maze, 3 if env.action_space.n == 3 else 7)
@@ -184,7 +260,7 @@ def evaluate_run(run: Run, env_id: str, config: EvaluateConfig) -> Entry:
     finally:
         env.close()
     entry = Entry(
-        figures_of(episodes, kind),
+        figures_of(played, kind),
         deterministic=not config.stochastic,
         seconds=round(time.perf_counter() - started, 2),
         random=random,
@@ -252,40 +328,77 @@ class Baseline:
         return self.known[env_id]
 
 
-def draw(run: Run, env_id: str, config: EvaluateConfig) -> str:
+def keep(job: Job, entry: Entry) -> list[str]:
+    """Save an entry, and say if better figures are kept; return what went wrong."""
+    try:
+        path = save_entry(job.output, job.env_id, entry)
+    except OSError as error:
+        return [f"the figures were not saved: {cannot_write(job.output, error)}"]
+    note = kept_note(path, job.env_id, entry)
+    if note is not None:
+        say(note)
+    return []
+
+
+def draw(job: Job, config: EvaluateConfig) -> str:
     """Draw the first episodes, and return where the pictures are, or why there are none."""
     from rmc_agents.plots.pictures import save_pictures  # matplotlib and Pillow take a second to import
 
+    run, env_id = job.run, job.env_id
+    seeds = range(config.seed, config.seed + min(GIF_EPISODES, config.episodes))
+    stem = job.output / "media" / portable_name(env_id)
     try:
         env = rmc_envs.make_reference(env_id, render_mode="rgb_array", **run.options_for(env_id))()
-    except (ValueError, TypeError, gymnasium.error.Error) as error:
-        return f"none ({error})"
-    stem = run.folder / "media" / file_stem(env_id)
-    seeds = range(config.seed, config.seed + min(GIF_EPISODES, config.episodes))
-    try:
-        paths, _ = save_pictures(
-            stem, run.agent, env, seeds, deterministic=not config.stochastic, per_head=config.heads
+        try:
+            with waiting(f"pictures of {job.name}", len(seeds)) as report:
+                paths, _ = save_pictures(
+                    stem,
+                    run.agent,
+                    env,
+                    seeds,
+                    deterministic=not config.stochastic,
+                    per_head=config.heads,
+                    progress=report,
+                )
+        finally:
+            env.close()
+    except Exception as error:  # of somebody's environment, its display or the disk: the figures are there
+        kind = (
+            "" if isinstance(error, UsageError | rmc_envs.EnvironmentFailed) else f"{type(error).__name__}: "
         )
-    finally:
-        env.close()
+        return f"none ({kind}{shown(error)})"
     hint = "" if any(path.suffix == ".mp4" for path in paths) else VIDEO_HINT
     return ", ".join(map(str, paths)) + hint
 
 
-def show(results: list[Result], runs: list[Run], config: EvaluateConfig) -> None:
-    """Print the tables, write the reports, and print where they are."""
+def show(results: list[Result], outputs: Mapping[Path, Path], config: EvaluateConfig) -> list[str]:
+    """Print the tables, write the reports, and print where they are; return what could not be written."""
+    if not results:
+        return []
     tables.evaluation_table(results).print()
-    if len(runs) > 1:
-        tables.core_table(results).print()
-    folders = list(dict.fromkeys(run.folder for run in runs))
-    for folder in folders:
-        print(f"figures: {folder / 'evaluation.json'}, {page.write_markdown(folder).name}", flush=True)
-        if config.report:
-            print(f"report: {page.write_report(folder)}", flush=True)
-    if len(runs) > 1 and config.report:
+    if len(outputs) > 1:
+        try:
+            tables.core_table(results).print()
+        except ValueError as error:
+            say(f"not compared by core: {error}")
+    problems = []
+    for folder, output in outputs.items():
+        if not (output / EVALUATION).is_file():
+            continue
+        try:
+            say(f"figures: {output / EVALUATION}, {page.write_markdown(folder, output).name}")
+            if config.report:
+                say(f"report: {page.write_report(folder, output)}")
+        except UsageError as error:
+            problems.append(str(error))
+    if len(outputs) > 1 and config.report:
         from rmc_agents.report.comparison import write_comparison
 
-        print(f"comparison: {', '.join(map(str, write_comparison(config.out, results, folders)))}")
+        try:
+            say(f"comparison: {', '.join(map(str, write_comparison(config.out, results, list(outputs))))}")
+        except UsageError as error:
+            problems.append(str(error))
+    return problems
 
 
 def cli() -> None:

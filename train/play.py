@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# First, so that Ctrl-C is handled while the others are imported:
+from rmc_agents.cli.start import command_name
+
+# isort: split
 import os
 import sys
 from collections.abc import Sequence
@@ -12,8 +16,11 @@ import gymnasium
 
 import rmc_envs
 from rmc_agents.cli.config import Imports
-from rmc_agents.cli.script import checking, command_name, import_plugins, parse, run_script
-from rmc_agents.errors import UsageError
+from rmc_agents.cli.flags import parse, require, require_seed
+from rmc_agents.cli.script import checking, import_plugins, run_script, say
+from rmc_agents.errors import UsageError, shown
+
+MAX_VIEW = 99
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ def main(args: Sequence[str]) -> None:
     """Parse the flags and play until the player quits."""
     with checking():
         config = parse(PlayConfig, None, args, prog=command_name("play"))
+        require_seed(config.seed)
+        require("view-size", config.view_size, 3 <= config.view_size <= MAX_VIEW, f"3 to {MAX_VIEW}, odd")
         import_plugins(config.imports)
         terminal = config.terminal or not has_screen()
         env = build(config, terminal)
@@ -45,7 +54,7 @@ def main(args: Sequence[str]) -> None:
 
     if terminal:
         if not config.terminal:
-            print("no screen here: playing in the terminal")
+            say("no screen here: playing in the terminal")
         manual.play_in_terminal(env, config.seed, sys.stdin)
         return
     try:
@@ -68,8 +77,10 @@ def build(config: PlayConfig, terminal: bool) -> gymnasium.Env:
         options = {"render_mode": "human", "agent_pov": not config.whole_maze}
     try:
         return rmc_envs.make_reference(env_id, view_size=config.view_size, **options)()
-    except (ValueError, AssertionError, gymnasium.error.Error) as error:
+    except ValueError as error:
         raise UsageError(str(error)) from error
+    except Exception as error:  # whatever the constructor of somebody's grid raises
+        raise UsageError(f"{config.env} cannot be played: {type(error).__name__}: {shown(error)}") from error
 
 
 def has_screen() -> bool:

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+# First, so that Ctrl-C is handled while the others are imported:
+from rmc_agents.cli.start import command_name
+
+# isort: split
 import dataclasses
-import re
+import shlex
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 import rmc_envs
 from rmc_agents import ActorCritic, Trainer
 from rmc_agents.agent.acceleration import accelerate
-from rmc_agents.agent.saved import split_ids
+from rmc_agents.agent.saved import saved_observation_space, split_ids
 from rmc_agents.cli.config import RunConfig, Selection
+from rmc_agents.cli.flags import parse, parse_some
 from rmc_agents.cli.presets import defaults_for
-from rmc_agents.cli.resume import require_same, resumed, run_to_resume
+from rmc_agents.cli.resume import require_named, require_same, resumed, run_to_resume
 from rmc_agents.cli.script import (
     changed_fields,
     checking,
     choose_device,
-    command_name,
-    parse,
-    parse_some,
+    require_room,
     resume_command,
     run_script,
 )
-from rmc_agents.errors import Interrupted
+from rmc_agents.errors import Interrupted, UsageError, shown
 from rmc_agents.plugins import import_modules, load_installed
+from rmc_agents.runs.files import portable_name
 from rmc_agents.runs.folder import checkpoints, free_run_dir, require_no_run
+from rmc_agents.training.progress import say
 
 NOT_SAVED = ("device", "threads", "compile", "checkpoint_seconds", "keep_checkpoints")
 """Flags that a run folder does not keep."""
@@ -37,7 +43,7 @@ def main(args: Sequence[str]) -> None:
     """Parse the flags, build environments and agent, train."""
     with checking():
         selection = parse_some(Selection, args)
-        resume = run_to_resume(selection.resume, selection.auto_resume, selection.run_dir)
+        resume = run_to_resume(selection)
         notes = load_installed()
         import_modules(selection.imports)
         if resume:
@@ -49,6 +55,10 @@ def main(args: Sequence[str]) -> None:
         config = merge_options(default, config)
         if resume:
             require_same(default, config)
+        elif config.run.may_change and not config.run.auto_resume:
+            raise UsageError(
+                "--may-change lists flags that may differ from a resumed run: give --resume, too"
+            )
         import_modules(config.run.imports)
         trainer = build(config)
         notes += accelerate(trainer.agent, config.run.precision, config.run.compile)
@@ -59,7 +69,7 @@ def main(args: Sequence[str]) -> None:
                 f"--total-steps {config.ppo.total_steps:,}: the run has already trained for {trainer.steps:,}"
             )
     for note in [*([preset] if preset else []), *notes, f"run folder: {trainer.run_dir}"]:
-        print(note, flush=True)
+        say(note)
     try:
         trainer.run()
     except Interrupted as stop:
@@ -67,8 +77,8 @@ def main(args: Sequence[str]) -> None:
         raise Interrupted(f"{stop}\nresume with: {command}", stop.signal) from None
     finally:
         trainer.env.close()
-    print(f"trained for {trainer.steps:,} steps in {trainer.seconds:.0f} s: {why_it_ended(trainer)}")
-    print(f"evaluate it: {command_name('evaluate')} {trainer.run_dir}")
+    say(f"trained for {trainer.steps:,} steps in {trainer.seconds:.0f} s: {why_it_ended(trainer)}")
+    say(f"evaluate it: {command_name('evaluate')} {shlex.quote(str(trainer.run_dir))}")
 
 
 def build(config: RunConfig) -> Trainer:
@@ -81,7 +91,7 @@ def build(config: RunConfig) -> Trainer:
     if run.threads:
         torch.set_num_threads(run.threads)
     device = choose_device(run.device)
-    run_dir = run.resume or run.run_dir or free_run_dir(run_name(config))
+    run_dir = run.resume or require_named(run.run_dir) or free_run_dir(run_name(config))
     if not run.resume:
         require_no_run(run_dir)
     config.ppo.check_num_envs(environment.num_envs)
@@ -92,35 +102,54 @@ def build(config: RunConfig) -> Trainer:
         )
     with checking(names_options=True):
         env = rmc_envs.build(environment, device)
-    if config.ppo.aux_coef and not env.aux_size:
-        raise ValueError(
-            f"--aux-coef {config.ppo.aux_coef:g}: {environment.env} has no auxiliary targets; leave it out"
+    try:
+        if config.ppo.aux_coef and not env.aux_size:
+            raise ValueError(
+                f"--aux-coef {config.ppo.aux_coef:g}: {environment.env} has no auxiliary targets"
+            )
+        return Trainer(
+            make_agent(config, env).to(device),
+            env,
+            config.ppo,
+            run_dir,
+            seed=run.seed,
+            checkpoint_seconds=run.checkpoint_seconds,
+            keep_checkpoints=run.keep_checkpoints,
+            target_success_rate=run.target_success_rate,
+            eval_tasks=[task for task in split_ids(environment.env) if task in env.tasks],
+            curriculum=environment.curriculum,
+            extra={"precision": run.precision, "imports": list(run.imports)},
         )
+    except BaseException:
+        env.close()
+        raise
+
+
+def make_agent(config: RunConfig, env: rmc_envs.BatchedEnv) -> ActorCritic:
+    """Build the agent, with weights drawn from the seed.
+
+    Raises:
+        ValueError: it cannot be built, or does not fit into memory.
+    """
+    run, options = config.run, config.agent.core_options
+    # A resumed agent reads its observations as it did before.
+    observation_space = saved_observation_space(run.resume) if run.resume else env.observation_space
+    aux_size = env.aux_size if config.ppo.aux_coef else 0
+    make = partial(
+        ActorCritic.from_config, observation_space, env.action_space, config.agent, aux_size=aux_size
+    )
+    require_room(make)
     torch.manual_seed(run.seed)
     try:
         with checking(names_options=True):
-            agent = ActorCritic.from_config(
-                env.observation_space,
-                env.action_space,
-                config.agent,
-                aux_size=env.aux_size if config.ppo.aux_coef else 0,
-            ).to(device)
+            return make()
+    except UsageError as error:
+        if not isinstance(error.__cause__, TypeError):
+            raise
+        mistake = f"core {config.agent.core} cannot be built with {shown(options)}: {error}"
+        raise UsageError(mistake) from error
     except RuntimeError as error:  # what torch says of sizes that do not fit into memory
-        reason = str(error).splitlines()[0][:200]
-        raise ValueError(f"no agent of these sizes can be built: {reason}") from error
-    return Trainer(
-        agent,
-        env,
-        config.ppo,
-        run_dir,
-        seed=run.seed,
-        checkpoint_seconds=run.checkpoint_seconds,
-        keep_checkpoints=run.keep_checkpoints,
-        target_success_rate=run.target_success_rate,
-        eval_tasks=[task for task in split_ids(environment.env) if task in env.tasks],
-        curriculum=environment.curriculum,
-        extra={"precision": run.precision, "imports": list(run.imports)},
-    )
+        raise ValueError(f"no agent of these sizes can be built: {shown(error)}") from error
 
 
 def merge_options(default: RunConfig, config: RunConfig) -> RunConfig:
@@ -140,7 +169,7 @@ def merge_options(default: RunConfig, config: RunConfig) -> RunConfig:
 def run_name(config: RunConfig) -> str:
     """Return ENV-CORE-sSEED, in characters that every file system accepts."""
     env = config.environment.env.replace("MiniGrid-", "").replace("-v0", "").replace(",", "+")
-    return re.sub(r"[^\w+.-]+", "-", f"{env}-{config.agent.core}-s{config.run.seed}".lower())
+    return portable_name(f"{env}-{config.agent.core}-s{config.run.seed}".lower())
 
 
 def why_it_ended(trainer: Trainer) -> str:

@@ -1,15 +1,17 @@
-"""Probe the memory of trained agents: `python train/probe.py runs/NAME` reads it, exchanges parts, draws
-both."""
+"""Probe the memory of trained agents: `python train/probe.py runs/NAME` reads it and exchanges its parts."""
 
 from __future__ import annotations
 
+# First, so that Ctrl-C is handled while the others are imported:
+from rmc_agents.cli.start import command_name
+
+# isort: split
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import gymnasium
 import torch
 import tyro
 from gymnasium import spaces
@@ -17,20 +19,25 @@ from gymnasium import spaces
 import rmc_envs
 from rmc_agents.agent.saved import Run, split_ids
 from rmc_agents.cli.config import Imports
-from rmc_agents.cli.script import checking, choose_device, command_name, import_plugins, parse, run_script
+from rmc_agents.cli.flags import parse, require, require_seed
+from rmc_agents.cli.script import checking, choose_device, import_plugins, run_script, say
+from rmc_agents.cli.waiting import waiting
 from rmc_agents.environment import BatchedEnv, CuedEnv
-from rmc_agents.errors import UsageError
+from rmc_agents.errors import Incomplete, UsageError, shown
 from rmc_agents.evaluation.episodes import AgentPolicy, Policy
-from rmc_agents.evaluation.results import merge_entry, read_entries
-from rmc_agents.evaluation.runs import file_stem, load_with_imports
+from rmc_agents.evaluation.output import output_folder
+from rmc_agents.evaluation.results import PROBE, merge_entry, read_entries
+from rmc_agents.evaluation.runs import load_with_imports
 from rmc_agents.interpret.intervention import Swap, swap_parts
-from rmc_agents.interpret.probe import TARGETS, Probe, Score, probe
+from rmc_agents.interpret.probe import TARGETS, Probe, Score, probe, require_variety
 from rmc_agents.interpret.recording import RandomActions, Recording, record
 from rmc_agents.report.page import write_report
 from rmc_agents.report.tables import Table, value_cell
+from rmc_agents.runs.files import portable_name
+from rmc_agents.runs.folder import cannot_write
 from rmc_agents.runs.versions import versions
 
-FILE = "probe.json"
+MAX_EPISODES, MAX_STEPS = 1_000_000, 100_000
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,10 @@ class ProbeConfig:
     imports: Imports = ()
     """Module that registers cores or tasks of your own; one flag per module. Those that a run
     remembers are imported anyway."""
+    output: Path | None = None
+    """Folder for figures and pictures, one for each run if there are several. Without this they go into the
+    run folder or, if that is one of the trained agents of this package or cannot be written, into
+    evaluations/NAME."""
     device: str = "auto"
     """auto (cuda if there is a GPU), cpu, cuda, cuda:1, ..."""
 
@@ -72,6 +83,8 @@ class Findings:
 
     run: Run
     env_id: str
+    output: Path
+    """Folder for the results of the run."""
     probe: Probe
     swaps: list[Swap]
 
@@ -82,7 +95,12 @@ class Findings:
 
 
 def main(args: Sequence[str]) -> None:
-    """Parse the flags, probe the memory of every run, show and save the results."""
+    """Parse the flags, probe the memory of every run, show and save the results.
+
+    Raises:
+        UsageError: found before the first probe, or the only run cannot be probed.
+        Incomplete: something could not be done.
+    """
     with checking():
         config = parse(ProbeConfig, None, args, prog=command_name("probe"))
         require_valid(config)
@@ -91,40 +109,74 @@ def main(args: Sequence[str]) -> None:
         import_plugins(config.imports)
         device = choose_device(config.device)
         runs = [load_with_imports(path, device) for path in config.runs]
+        outputs = {run.folder: output_folder(run.folder, config.output, len(runs)) for run in runs}
         tasks = [(run, env_id) for run in runs for env_id in env_ids_for(run, config)]
         for run, env_id in tasks:  # all of them, before the first takes its time
             build(run, env_id, 1).close()
-            read_entries(run.folder / FILE)  # raises if the file is damaged
+            read_entries(outputs[run.folder] / PROBE)  # raises if the file is damaged
+    for folder, output in outputs.items():
+        if output != folder:
+            say(f"results of {folder} go to {output}")
     command = f"{command_name('probe')} {shlex.join(args)}"
     found: list[Findings] = []
+    problems: list[str] = []
     for run, env_id in tasks:
-        found.append(examine(run, env_id, config))
+        try:
+            found.append(examine(run, env_id, outputs[run.folder], config))
+        except (UsageError, rmc_envs.EnvironmentFailed) as error:
+            if len(tasks) == 1:
+                raise
+            problems.append(f"{run.name} in {env_id} was not probed: {shown(error, 400)}")
+            say(problems[-1])
+            continue
         show(found[-1])
-        print(f"figures: {save(found[-1], config, command)}", flush=True)
-        print(f"pictures: {', '.join(map(str, draw(found[-1], config)))}", flush=True)
-    if len(runs) > 1:
-        print(f"pictures: {', '.join(map(str, compare(found)))}", flush=True)
-    for folder in dict.fromkeys(run.folder for run in runs):
-        if (folder / "report.html").is_file():
-            print(f"report: {write_report(folder)}", flush=True)
+        problems += write(found[-1], config, command)
+    problems += finish(found, several=len(runs) > 1)
+    if problems:
+        raise Incomplete("; ".join(dict.fromkeys(problems)))
+
+
+def write(found: Findings, config: ProbeConfig, command: str) -> list[str]:
+    """Save the findings and draw them; return what could not be written."""
+    try:
+        say(f"figures: {save(found, config, command)}")
+        say(f"pictures: {', '.join(map(str, draw(found, config)))}")
+    except OSError as error:
+        return [str(cannot_write(found.output, error))]
+    return []
+
+
+def finish(found: Sequence[Findings], several: bool) -> list[str]:
+    """Compare several runs, and renew the reports that are there; return what could not be written."""
+    try:
+        if several and found:
+            say(f"pictures: {', '.join(map(str, compare(found)))}")
+        for folder, output in dict.fromkeys((each.run.folder, each.output) for each in found):
+            if (output / "report.html").is_file():
+                say(f"report: {write_report(folder, output)}")
+    except UsageError as error:
+        return [str(error)]
+    except OSError as error:
+        return [str(cannot_write(found[0].output, error))]
+    return []
 
 
 def require_valid(config: ProbeConfig) -> None:
     """Raise UsageError for flags that make no sense."""
     if not config.runs:
         raise UsageError(f"give at least one run folder: {command_name('probe')} runs/NAME")
-    for name, number in (("episodes", config.episodes), ("steps", config.steps)):
-        if number < 2:
-            raise UsageError(f"--{name} {number}: expected 2 or more")
-    if not 0 <= config.random_actions <= 1:
-        raise UsageError(f"--random-actions {config.random_actions}: expected a share from 0 to 1")
-    if config.swap_after < 1:
-        raise UsageError(f"--swap-after {config.swap_after}: expected 1 or more")
+    for name, most in (("episodes", MAX_EPISODES), ("steps", MAX_STEPS)):
+        number = getattr(config, name)
+        require(name, number, 2 <= number <= most, f"2 or more, up to {most:,}")
+    require("random-actions", config.random_actions, 0 <= config.random_actions <= 1, "a share from 0 to 1")
+    after = config.swap_after
+    require("swap-after", after, 1 <= after <= MAX_STEPS, f"1 or more, up to {MAX_STEPS:,}")
+    require_seed(config.seed, config.episodes)
 
 
 def env_ids_for(run: Run, config: ProbeConfig) -> list[str]:
     """Return the environments in which a run is probed."""
-    env_ids = split_ids(config.env) if config.env else run.env_ids
+    env_ids = split_ids(config.env) if config.env is not None else run.env_ids
     if not env_ids:
         raise UsageError(f"{run.folder}/config.json does not name an environment: choose an --env")
     return env_ids
@@ -139,8 +191,10 @@ def build(run: Run, env_id: str, num_envs: int) -> BatchedEnv:
     try:
         native = rmc_envs.native(env_id) is not None
         env = rmc_envs.make(env_id, num_envs, run.agent.device, **run.options_for(env_id)) if native else None
-    except (ValueError, TypeError, gymnasium.error.Error) as error:
+    except ValueError as error:
         raise UsageError(str(error)) from error
+    except Exception as error:  # whatever the constructor of somebody's environment raises
+        raise UsageError(f"{env_id} cannot be built: {type(error).__name__}: {shown(error)}") from error
     if env is None or not isinstance(env, CuedEnv) or not isinstance(env.action_space, spaces.Discrete):
         raise UsageError(
             f"{env_id}: probes need a task with Discrete actions that reports where its cue is; choose an "
@@ -150,8 +204,12 @@ def build(run: Run, env_id: str, num_envs: int) -> BatchedEnv:
     return env
 
 
-def examine(run: Run, env_id: str, config: ProbeConfig) -> Findings:
-    """Record one agent in one environment, probe its memory and exchange its parts."""
+def examine(run: Run, env_id: str, output: Path, config: ProbeConfig) -> Findings:
+    """Record one agent in one environment, probe its memory and exchange its parts.
+
+    Raises:
+        UsageError: the episodes are too alike for any probe, or do not fit into memory.
+    """
     env = build(run, env_id, config.episodes)
     assert isinstance(env, CuedEnv)
     assert isinstance(env.action_space, spaces.Discrete)
@@ -161,10 +219,23 @@ def examine(run: Run, env_id: str, config: ProbeConfig) -> Findings:
         agent = AgentPolicy(run.agent, config.deterministic, config.seed)
         return RandomActions(agent, config.random_actions, num_actions, config.seed)
 
-    recording = record(new_policy(), env, seed=config.seed, steps=config.steps)
-    swaps = exchange(new_policy, env, recording, config) if config.swap else []
-    env.close()
-    return Findings(run, env_id, probe(recording, config.steps), swaps)
+    name = f"{run.name} in {env_id}"
+    try:
+        with waiting(f"recorded steps of {name}", config.steps) as report:
+            recording = record(new_policy(), env, seed=config.seed, steps=config.steps, progress=report)
+        require_variety(recording, name)
+        with waiting(f"probed steps of {name}", 2 * config.steps) as report:
+            scores = probe(recording, config.steps, progress=report)
+        swaps = exchange(new_policy, env, recording, config) if config.swap else []
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise UsageError(
+            f"{config.episodes:,} --episodes of {config.steps:,} --steps do not fit into memory"
+        ) from error
+    finally:
+        env.close()
+    return Findings(run, env_id, output, scores, swaps)
 
 
 def exchange(
@@ -172,9 +243,12 @@ def exchange(
 ) -> list[Swap]:
     """Exchange parts of the memory; if that is impossible, print why and return nothing."""
     try:
-        return swap_parts(new_policy, env, recording, seed=config.seed, after=config.swap_after)
+        with waiting("exchanged parts of the memory", 2 * len(recording.parts)) as report:
+            return swap_parts(
+                new_policy, env, recording, seed=config.seed, after=config.swap_after, progress=report
+            )
     except UsageError as error:
-        print(f"nothing exchanged: {error}", flush=True)
+        say(f"nothing exchanged: {error}")
         return []
 
 
@@ -199,7 +273,7 @@ def score_cell(score: Score | None) -> str:
 
 
 def save(found: Findings, config: ProbeConfig, command: str) -> Path:
-    """Write the findings to the run's probe.json; they replace earlier ones in the same environment."""
+    """Write the findings to probe.json; they replace earlier ones in the same environment."""
     entry: dict[str, Any] = {
         "command": command,
         "versions": versions(),
@@ -212,7 +286,7 @@ def save(found: Findings, config: ProbeConfig, command: str) -> Path:
         "swap_after": config.swap_after,
         "swaps": [swap.to_json() for swap in found.swaps],
     }
-    return merge_entry(found.run.folder / FILE, found.env_id, entry)
+    return merge_entry(found.output / PROBE, found.env_id, entry)
 
 
 def draw(found: Findings, config: ProbeConfig) -> list[Path]:
@@ -220,10 +294,10 @@ def draw(found: Findings, config: ProbeConfig) -> list[Path]:
     from rmc_agents.plots import memory  # matplotlib takes a second to import
     from rmc_agents.plots.style import save as save_figure
 
-    core, stem = found.run.agent.core_name.upper(), file_stem(found.env_id)
+    core, stem = found.run.agent.core_name.upper(), portable_name(found.env_id)
     article = "an" if core[0] in "RL" else "a"
     title = f"What a linear probe reads from {article} {core}'s memory in {found.task}"
-    media = found.run.folder / "media"
+    media = found.output / "media"
     paths = save_figure(memory.heat_maps(found.probe, title), media / f"{stem}-probe")
     if found.swaps:
         title = f"How often exchanged memory flips the choice: {core} in {found.task}"
@@ -245,8 +319,8 @@ def compare(found: Sequence[Findings]) -> list[Path]:
             core, name = each.run.agent.core_name, each.run.name
             probes.append((core if name == core else f"{core} ({name})", core, each.probe))
         figure = memory.curves(probes, f"How long the cue stays in memory, {here[0].task}")
-        for folder in dict.fromkeys(each.run.folder for each in here):
-            paths += save_figure(figure, folder / "media" / f"{file_stem(env_id)}-cores")
+        for folder in dict.fromkeys(each.output for each in here):
+            paths += save_figure(figure, folder / "media" / f"{portable_name(env_id)}-cores")
     return paths
 
 

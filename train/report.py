@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# First, so that Ctrl-C is handled while the others are imported:
+from rmc_agents.cli.start import command_name
+
+# isort: split
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +14,12 @@ from typing import Annotated
 import tyro
 
 from rmc_agents.cli.config import Imports
-from rmc_agents.cli.script import checking, command_name, import_plugins, parse, run_script
-from rmc_agents.errors import UsageError
+from rmc_agents.cli.flags import parse
+from rmc_agents.cli.script import checking, import_plugins, run_script, say
+from rmc_agents.errors import Incomplete, UsageError, shown
+from rmc_agents.evaluation.output import output_folder
 from rmc_agents.report.page import write_report
+from rmc_agents.runs.folder import require_run, run_folder_of
 
 
 @dataclass(frozen=True)
@@ -23,17 +30,38 @@ class ReportConfig:
     """Run folders."""
     imports: Imports = ()
     """Modules of your own to import first. A report needs none: it reads files only."""
+    output: Path | None = None
+    """Folder for the report, one for each run if there are several. Without this it goes into the run folder
+    or, if that is one of the trained agents of this package or cannot be written, into evaluations/NAME."""
 
 
 def main(args: Sequence[str]) -> None:
-    """Parse the flags and write the reports."""
+    """Parse the flags and write the reports.
+
+    Raises:
+        UsageError: the flags are wrong, or the only report cannot be written.
+        Incomplete: some reports cannot be written.
+    """
     with checking():
         config = parse(ReportConfig, None, args, prog=command_name("report"))
         if not config.runs:
             raise UsageError(f"give at least one run folder: {command_name('report')} runs/NAME")
         import_plugins(config.imports)
-    for run_dir in config.runs:
-        print(f"report: {write_report(run_dir)}", flush=True)
+        folders = [run_folder_of(run) for run in config.runs]
+        for folder in folders:
+            require_run(folder)
+        outputs = [output_folder(folder, config.output, len(folders)) for folder in folders]
+    problems = []
+    for folder, output in zip(folders, outputs, strict=True):
+        try:
+            say(f"report: {write_report(folder, output)}")
+        except UsageError as error:
+            if len(folders) == 1:
+                raise
+            problems.append(f"no report of {folder}: {shown(error)}")
+            say(problems[-1])
+    if problems:
+        raise Incomplete("; ".join(problems))
 
 
 def cli() -> None:

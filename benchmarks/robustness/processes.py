@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rmc_agents.cli.config import RunConfig
-from rmc_agents.cli.script import parse
+from rmc_agents.cli.flags import parse
 from rmc_agents.runs.folder import checkpoints
 from train import ppo
 
@@ -65,8 +65,11 @@ def start(args: list[str], output: Path, prepare: Callable[[], None] = lambda: N
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                code = 120  # as Python does
         os._exit(code)
 
 

@@ -1,4 +1,4 @@
-"""Soak test: kills, damaged files and long runs, in large numbers.
+"""Soak test: kills, damaged files, attacks and long runs, in large numbers.
 
     python -m benchmarks.robustness.soak            # about ten minutes; writes results/reliability.{json,md}
     python -m benchmarks.robustness.soak --report   # the report from stored results
@@ -8,6 +8,8 @@
   equal an uninterrupted one bit for bit, and its logs must hold every step once.
 - mutations: damaged and forged checkpoints and config.json are loaded. Each must load, or be refused with one
   message.
+- attacks: forged archives, damaged newest checkpoints, two trainers in one run folder, a full disk behind
+  stdout, hostile names of run folders. None may lose a checkpoint or end a run.
 - growth: memory and open files over 10,000 iterations.
 
 A soak that is stopped continues with the next part when it is started again. The tests run the same functions
@@ -29,6 +31,7 @@ import torch
 
 from benchmarks.common import Tables, make_parser, make_report
 from benchmarks.report import Row, target
+from benchmarks.robustness.attacks import attack
 from benchmarks.robustness.growth import measure_growth
 from benchmarks.robustness.kills import LONGEST, kill_and_resume
 from benchmarks.robustness.mutations import is_clear, mutate_checkpoints, mutate_configs
@@ -36,7 +39,7 @@ from benchmarks.robustness.processes import SMALL_CORES, tiny_run
 
 FILES = "reliability"
 """Name of the result files."""
-QUICK = {"kills": 12, "mutations": 50, "configs": 20, "iterations": 50}
+QUICK = {"kills": 12, "mutations": 50, "configs": 20, "attacks": 1, "iterations": 50}
 NOTES = [
     "Kills: `kill -9` of a training run that is resumed by `--auto-resume`. One half comes up to "
     f"{LONGEST} seconds after a start, the other up to 0.3 seconds after the first checkpoint since. A "
@@ -47,6 +50,10 @@ NOTES = [
     "records. A file that was read and then loaded by a training run is well-formed, with other or the same "
     "contents.",
     "Mutated config.json: values of other types, missing keys, changed letters.",
+    "Attacks: archives in which readers of zip files see different records; files that cannot be read, with "
+    "higher numbers than the good checkpoints and at least as many as are kept; a second process that starts "
+    "or resumes the run that a first one trains; a full disk behind stdout, or behind stdout and stderr; "
+    "brackets, quotes, control characters and the like in the name of the run folder.",
 ]
 
 
@@ -60,6 +67,7 @@ def make_parts(args: argparse.Namespace) -> dict[str, Callable[[Path], Any]]:
         parts[f"kills-{core}"] = lambda folder, x=(share, core, n): kill_and_resume(folder, *x)
     parts["mutations"] = lambda folder: mutate_checkpoints(tiny_run(folder), args.mutations)
     parts["configs"] = lambda folder: mutate_configs(tiny_run(folder), args.configs)
+    parts["attacks"] = lambda folder: attack(folder, args.attacks)
     return parts
 
 
@@ -91,10 +99,11 @@ def make_tables(results: Mapping[str, Any]) -> Tables:
     killed: list[Row] = [results[f"kills-{core}"] for core in SMALL_CORES]
     mutated, configs = (Counter[str](results[name]) for name in ("mutations", "configs"))
     return {
-        "Targets": target_table(grown, killed, mutated, configs),
+        "Targets": [*target_table(grown, killed, mutated, configs), *attack_targets(results["attacks"])],
         "Kills": killed,
         "Mutated checkpoints": outcome_table(mutated),
         "Mutated config.json": outcome_table(configs),
+        "Attacks": results["attacks"],
         "Memory and open files": grown,
     }
 
@@ -130,6 +139,11 @@ def target_table(
     ]
 
 
+def attack_targets(attacks: list[Row]) -> list[Row]:
+    """Return the targets of the attacks: none does damage."""
+    return [target(f"{row['attack']}, of {row['attempts']}", row["damage"], at_most=0) for row in attacks]
+
+
 def count_unclear(outcomes: Counter[str]) -> int:
     """Return the number of files that were neither loaded nor refused with one message."""
     return sum(n for text, n in outcomes.items() if not is_clear(Counter([text])))
@@ -146,6 +160,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="kills, over all cores")
     parser.add_argument("--mutations", type=int, default=10_000, help="mutated checkpoints")
     parser.add_argument("--configs", type=int, default=2_000, help="mutated config.json")
+    parser.add_argument("--attacks", type=int, default=20, help="attempts of each attack on training")
     parser.add_argument("--iterations", type=int, default=10_000, help="iterations of the long run")
     args = parser.parse_args()
     if args.quick:

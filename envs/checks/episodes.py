@@ -17,8 +17,8 @@ import torch
 
 from rmc_agents.environment import BatchedEnv
 
+from ..building import build
 from ..gymnasium.adapter import GymnasiumEnvs
-from ..registry import build
 from .play import Player, Run, difference, random_actions
 from .report import Report
 from .starts import check_final_obs, check_ground_truth, check_seeds

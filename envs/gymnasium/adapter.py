@@ -5,19 +5,26 @@ Axes: B environments.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
 import torch
-from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rmc_agents.environment import BatchedEnv, EnvironmentFailed, Obs, Transition
+from rmc_agents.spaces.plain import Actions, Observations, key_of, leaf_at, to_plain
 
-from .conversion import from_plain, key_of, leaf_at, leaves_of, plain_space, to_plain
+from .checked import CheckedEnv
+from .failures import CloseWarning, described
+from .final_obs import Overwritten, final_obs_of
+from .first_episodes import FirstEpisodes
+from .notes import notes_about
+from .protocol import ProtocolError, checked_reset, checked_vector_step
+from .success import infos_of_ended, success_of, unreadable_in
 from .workers import Workers
 
 
@@ -28,9 +35,11 @@ class GymnasiumEnvs(BatchedEnv):
     ## Spaces
     Observations: `Box`, `Discrete`, `MultiDiscrete`, `MultiBinary`, and `Dict` and `Tuple` of them, which
     become one flat `Dict` (a nested key is "outer.inner", the keys of a tuple are "0", "1", ...). Texts in a
-    `Dict` are dropped. Floats become float32; integers keep their type if torch has it and become int64
-    otherwise. `Discrete(n, start=s)` becomes `Discrete(n)`, for observations and actions.
-    Actions: the same four spaces; `Box` actions are clipped to their bounds.
+    `Dict` or `Tuple` are dropped. Floats become float32; integers keep their type if torch has it and become
+    int64 otherwise. `Discrete(n, start=s)` becomes `Discrete(n)`, for observations and actions.
+    Actions: the same four spaces, and `Dict` and `Tuple` of choices or of numbers, which become one vector;
+    `Box` actions are clipped to their bounds. `rmc_agents.spaces.plain` converts both, and `own_spaces` holds
+    the environments' own spaces.
 
     ## Autoreset
     **SAME_STEP** is passed through. With **NEXT_STEP**, the end of an episode is followed by a filler step,
@@ -41,9 +50,9 @@ class GymnasiumEnvs(BatchedEnv):
     from real steps only. Count episodes where `done` and `valid` are true. DISABLED is refused.
 
     ## Success
-    Taken from `is_success` or `success` in the info of an episode's last step. Without them, and with
-    `reward_is_success`, it is a termination with a positive reward; otherwise it is None. (It is also None
-    until an episode has first ended with one of the two keys.)
+    Taken from `is_success` or `success` in the info of an episode's last step, if one of them is True, False,
+    1 or 0. Without them, and with `reward_is_success`, it is a termination with a positive reward; otherwise
+    it is None. (It is also None until an episode has first ended with one of the two keys.)
 
     ## Seeding
     As Gymnasium's: environment i is seeded with `seed + i`.
@@ -85,27 +94,24 @@ class GymnasiumEnvs(BatchedEnv):
         self.task_of = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         self._next_step = mode is AutoresetMode.NEXT_STEP
         self._reward_is_success = reward_is_success
-        self._success_key: str | None = None
-        self._leaves = list(leaves_of(env.single_observation_space))
-        if not self._leaves:
-            raise ValueError(f"{self.tasks[0]}: nothing to observe in {env.single_observation_space}")
-        self._structured = isinstance(env.single_observation_space, spaces.Dict | spaces.Tuple)
-        self.observation_space = (
-            spaces.Dict({key_of(path): plain_space(space) for path, space in self._leaves})
-            if self._structured
-            else plain_space(self._leaves[0][1])
-        )
-        if isinstance(env.single_action_space, spaces.Dict | spaces.Tuple):
-            raise ValueError(
-                f"{self.tasks[0]}: actions in {env.single_action_space} are not supported; "
-                "wrap the environment"
-            )
-        self.action_space = plain_space(env.single_action_space)
+        self._success_in_infos = False
+        self._messages, self._unreadable = list[str](), set[str]()
+        self.reports_success = True if reward_is_success else None
+        self.notes = notes_about(env, self.tasks[0])
+        self._overwritten = Overwritten() if _may_overwrite(env, self.tasks[0]) else None
+        self.own_spaces = env.single_observation_space, env.single_action_space
+        try:
+            self._observations = Observations(env.single_observation_space)
+            self._actions = Actions(env.single_action_space)
+        except ValueError as error:
+            raise ValueError(f"{self.tasks[0]}: {error}") from error
+        self.observation_space, self.action_space = self._observations.plain, self._actions.plain
+        self._shapes = {key_of(path): space.shape or () for path, space in self._observations.leaves}
         self._ended: NDArray[np.bool_] | None = None  # [B] with NEXT_STEP: the next step is a filler
         self._steps = 0
 
     def reset(self, seed: int | None = None) -> Obs:
-        obs, _ = self._call(lambda: self.env.reset(seed=seed), "reset")
+        obs, _ = self._call(lambda: checked_reset(self.env.reset(seed=seed)), "reset")
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._steps = 0
         return self._tensors(self._arrays(obs))
@@ -115,12 +121,11 @@ class GymnasiumEnvs(BatchedEnv):
             raise RuntimeError("step before the first reset: call reset(seed) first")
         self.require_actions(actions)
         self._steps += 1
-        numpy_actions = from_plain(self.env.single_action_space, actions.detach().cpu().numpy())
-        obs, reward, terminated, truncated, infos = self._call(lambda: self.env.step(numpy_actions), "step")
+        numpy_actions = self._actions.batch(actions.detach().cpu().numpy())
+        obs, reward, terminated, truncated, infos = self._call(
+            lambda: checked_vector_step(self.env.step(numpy_actions), self.num_envs), "step"
+        )
         arrays = self._arrays(obs)
-        reward = np.array(reward, dtype=np.float32)
-        terminated, truncated = np.array(terminated, dtype=bool), np.array(truncated, dtype=bool)
-        self._require_finite("reward", reward)
         filler = self._ended if self._next_step else np.zeros_like(self._ended)
         ended = (terminated | truncated) & ~filler
         final_arrays = arrays
@@ -128,8 +133,9 @@ class GymnasiumEnvs(BatchedEnv):
             reward[filler], terminated[filler], truncated[filler] = 0.0, True, False
             self._ended = ended
         elif ended.any():
-            final_arrays = self._final(arrays, infos["final_obs"], ended)
-            infos = infos.get("final_info", {})
+            final_arrays = self._final(arrays, final_obs_of(infos), ended)
+        self._require_finite("reward", reward)
+        self._look_for_overwritten(arrays, final_arrays, ended)
         success = self._success(infos, ended, reward, terminated)
         obs_tensors = self._tensors(arrays)
         return Transition(
@@ -143,72 +149,109 @@ class GymnasiumEnvs(BatchedEnv):
         )
 
     def warnings(self) -> list[str]:
-        return self.env.warnings() if isinstance(self.env, Workers) else []
+        messages, self._messages = self._messages, []
+        return messages + (self.env.warnings() if isinstance(self.env, Workers) else [])
 
     def close(self) -> None:
-        self.env.close()
+        """Close the environments; an error becomes a warning, since nothing depends on them any more."""
+        try:
+            self.env.close()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            message = f"{self.tasks[0]} raised in close: {described(error)}"
+            warnings.warn(message, CloseWarning, stacklevel=2)
 
     def _call(self, function: Callable[[], Any], name: str) -> Any:
-        """Call the environments; turn their errors into EnvironmentFailed."""
+        """Call the environments; turn their errors into EnvironmentFailed. Only Ctrl-C passes."""
+        when = f"step {self._steps} of the batch" if name == "step" else name
         try:
             return function()
-        except EnvironmentFailed:
+        except (EnvironmentFailed, KeyboardInterrupt):
             raise
-        except Exception as error:
-            when = f"step {self._steps} of the batch" if name == "step" else name
-            raise EnvironmentFailed(f"{self.tasks[0]} raised in {when}: {error!r}") from error
+        except ProtocolError as error:
+            raise EnvironmentFailed(f"{self.tasks[0]} {error}, in {when}") from error
+        except BaseException as error:
+            raise EnvironmentFailed(f"{self.tasks[0]} raised in {when}: {described(error)}") from error
 
     def _tensor(self, array: NDArray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    def _tensors(self, arrays: list[NDArray]) -> Obs:
-        if not self._structured:
-            return self._tensor(arrays[0])
-        return {
-            key_of(path): self._tensor(array) for (path, _), array in zip(self._leaves, arrays, strict=True)
-        }
+    def _tensors(self, arrays: dict[str, NDArray]) -> Obs:
+        tensors = {key: self._tensor(array) for key, array in arrays.items()}
+        return tensors if self._observations.structured else tensors[""]
 
-    def _arrays(self, obs: Any) -> list[NDArray]:
-        """Copy each leaf of a batch of observations, in the type that its tensor will have."""
-        arrays = []
-        for path, space in self._leaves:
-            raw = np.asarray(leaf_at(obs, path))
-            if raw.shape != (self.num_envs, *(space.shape or ())):
-                raise EnvironmentFailed(
-                    f"{self.tasks[0]} returned observations {key_of(path)} of shape {raw.shape}, expected "
-                    f"{(self.num_envs, *(space.shape or ()))}, at step {self._steps} of the batch"
-                )
-            array = to_plain(space, raw)
-            self._require_finite(f"observation {key_of(path)}".strip(), array)
-            arrays.append(array)
+    def _arrays(self, obs: Any) -> dict[str, NDArray]:
+        """Copy each part of a batch of observations, in the type that its tensor will have."""
+        try:
+            arrays = self._observations.batch(obs)
+        except ValueError as error:
+            raise self._failed(f"observations that do not fit their space: {error}") from error
+        for key, array in arrays.items():
+            expected = (self.num_envs, *(self._shapes[key]))
+            if array.shape != expected:
+                raise self._failed(f"observations {key} of shape {array.shape}, expected {expected}")
+            self._require_finite(f"observation {key}".strip(), array)
         return arrays
 
-    def _final(self, arrays: list[NDArray], final: Any, ended: NDArray[np.bool_]) -> list[NDArray]:
+    def _final(self, arrays: dict[str, NDArray], final: Any, ended: NDArray[np.bool_]) -> dict[str, NDArray]:
         """Return `arrays` with the rows of ended episodes replaced by their last observations."""
-        finals = []
-        for (path, space), array in zip(self._leaves, arrays, strict=True):
-            array = array.copy()
-            # Gymnasium's own vector environments give an array of observations, others a batch.
-            single = isinstance(final, np.ndarray) and final.dtype == object
-            indices = np.flatnonzero(ended)
+        if final is None:
+            raise self._failed(
+                "no `final_obs` in the infos of a step that ends an episode, as SAME_STEP autoreset has it "
+                "(if the next step resets, pass autoreset=AutoresetMode.NEXT_STEP)"
+            )
+        finals = {}
+        # Gymnasium's own vector environments give an array of observations, others a batch.
+        single = isinstance(final, list) or (isinstance(final, np.ndarray) and final.dtype == object)
+        indices = np.flatnonzero(ended)
+        for path, space in self._observations.leaves:
+            key = key_of(path)
             rows = [leaf_at(final[i], path) for i in indices] if single else leaf_at(final, path)[ended]
-            array[ended] = to_plain(space, np.asarray(rows))
-            self._require_finite(f"final observation {key_of(path)}".strip(), array)
-            finals.append(array)
+            try:
+                last = to_plain(space, np.asarray(rows))
+            except ValueError as error:
+                raise self._failed(f"a final observation that does not fit its space: {error}") from error
+            finals[key] = arrays[key].copy()
+            finals[key][ended] = last
+            self._require_finite(f"final observation {key}".strip(), finals[key])
         return finals
+
+    def _failed(self, what: str) -> EnvironmentFailed:
+        return EnvironmentFailed(f"{self.tasks[0]} returned {what}, at step {self._steps} of the batch")
 
     def _success(
         self, infos: dict[str, Any], ended: NDArray[np.bool_], reward: NDArray, terminated: NDArray[np.bool_]
     ) -> NDArray[np.bool_] | None:
         """Return [B] whether an episode ended with success; None if that is not known."""
-        if self._success_key is None and ended.any():
-            self._success_key = next((key for key in ("is_success", "success") if key in infos), None)
-        if self._success_key is not None:
-            reported = infos.get(self._success_key, np.zeros(self.num_envs))
-            return ended & np.array(reported, dtype=np.float64).astype(bool)
+        success = np.zeros(self.num_envs, dtype=bool)
+        for row, info in infos_of_ended(infos, ended).items():
+            reported = success_of(info)
+            if reported is not None:
+                success[row], self._success_in_infos = reported, True
+            elif (unreadable := unreadable_in(info)) and unreadable not in self._unreadable:
+                self._unreadable.add(unreadable)
+                self._messages.append(
+                    f"warning: environment {row} ({self.tasks[0]}) ended an episode with {unreadable}, which "
+                    "does not count as a report of success: expected True or False"
+                )
+        if self._success_in_infos:
+            self.reports_success = True
+            return success
         if self._reward_is_success:
             return ended & terminated & (reward > 0)
+        if ended.any():
+            self.reports_success = False
         return None
+
+    def _look_for_overwritten(
+        self, arrays: dict[str, NDArray], final: dict[str, NDArray], ended: NDArray[np.bool_]
+    ) -> None:
+        if self._overwritten is not None and self._overwritten.detects(arrays, final, ended):
+            self._messages.append(
+                f"warning: every final observation of {self.tasks[0]} equals the first one of the next "
+                "episode: the environments seem to hand out the same array each time; return copies"
+            )
 
     def _require_finite(self, name: str, array: NDArray) -> None:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -219,3 +262,19 @@ class GymnasiumEnvs(BatchedEnv):
                 f"environment {environment} ({self.tasks[0]}) returned {number}{at} as {name}, "
                 f"at step {self._steps} of the batch"
             )
+
+
+def _may_overwrite(env: VectorEnv, name: str) -> bool:
+    """Return whether a vector environment with SAME_STEP autoreset may overwrite its final observations.
+
+    Ours copy them. In Gymnasium's `SyncVectorEnv` every environment gets a wrapper that copies.
+    """
+    inner = env
+    while isinstance(inner, VectorWrapper):
+        inner = inner.env
+    if isinstance(inner, SyncVectorEnv):
+        inner.envs = [
+            each if isinstance(each, CheckedEnv) else CheckedEnv(each, i, name)
+            for i, each in enumerate(inner.envs)
+        ]
+    return not isinstance(inner, SyncVectorEnv | Workers | FirstEpisodes)

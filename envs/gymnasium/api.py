@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from rmc_agents.environment import BatchedEnv, Obs
 
-from ..registry import make, native
+from ..building import make
+from ..registry import native
 
 METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
 """Metadata of a task that can be drawn. `gymnasium.make` reads it from the class, which serves all tasks."""

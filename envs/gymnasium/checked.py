@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +12,21 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rmc_agents.environment import EnvironmentFailed
+from rmc_agents.errors import shown
+from rmc_agents.spaces.annotated import annotate
+from rmc_agents.spaces.plain import Observations, as_member, key_of, leaf_at, to_plain
 
-from .conversion import key_of, leaf_at, leaves_of
+from .failures import CloseWarning, described
+from .protocol import ProtocolError, checked_reset, checked_step, copied, with_protocol
+from .success import UNREADABLE, success_of, unreadable_in
 
 
 class CheckedEnv(gymnasium.Wrapper):
     """An environment whose errors become `EnvironmentFailed`, with its index and the step of the episode.
 
-    Observations that do not fit the space and rewards that are not numbers are errors, too.
+    Observations that do not fit the space, and everything that is not Gymnasium's interface, are errors, too.
+    Observations and actions are copied, so that the environment may keep and change its own arrays. Of the
+    infos, only the success of the episode is kept.
     """
 
     def __init__(self, env: gymnasium.Env, index: int, name: str) -> None:
@@ -28,55 +36,85 @@ class CheckedEnv(gymnasium.Wrapper):
             index: its index in the batch.
             name: its id.
         """
-        super().__init__(env)
+        super().__init__(with_protocol(env))
         self._label = f"environment {index} ({name})"
         self._steps = 0
+        self.observation_space = annotate(env)
         try:
-            self._leaves = list(leaves_of(env.observation_space))
+            self._leaves = Observations(self.observation_space).leaves
         except ValueError:  # `GymnasiumEnvs` reports the unsupported space
             self._leaves = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         self._steps = 0
-        try:
-            obs, info = super().reset(seed=seed, options=options)
-        except Exception as error:
-            raise EnvironmentFailed(f"{self._label} raised in reset: {error!r}") from error
-        self._check(obs)
-        return obs, info
+        obs, _ = self._call("in reset", lambda: checked_reset(self.env.reset(seed=seed, options=options)))
+        return self._copy(obs), {}
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         self._steps += 1
-        try:
-            obs, reward, terminated, truncated, info = super().step(action)
-        except Exception as error:
-            raise EnvironmentFailed(
-                f"{self._label} raised at step {self._steps} of its episode: {error!r}"
-            ) from error
-        self._check(obs)
-        number: Any = reward
-        if np.ndim(number) or np.asarray(number).dtype.kind not in "biuf":
-            raise self._failed(f"returned {reward!r} as a reward, expected a number")
-        return obs, reward, terminated, truncated, info
+        own = as_member(self.action_space, copied(action))
+        obs, reward, terminated, truncated, info = self._call(
+            f"at step {self._steps} of its episode", lambda: checked_step(self.env.step(own))
+        )
+        report = _reported(info) if terminated or truncated else {}
+        return self._copy(obs), reward, terminated, truncated, report
 
-    def _check(self, obs: Any) -> None:
-        """Raise EnvironmentFailed unless an observation has the shapes and kinds of numbers of its space."""
-        for path, space in self._leaves:
-            try:
+    def close(self) -> None:
+        """Close the environment; an error becomes a warning, since nothing depends on it any more."""
+        try:
+            self.env.close()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            message = f"{self._label} raised in close: {described(error)}"
+            warnings.warn(message, CloseWarning, stacklevel=2)
+
+    def _call(self, when: str, function: Callable[[], Any]) -> Any:
+        """Call the environment; everything that it raises is its failure, but for Ctrl-C."""
+        try:
+            return function()
+        except (KeyboardInterrupt, EnvironmentFailed):
+            raise
+        except ProtocolError as error:
+            raise EnvironmentFailed(f"{self._label} {error}, {when}") from error
+        except BaseException as error:
+            raise EnvironmentFailed(f"{self._label} raised {when}: {described(error)}") from error
+
+    def _copy(self, obs: Any) -> Any:
+        """Return a copy of an observation.
+
+        Raises:
+            EnvironmentFailed: it does not have the shapes and kinds of numbers of its space.
+        """
+        path: tuple[str | int, ...] = ()
+        try:
+            for path, space in self._leaves:
                 x = leaf_at(obs, path)
                 if type(x) is not np.ndarray or x.dtype != space.dtype or x.shape != space.shape:
                     _require_convertible(space, np.asarray(x))
-            except (ValueError, TypeError, LookupError) as error:
-                what = f"observation {key_of(path)}".strip()
-                raise self._failed(f"returned an {what} that does not fit its space: {error}") from error
-
-    def _failed(self, what: str) -> EnvironmentFailed:
-        return EnvironmentFailed(f"{self._label} {what}, at step {self._steps} of its episode")
+                if not isinstance(space, spaces.Box):
+                    to_plain(space, x)  # raises for integers outside of the space
+            return copied(obs)
+        except Exception as error:
+            what = f"observation {key_of(path)}".strip()
+            raise EnvironmentFailed(
+                f"{self._label} returned an {what} that does not fit its space: {shown(error)}, at step "
+                f"{self._steps} of its episode"
+            ) from error
 
 
 def checked(build: Callable[[], gymnasium.Env], index: int, name: str) -> Callable[[], gymnasium.Env]:
     """Return `build` with its environment wrapped in a `CheckedEnv`."""
     return lambda: CheckedEnv(build(), index, name)
+
+
+def _reported(info: dict[str, Any]) -> dict[str, Any]:
+    """Return the success of an episode, from the info of its last step, and what of it cannot be read."""
+    success, unreadable = success_of(info), unreadable_in(info)
+    return {
+        **({} if success is None else {"is_success": success}),
+        **({} if unreadable is None else {UNREADABLE: unreadable}),
+    }
 
 
 def _require_convertible(space: spaces.Space, x: NDArray) -> None:

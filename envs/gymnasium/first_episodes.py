@@ -27,7 +27,13 @@ class FirstEpisodes(VectorEnv):
         Args:
             makers: a function for each environment that builds it; all with the same spaces.
         """
-        self.envs = [make() for make in makers]
+        self.envs: list[gymnasium.Env] = []
+        try:
+            for make in makers:
+                self.envs.append(make())
+        except BaseException:
+            self.close_extras()
+            raise
         self.num_envs = len(self.envs)
         self.spec = self.envs[0].spec
         self.single_observation_space = self.envs[0].observation_space

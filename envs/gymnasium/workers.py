@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,12 +11,17 @@ from typing import Any, final
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import CloudpickleWrapper, batch_space, concatenate, create_empty_array, iterate
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
 from rmc_agents.environment import EnvironmentFailed
 
+from .failures import CloseWarning
+from .worker import Failure, Worker, interrupts_deferred
+
 MAX_CONSECUTIVE_CRASHES = 10
 """Number of restarts of one environment between two finished episodes; the next crash ends the run."""
+CLOSE_SECONDS = 5.0
+"""Seconds in which environments have to close; then their processes are killed."""
 
 
 @final
@@ -59,18 +62,21 @@ class Workers(VectorEnv):
         self._makers, self._warnings = list(makers), list[str]()
         self._crashes = [0] * self.num_envs
         self._seed: int | None = None
-        self._workers = [_Worker(maker) for maker in makers]
+        self._workers: list[Worker] = []
         try:
-            found = self._call([("spaces", None)] * self.num_envs)
+            for row in range(self.num_envs):
+                with interrupts_deferred():
+                    self._workers.append(Worker(self._makers[row], self._label(row)))
+            found = self._receive()
             for row, answer in enumerate(found):
-                if isinstance(answer, _Failure):
+                if isinstance(answer, Failure):
                     raise self._failed(row, answer.reason)
-                if answer != found[0]:
+                if answer[:2] != found[0][:2]:
                     raise ValueError(f"environment {row} ({name}) has other spaces than environment 0")
         except BaseException:
-            self.close_extras()
+            self._kill()
             raise
-        self.single_observation_space, self.single_action_space = found[0]
+        self.single_observation_space, self.single_action_space, self.statistics = found[0]
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._last: list[Any] = [None] * self.num_envs  # latest observation of each environment
@@ -81,7 +87,7 @@ class Workers(VectorEnv):
         answers = self._call([("reset", {"seed": s, "options": options}) for s in seeds])
         infos: dict[str, Any] = {}
         for row, answer in enumerate(answers):
-            if isinstance(answer, _Failure):
+            if isinstance(answer, Failure):
                 answer = self._restart(row, answer.reason)
             self._last[row], info = answer
             infos = self._add_info(infos, info, row)
@@ -93,7 +99,7 @@ class Workers(VectorEnv):
         terminated, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
         infos: dict[str, Any] = {}
         for row, answer in enumerate(answers):
-            if isinstance(answer, _Failure):
+            if isinstance(answer, Failure):
                 final = self._last[row], {}
                 self._last[row], info = self._restart(row, answer.reason)
                 truncated[row] = True
@@ -112,23 +118,45 @@ class Workers(VectorEnv):
         return messages
 
     def close_extras(self, **kwargs: Any) -> None:
+        """Close the environments, within a few seconds; warn about those that raise or do not answer."""
+        try:
+            asked = [worker for worker in self._workers if worker.responds]
+            for worker in asked:
+                worker.send("close")
+            deadline = time.monotonic() + CLOSE_SECONDS
+            for worker in asked:
+                answer = worker.receive_within(max(deadline - time.monotonic(), 0))
+                messages = answer if isinstance(answer, list) else []
+                if not worker.responds:
+                    messages = [
+                        f"{worker.label} did not close within {CLOSE_SECONDS:g} seconds and was killed"
+                    ]
+                for message in messages:
+                    warnings.warn(message, CloseWarning, stacklevel=2)
+                worker.join(max(deadline - time.monotonic(), 0))
+        finally:
+            self._kill()
+
+    def _kill(self) -> None:
         for worker in self._workers:
-            worker.stop()
+            worker.process.kill()
+        for worker in self._workers:
+            worker.kill()
 
     def _batch(self, observations: list[Any]) -> Any:
         space = self.single_observation_space
         return concatenate(space, observations, create_empty_array(space, self.num_envs))
 
     def _call(self, requests: list[tuple[str, Any]]) -> list[Any]:
-        """Send each environment its request; return their answers, a `_Failure` where there is none."""
-        answers: list[Any] = [_Failure("")] * self.num_envs
-        pending: dict[Connection, int] = {}
-        for row, (worker, request) in enumerate(zip(self._workers, requests, strict=True)):
-            try:
-                worker.pipe.send(request)
-                pending[worker.pipe] = row
-            except OSError:  # it died between two steps
-                answers[row] = _Failure(worker.exit_message())
+        """Send each environment its request; return their answers, a `Failure` where there is none."""
+        for worker, (request, data) in zip(self._workers, requests, strict=True):
+            worker.send(request, data)
+        return self._receive()
+
+    def _receive(self) -> list[Any]:
+        """Return the answer of each environment, a `Failure` where there is none."""
+        answers: list[Any] = [Failure(f"did not answer within {self.timeout:g} seconds")] * self.num_envs
+        pending: dict[Connection, int] = {worker.pipe: row for row, worker in enumerate(self._workers)}
         deadline = time.monotonic() + self.timeout
         while pending:
             ready = wait(list(pending), max(deadline - time.monotonic(), 0))
@@ -137,13 +165,9 @@ class Workers(VectorEnv):
             for pipe in ready:
                 assert isinstance(pipe, Connection)
                 row = pending.pop(pipe)
-                try:
-                    succeeded, answer = pipe.recv()
-                    answers[row] = answer if succeeded else _Failure(answer)
-                except (EOFError, OSError):
-                    answers[row] = _Failure(self._workers[row].exit_message())
+                answers[row] = self._workers[row].receive()
         for row in pending.values():
-            answers[row] = _Failure(f"did not answer within {self.timeout:g} seconds")
+            self._workers[row].responds = False
         return answers
 
     def _restart(self, row: int, reason: str) -> tuple[Any, dict[str, Any]]:
@@ -157,105 +181,24 @@ class Workers(VectorEnv):
             )
         self.restarts += 1
         self._warnings.append(
-            f"warning: environment {row} ({self.name}) {reason}; it was restarted and its episode truncated "
+            f"warning: {self._label(row)} {reason}; it was restarted and its episode truncated "
             f"(restart {self.restarts} of this run)"
         )
-        self._workers[row].stop(kill=True)
-        self._workers[row] = worker = _Worker(self._makers[row])
+        self._workers[row].kill()
+        with interrupts_deferred():
+            self._workers[row] = worker = Worker(self._makers[row], self._label(row))
         words = [self._seed, row, self.restarts]
         seed = None if self._seed is None else int(np.random.SeedSequence(words).generate_state(1)[0])
-        worker.pipe.send(("reset", {"seed": seed, "options": None}))
-        answer: list[Any] = [False, f"did not answer within {self.timeout:g} seconds"]
-        try:
-            if worker.pipe.poll(self.timeout):
-                answer = list(worker.pipe.recv())
-        except (EOFError, OSError):
-            answer = [False, worker.exit_message()]
-        succeeded, first = answer
-        if not succeeded:
-            raise self._failed(row, f"was restarted, and then {first}")
+        first = worker.receive_within(self.timeout)
+        if not isinstance(first, Failure):
+            worker.send("reset", {"seed": seed, "options": None})
+            first = worker.receive_within(self.timeout)
+        if isinstance(first, Failure):
+            raise self._failed(row, f"was restarted, and then {first.reason}")
         return first
 
+    def _label(self, row: int) -> str:
+        return f"environment {row} ({self.name})"
+
     def _failed(self, row: int, reason: str) -> EnvironmentFailed:
-        return EnvironmentFailed(f"environment {row} ({self.name}) {reason}")
-
-
-class _Failure:
-    """An environment's failure, in the place of its answer."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-
-class _Worker:
-    """A process with one environment, and the pipe to it."""
-
-    def __init__(self, maker: Callable[[], gymnasium.Env]) -> None:
-        context = multiprocessing.get_context()
-        self.pipe, child_pipe = context.Pipe()
-        with warnings.catch_warnings():
-            # Python warns against forking a process with threads; the child does not use them.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self.process = context.Process(  # pyright: ignore[reportAttributeAccessIssue]
-                target=_run_worker, args=(CloudpickleWrapper(maker), child_pipe, self.pipe), daemon=True
-            )
-            self.process.start()
-        child_pipe.close()
-
-    def exit_message(self) -> str:
-        """Describe how the process died."""
-        self.process.join(5)
-        code = self.process.exitcode
-        name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        return f"is gone: its process died ({name})"
-
-    def stop(self, kill: bool = False) -> None:
-        """End the process: ask it to close, and kill it if it does not or if `kill`."""
-        try:
-            if not kill:
-                self.pipe.send(("close", None))
-                self.process.join(1)
-        except OSError:
-            pass
-        if self.process.is_alive():
-            self.process.kill()
-        self.process.join()
-        self.pipe.close()
-
-
-def _run_worker(maker: Callable[[], gymnasium.Env], pipe: Connection, parent_pipe: Connection) -> None:
-    """Build an environment and answer requests until "close" arrives; runs in the process of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    parent_pipe.close()
-    env = None
-    try:
-        env = maker()
-        while True:
-            request, data = pipe.recv()
-            if request == "close":
-                break
-            pipe.send((True, _answer(env, request, data)))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the parent is gone
-    except Exception as error:
-        # The messages of `CheckedEnv` begin with "environment 3 (name) ", which the parent adds.
-        is_checked = isinstance(error, EnvironmentFailed)
-        reason = str(error).partition(") ")[2] if is_checked else f"raised {error!r}"
-        pipe.send((False, reason))
-    finally:
-        if env is not None:
-            env.close()
-
-
-def _answer(env: gymnasium.Env, request: str, data: Any) -> Any:
-    if request == "spaces":
-        return env.observation_space, env.action_space
-    if request == "reset":
-        return env.reset(**data)
-    obs, reward, terminated, truncated, info = env.step(data)
-    final = None
-    if terminated or truncated:
-        final = obs, info
-        obs, info = env.reset()
-    return obs, reward, terminated, truncated, info, final
+        return EnvironmentFailed(f"{self._label(row)} {reason}")

@@ -6,7 +6,7 @@ Axes: B environments, V cells per side of the view, M mazes, H hallways (see `ta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import numpy as np
 import torch
@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rmc_agents.environment import BatchedEnv, GroundTruth, Transition
+from rmc_agents.errors import shown
+from rmc_agents.spaces.annotated import minigrid_image
 
+from ..numbers import MAX_ENVS, require_whole
 from . import tables as minigrid_tables
 from .tables import MazeSpec
 
@@ -75,6 +78,7 @@ class MemoryMazes(BatchedEnv):
     """
 
     can_assign = True
+    reports_success = True
 
     def __init__(
         self,
@@ -99,14 +103,14 @@ class MemoryMazes(BatchedEnv):
         specs = (specs,) if isinstance(specs, MazeSpec) else tuple(specs)
         if not specs:
             raise ValueError("no mazes: give at least one MazeSpec")
+        require_whole("num_envs", num_envs, 1, MAX_ENVS)
         if num_envs < len(specs):
             raise ValueError(
                 f"num_envs={num_envs} for {len(specs)} mazes: expected at least one environment for each"
             )
-        if actions not in (3, 7):
-            raise ValueError(f"actions={actions}: expected 3 (turn, turn, forward) or 7 (MiniGrid's)")
-        if seeding not in ("device", "farama"):
-            raise ValueError(f"seeding={seeding!r}: expected 'device' or 'farama'")
+        minigrid_tables.require_actions(actions)
+        if not isinstance(seeding, str) or seeding not in get_args(Seeding):
+            raise ValueError(f"seeding={shown(repr(seeding), 60)}: expected 'device' or 'farama'")
         self.specs = specs
         self.num_envs = num_envs
         self.device = torch.device(device)
@@ -119,7 +123,7 @@ class MemoryMazes(BatchedEnv):
         maze_of = np.arange(num_envs) % len(specs)
         self.observation_space = spaces.Dict(
             {
-                "image": spaces.Box(0, 255, (specs[0].view_size, specs[0].view_size, 3), np.uint8),
+                "image": minigrid_image(specs[0].view_size),
                 "direction": spaces.Discrete(4),
             }
         )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import io
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import gymnasium
 
-from .tables import MazeSpec
+from ..numbers import require_whole
+from .tables import MAX_VIEW_SIZE, MazeSpec, require_actions
+
+MISSIONS = 12
+"""Number of BabyAI's episodes whose missions are compared; those that vary did so within 4."""
 
 
 def is_minigrid(env_id: str) -> bool:
@@ -39,11 +45,15 @@ def minigrid_maker(
     spec = MazeSpec.from_id(env_id, view_size)
     if spec is not None and spec.hallway is not None:
         raise ValueError(f"{env_id}: Farama's MemoryEnv cannot set the hallway; use vectorization='auto'")
-    if actions not in (3, 7):
-        raise ValueError(f"actions={actions}: expected 3 (turn, turn, forward) or 7 (MiniGrid's)")
+    require_actions(actions)
+    require_whole("view_size", view_size, 1, MAX_VIEW_SIZE)
+
+    import minigrid  # noqa: F401 - slow to import; registers its ids
+
+    registered = gymnasium.registry.get(env_id)  # another process may not know it
 
     def make() -> gymnasium.Env:
-        from minigrid.envs.memory import MemoryEnv  # slow to import; registers MiniGrid's ids
+        from minigrid.envs.memory import MemoryEnv
 
         if spec is not None:
             env: gymnasium.Env = MemoryEnv(
@@ -54,14 +64,59 @@ def minigrid_maker(
                 **options,
             )
         else:
-            env = gymnasium.make(env_id, agent_view_size=view_size, render_mode=render_mode, **options)
-        assert isinstance(env.observation_space, gymnasium.spaces.Dict)
-        kept = gymnasium.spaces.Dict(
-            {key: space for key, space in env.observation_space.items() if key != "mission"}
-        )
-        env = gymnasium.wrappers.TransformObservation(env, lambda obs: {key: obs[key] for key in kept}, kept)
+            env = gymnasium.make(
+                registered or env_id, agent_view_size=view_size, render_mode=render_mode, **options
+            )
+        env = _without_mission(env)
         if actions == 3:
             env = gymnasium.wrappers.TransformAction(env, lambda action: action, gymnasium.spaces.Discrete(3))
         return env
 
     return make
+
+
+def _without_mission(env: gymnasium.Env) -> gymnasium.Env:
+    space = env.observation_space
+    if not isinstance(space, gymnasium.spaces.Dict):
+        return env
+    kept = gymnasium.spaces.Dict({key: part for key, part in space.items() if key != "mission"})
+    return gymnasium.wrappers.TransformObservation(env, lambda obs: {key: obs[key] for key in kept}, kept)
+
+
+def mission_notes(env_id: str, name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a note if the mission of one of MiniGrid's environments changes from episode to episode.
+
+    Args:
+        env_id: the environment, for the note.
+        name: its id without a module.
+        options: as for `minigrid_maker`.
+    """
+    if not is_minigrid(name) or MazeSpec.from_id(name) is not None:
+        return ()
+    own = {key: x for key, x in options.items() if key not in ("view_size", "actions")}
+    with contextlib.redirect_stdout(io.StringIO()):  # BabyAI prints which of its drafts it rejects
+        env = gymnasium.make(name, **own)
+        varies = _mission_varies(env)
+        env.close()
+    if not varies:
+        return ()
+    return (
+        f"warning: {env_id}: the mission, a text, changes from episode to episode, and the agent does not "
+        "see it: it cannot know what it is asked to do",
+    )
+
+
+def _mission_varies(env: gymnasium.Env) -> bool:
+    from minigrid.core.mission import MissionSpace
+
+    if not isinstance(env.observation_space, gymnasium.spaces.Dict):
+        return False
+    space = env.observation_space.spaces.get("mission")
+    if type(space) is MissionSpace:
+        return any(len(values) > 1 for values in space.ordered_placeholders or ())
+    missions = set()  # BabyAI's space does not say which missions there are
+    for seed in range(MISSIONS if space is not None else 0):
+        missions.add(env.reset(seed=seed)[0]["mission"])
+        if len(missions) > 1:
+            return True
+    return False

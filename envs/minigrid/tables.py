@@ -18,10 +18,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rmc_agents.errors import shown
+
+from ..numbers import require_flag, require_whole
+
 # Contents of a cell, and MiniGrid's (object, colour, state) code of each.
 EMPTY, WALL, KEY, BALL = range(4)
 CODES = np.array([[1, 0, 0], [2, 5, 0], [5, 1, 0], [6, 1, 0]], dtype=np.uint8)
 DIRECTIONS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
+MAX_SIZE = 999
+"""Largest maze, in cells per side."""
+MAX_VIEW_SIZE = 99
+"""Largest view, in cells per side."""
+MAX_TABLE_BYTES = 10**9
+"""Largest size of the table of views of one maze."""
 NAME = re.compile(r"MiniGrid-MemoryS(?P<size>\d+)(?:(?P<random>Random)|Hallway(?P<hallway>\d+))?-v0")
 
 
@@ -34,17 +44,22 @@ class MazeSpec:
     """
 
     size: int
-    """Cells per side, border included: odd, 5 or more (7 or more with `random_length`)."""
+    """Cells per side, border included: odd, 5 or more (7 or more with `random_length`), at most 999."""
     random_length: bool = False
     """Whether each episode draws the end of the hallway, uniformly from columns 4 to size - 3."""
     hallway: int | None = None
     """A fixed column for the end of the hallway. None is Farama's rule, size - 3. Farama's class cannot set
     it; a shorter hallway gives an easier maze for a curriculum."""
     view_size: int = 7
-    """V, side of the square that the agent sees, in cells: odd, 3 or more. MiniGrid's default is 7."""
+    """V, side of the square that the agent sees, in cells: odd, 3 to 99. MiniGrid's default is 7."""
 
     def __post_init__(self) -> None:
+        require_flag("random_length", self.random_length)
         smallest = 7 if self.random_length else 5
+        require_whole("size", self.size, 1, MAX_SIZE)
+        require_whole("view_size", self.view_size, 1, MAX_VIEW_SIZE)
+        if self.hallway is not None:
+            require_whole("hallway", self.hallway, 1, MAX_SIZE)
         if self.size % 2 == 0 or self.size < smallest:
             raise ValueError(
                 f"maze size {self.size} (random_length={self.random_length}): expected an odd number of "
@@ -62,6 +77,11 @@ class MazeSpec:
                     f"hallway {self.hallway} in a maze of size {self.size}: expected a column from 4 to "
                     f"{self.size - 3}"
                 )
+        if self.table_bytes > MAX_TABLE_BYTES:
+            raise ValueError(
+                f"{self.env_id} with view_size={self.view_size}: tables of {self.table_bytes / 1e9:.1f} GB, "
+                f"more than {MAX_TABLE_BYTES / 1e9:g} GB; choose a smaller size"
+            )
 
     @classmethod
     def from_id(cls, env_id: str, view_size: int = 7) -> MazeSpec | None:
@@ -83,6 +103,12 @@ class MazeSpec:
         return f"MiniGrid-MemoryS{self.size}{end}-v0"
 
     @property
+    def table_bytes(self) -> int:
+        """Size of the table of views: 4 layouts with 4 directions in each cell, for each hallway."""
+        cells = sum(end + 9 for end in self.hallways)
+        return 16 * cells * 3 * self.view_size**2
+
+    @property
     def max_steps(self) -> int:
         """Number of steps after which an episode is truncated."""
         return 5 * self.size**2
@@ -98,6 +124,13 @@ class MazeSpec:
         if self.random_length:
             return tuple(range(4, self.size - 2))
         return (self.size - 3 if self.hallway is None else self.hallway,)
+
+
+def require_actions(actions: object) -> None:
+    """Raise ValueError unless `actions` is a size of an action space."""
+    if type(actions) is not int or actions not in (3, 7):
+        found = shown(repr(actions), 60)
+        raise ValueError(f"actions={found}: expected 3 (turn, turn, forward) or 7 (MiniGrid's)")
 
 
 @dataclass(frozen=True)

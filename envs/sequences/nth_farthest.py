@@ -17,6 +17,8 @@ from torch.nn.functional import pad
 
 from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, Transition
 
+from ..numbers import MAX_ENVS, require_whole
+
 
 class Questions(NamedTuple):
     """Sequences of objects, each with a question and its answer."""
@@ -179,6 +181,8 @@ class NthFarthest(BatchedEnv):
     `num_envs`.
     """
 
+    reports_success = True
+
     def __init__(
         self,
         num_envs: int = 1,
@@ -191,15 +195,18 @@ class NthFarthest(BatchedEnv):
         Args:
             num_envs: B.
             device: any torch device, including `"meta"`.
-            num_objects: T, 2 or more.
-            num_dims: D, 1 or more.
+            num_objects: T, from 2 to 1000.
+            num_dims: D, from 1 to 10,000.
             max_rank: n is uniform below it; `num_objects`, the whole task, if None.
 
         Raises:
             ValueError: a number out of range.
         """
-        if num_envs < 1:
-            raise ValueError(f"num_envs={num_envs}: expected 1 or more")
+        require_whole("num_envs", num_envs, 1, MAX_ENVS)
+        require_whole("num_objects", num_objects, 2, 1000)
+        require_whole("num_dims", num_dims, 1, 10_000)
+        if max_rank is not None:
+            require_whole("max_rank", max_rank, 1, num_objects)
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.num_objects, self.num_dims, self.max_rank = num_objects, num_dims, max_rank

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from rmc_agents.environment import BatchedEnv, Transition
 
+from ..numbers import MAX_ENVS, require_whole
+
 
 @final
 class Recall(BatchedEnv):
@@ -40,6 +42,8 @@ class Recall(BatchedEnv):
     `num_envs`.
     """
 
+    reports_success = True
+
     def __init__(
         self, num_envs: int = 1, device: str | torch.device = "cpu", num_symbols: int = 4, delay: int = 8
     ) -> None:
@@ -47,16 +51,15 @@ class Recall(BatchedEnv):
         Args:
             num_envs: B.
             device: any torch device, including `"meta"`.
-            num_symbols: S, 2 or more.
-            delay: number of blank steps between the symbol and the flag, 0 or more.
+            num_symbols: S, from 2 to 10,000.
+            delay: number of blank steps between the symbol and the flag, from 0 to 1,000,000.
 
         Raises:
             ValueError: a number out of range.
         """
-        if num_envs < 1 or num_symbols < 2 or delay < 0:
-            raise ValueError(
-                f"num_envs={num_envs}, num_symbols={num_symbols}, delay={delay}: expected at least 1, 2 and 0"
-            )
+        require_whole("num_envs", num_envs, 1, MAX_ENVS)
+        require_whole("num_symbols", num_symbols, 2, 10_000)
+        require_whole("delay", delay, 0, 1_000_000)
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.observation_space = spaces.Box(0.0, 1.0, (num_symbols + 1,), np.float32)

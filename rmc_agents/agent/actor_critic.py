@@ -19,10 +19,15 @@ from torch import Tensor, nn
 from rmc_agents.agent.config import AgentConfig
 from rmc_agents.agent.encoders import Encoder
 from rmc_agents.agent.heads import make_action_head
-from rmc_agents.agent.spaces import space_from_json, space_to_json
 from rmc_agents.cores import MemoryCore, State, make_core
+from rmc_agents.errors import shown
 from rmc_agents.options import Options
-from rmc_agents.tree import Tree, map_tree
+from rmc_agents.spaces.annotated import AnnotatedBox
+from rmc_agents.spaces.description import describe
+from rmc_agents.spaces.plain import Actions, Observations
+from rmc_agents.spaces.reading import named_parts, with_readings
+from rmc_agents.spaces.serialization import space_from_json, space_to_json
+from rmc_agents.tree import Tree, leaves, map_tree
 
 
 class AgentState(NamedTuple):
@@ -76,8 +81,13 @@ Wrapper = Callable[[Networks], Networks]
 class ActorCritic(nn.Module):
     """A policy and a value function with a memory.
 
+    `predict` takes and returns members of the environment's own spaces. The other methods compute with
+    tensors of the plain spaces `observation_space` and `action_space` (see `rmc_agents.spaces.plain`), in
+    which a `Tuple` has become a flat `Dict`, floats are float32 and integers count from 0.
+
     Args:
-        observation_space: the space of one environment's observation.
+        observation_space: the space of one environment's observation. `rmc_agents.describe` says how it is
+            read.
         action_space: the space of one environment's action.
         core: a name in `rmc_agents.cores.CORES`.
         core_options: keyword arguments of the core; the rest keep their defaults.
@@ -104,11 +114,13 @@ class ActorCritic(nn.Module):
             raise ValueError(f"aux_size must be a whole number of at least 0, got {aux_size!r}")
         core_options = dict(core_options or {})
         self.config = config = AgentConfig(core=core, core_options=core_options, **options)
-        self.observation_space, self.action_space = observation_space, action_space
+        self.observations, self.actions = Observations(observation_space), Actions(action_space)
+        self.observation_space = with_readings(self.observations.plain, config.read_as)
+        self.action_space = self.actions.plain
         self.aux_size = aux_size
 
-        self.encoder = Encoder(observation_space, config.features)
-        probe = make_action_head(1, action_space)
+        self.encoder = Encoder(self.observation_space, config.features)
+        probe = make_action_head(1, self.action_space)
         core_input = (
             config.features + config.previous_action * probe.encoding_size + int(config.previous_reward)
         )
@@ -119,7 +131,7 @@ class ActorCritic(nn.Module):
         policy_input = self.core.output_size + config.skip * core_input
         critic_input = core_input if config.critic_memory == "none" else policy_input
         self.policy_hidden = _hidden(policy_input, config.hidden_size)
-        self.policy = make_action_head(config.hidden_size, action_space)
+        self.policy = make_action_head(config.hidden_size, self.action_space)
         self.value_hidden = _hidden(critic_input, config.hidden_size)
         self.value_head = nn.Linear(config.hidden_size, 1)
         nn.init.orthogonal_(self.value_head.weight)
@@ -142,21 +154,52 @@ class ActorCritic(nn.Module):
     @classmethod
     def from_json(cls, description: Mapping[str, Any]) -> ActorCritic:
         """Build the untrained agent that `to_json` described; other keys are ignored."""
-        return cls.from_config(
+        agent = cls.from_config(
             space_from_json(description["observation_space"]),
             space_from_json(description["action_space"]),
             AgentConfig(**description["agent"]),
             description["aux_size"],
         )
+        own = description.get("own_spaces")
+        if own is not None:
+            agent.use_spaces(space_from_json(own["observation"]), space_from_json(own["action"]))
+        return agent
 
     def to_json(self) -> dict[str, Any]:
         """Describe this agent for config.json: everything that `from_json` needs."""
-        return {
+        described = {
             "agent": asdict(self.config),
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
             "aux_size": self.aux_size,
         }
+        own = self.observations.space, self.actions.space
+        if own != (self.observation_space, self.action_space):
+            described["own_spaces"] = {"observation": space_to_json(own[0]), "action": space_to_json(own[1])}
+        return described
+
+    def use_spaces(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+        """Let `predict` take and return members of these spaces, whose plain spaces are the agent's.
+
+        A trainer calls it with the spaces of the environments in which the agent is trained.
+
+        Raises:
+            ValueError: their plain spaces differ from the agent's.
+        """
+        observations, actions = Observations(observation_space), Actions(action_space)
+        for name, own, given in (
+            ("observation_space", self.observation_space, observations.plain),
+            ("action_space", self.action_space, actions.plain),
+        ):
+            if own != given:
+                raise ValueError(f"{name} of agent and environment differ: {own}, {given}")
+        self.observations, self.actions = observations, actions
+
+    def describe(self) -> str:
+        """Describe how observations are read and actions are chosen; see `rmc_agents.describe`."""
+        parts = named_parts(self.observation_space)
+        readings = {key: part.read_as for key, part in parts.items() if isinstance(part, AnnotatedBox)}
+        return describe(self.observations.space, self.actions.space, readings)
 
     @property
     def core_name(self) -> str:
@@ -248,28 +291,58 @@ class ActorCritic(nn.Module):
         episode_start: Any = False,
         deterministic: bool = True,
         generator: torch.Generator | None = None,
+        reward: Any = None,
     ) -> tuple[Any, AgentState]:
-        """Act on NumPy observations, one or a batch of them, as SB3's `predict` does.
+        """Act on one observation of the environment's own space, or on a batch, as SB3's `predict` does.
 
         Args:
-            obs: a member of `observation_space`, or a batch of them; a dictionary may hold further keys.
+            obs: a member of the environment's observation space, or a batch of them; a dictionary may hold
+                further keys.
             state: returned by the previous call; None starts with a fresh memory.
             episode_start: true, or [B] bool, where `obs` is the first observation of an episode.
             deterministic: choose the most likely action instead of drawing one.
             generator: source of the random draws; torch's global one if None.
+            reward: [B] or a number, the reward that came with `obs`; it replaces the one in `state`. Agents
+                with `previous_reward` need it after the first step of an episode; the others ignore it.
 
         Returns:
-            the action (without a batch axis if `obs` had none) and the next state.
+            a member of the environment's action space (a batch of them if `obs` was a batch), and the next
+            state.
+
+        Raises:
+            ValueError: an argument that does not fit; the message names it.
         """
-        tensors, single = self._to_tensors(obs)
-        batch_size = next(iter(tensors.values())).shape[0] if isinstance(tensors, dict) else tensors.shape[0]
-        state = self.initial_state(batch_size) if state is None else state
-        starts = torch.as_tensor(episode_start, device=self.device).bool().expand(batch_size)
+        arrays, single = self.observations.read(obs)
+        tensors = map_tree(lambda x: torch.as_tensor(x, device=self.device), _tensors(arrays))
+        batch_size = next(leaves(tensors)).shape[0]
+        starts = _batch_of("episode_start", episode_start, batch_size, self.device) != 0
+        if state is None:
+            state, starts = self.initial_state(batch_size), torch.ones_like(starts)
+        self._require_state(state, batch_size)
+        if reward is not None:
+            state = state._replace(reward=_batch_of("reward", reward, batch_size, self.device))
+        if self.config.previous_reward and torch.isnan(state.reward[~starts]).any():
+            raise ValueError(
+                "this agent reads the previous reward: pass the reward that came with obs as reward=..."
+            )
         action, _, _, state = self.act(tensors, starts, state, generator, deterministic)
-        numbers = action.cpu().numpy()
-        if isinstance(self.action_space, spaces.Box):
-            numbers = np.clip(numbers, self.action_space.low, self.action_space.high)
-        return (numbers[0] if single else numbers), state
+        # Not a number until the caller says what reward the environment answered.
+        state = state._replace(reward=torch.full_like(state.reward, torch.nan))
+        batch = self.actions.batch(action.cpu().numpy())
+        return (self.actions.member(batch) if single else batch), state
+
+    def _require_state(self, state: Any, batch_size: int) -> None:
+        """Raise ValueError unless `state` is one of this agent's, for `batch_size` rows."""
+        expected = self.initial_state(batch_size)
+        shapes = [
+            [tuple(x.shape) for x in leaves(each)] if isinstance(each, AgentState) else None
+            for each in (state, expected)
+        ]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"state does not belong to this agent and obs of {batch_size} row{'s' * (batch_size > 1)}; "
+                "pass the state that the previous call of predict returned, or None"
+            )
 
     def wrap_networks(self, wrapper: Wrapper) -> None:
         """Replace the function that runs encoder, core and heads by `wrapper` of it.
@@ -279,6 +352,12 @@ class ActorCritic(nn.Module):
         """
         self._wrappers.append(wrapper)
         self._networks = wrapper(self._networks)
+
+    @property
+    def networks(self) -> str:
+        """How the networks run: "float32", or the names of their wrappers, such as "compiled bf16"."""
+        names = [getattr(wrapper, "name", type(wrapper).__name__) for wrapper in self._wrappers]
+        return ", ".join(names) or "float32"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the wrapped networks: they belong to this agent, and a copy needs its own."""
@@ -314,18 +393,24 @@ class ActorCritic(nn.Module):
         after = state._replace(memory=memory, critic_memory=critic_memory)
         return NetworkOutput(parameters, values, after, outputs)
 
-    def _to_tensors(self, obs: Any) -> tuple[Tree, bool]:
-        """Return NumPy observations as tensors with a batch axis, and whether they came without one."""
-        if isinstance(self.observation_space, spaces.Dict):
-            parts = {
-                key: (torch.as_tensor(np.asarray(obs[key]), device=self.device), space)
-                for key, space in self.observation_space.spaces.items()
-            }
-            single = all(x.ndim == len(space.shape or ()) for x, space in parts.values())
-            return {key: x.unsqueeze(0) if single else x for key, (x, _) in parts.items()}, single
-        x = torch.as_tensor(np.asarray(obs), device=self.device)
-        single = x.ndim == len(self.observation_space.shape or ())
-        return (x.unsqueeze(0) if single else x), single
+
+def _tensors(arrays: Any) -> Any:
+    """Return plain arrays as tensors."""
+    if isinstance(arrays, dict):
+        return {key: torch.from_numpy(x) for key, x in arrays.items()}
+    return torch.from_numpy(arrays)
+
+
+def _batch_of(name: str, value: Any, batch_size: int, device: torch.device) -> Tensor:
+    """Return an argument of `predict` as [B] float32; ValueError if it does not fit."""
+    try:
+        numbers = torch.as_tensor(np.asarray(value, dtype=np.float32), device=device)
+        return numbers.reshape(() if numbers.ndim == 0 else (batch_size,)).expand(batch_size)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} must be a number, or one for each of the {batch_size} rows of obs, got "
+            f"{shown(repr(value), 60)}"
+        ) from error
 
 
 def _hidden(input_size: int, hidden_size: int) -> nn.Sequential:

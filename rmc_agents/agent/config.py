@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from rmc_agents.options import Options
+from rmc_agents.options import Options, require_sizes, require_types
 
 CriticMemory = Literal["shared", "separate", "none"]
 
@@ -33,6 +33,10 @@ class AgentConfig:
     skip: bool = True
     """Let the heads read the core's current input besides its output, so that reactions need not pass through
     the memory. RMC learns memory tasks several times faster with it."""
+    read_as: Options = field(default_factory=dict)
+    """How parts of the observation are read, where the decision by their space is wrong, such as
+    `--read-as image=codes` (an observation without parts is named `observation`). One of categories, codes,
+    picture, cells, numbers, raw, log; details after a colon: codes:11,6,4 or picture:chw."""
 
     def __post_init__(self) -> None:
         if self.critic_memory not in get_args(CriticMemory):
@@ -43,3 +47,5 @@ class AgentConfig:
             size = getattr(self, name)
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}")
+        require_types(self)
+        require_sizes({"agent": vars(self)}, "this agent")

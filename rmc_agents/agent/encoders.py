@@ -1,8 +1,9 @@
-"""Encoder of observations: any supported observation space -> a vector of features.
+"""Encoder of observations: any plain observation space -> a vector of features.
 
-Each part of an observation becomes a vector: embeddings of MiniGrid's codes, convolutions of an image,
-one-hot vectors of integers. The vectors are concatenated and pass one linear layer with a ReLU.
-Axes: `...` any leading axes (time, batch), V side of MiniGrid's view, C channels, H height, W width.
+`rmc_agents.spaces.reading` decides how each part of an observation is read. Here each reading is a module
+that turns the part into a vector: embeddings of codes, convolutions of a picture, one-hot vectors of
+integers. The vectors are concatenated and pass one linear layer with a ReLU.
+Axes: `...` any leading axes (time, batch), N frames, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rmc_agents.agent.distinct import find_distinct_rows
+from rmc_agents.spaces.reading import bounds, category_sizes, read, scaling
 
-GRID_CODES = (11, 6, 4)
-"""Number of object, colour and state codes of a cell in MiniGrid's symbolic image."""
+LARGE_VOCABULARY = 1024
+"""Number of categories above which they are embedded instead of made one-hot."""
 
 
 class Encoder(nn.Module):
     """Features of an observation: relu(W [vectors of its parts] + b).
 
     Args:
-        space: space of one observation: Box, Discrete, MultiDiscrete, MultiBinary, or a flat Dict of them.
+        space: space of one observation: Box, Discrete, MultiDiscrete, MultiBinary, or a flat Dict of them. An
+            `AnnotatedBox` is read as it says, any other as `rmc_agents.spaces.read` decides.
         output_size: number of features.
 
     Raises:
@@ -39,7 +42,7 @@ class Encoder(nn.Module):
         self.spaces = parts
         self.parts = nn.ModuleList(_make_part(part) for part in parts)
         # Only discrete observations repeat often enough for a search to pay off.
-        self.deduplicate = all(isinstance(part, _SymbolicGrid | _OneHot) for part in self.parts)
+        self.deduplicate = all(isinstance(part, _Codes | _Cells | _OneHot) for part in self.parts)
         self.output_size = output_size
         self.linear = nn.Linear(sum(part.output_size for part in self.parts), output_size)  # type: ignore[misc]
         nn.init.orthogonal_(self.linear.weight, gain=math.sqrt(2))
@@ -64,92 +67,141 @@ class Encoder(nn.Module):
         return torch.relu(self.linear(joined))
 
 
-def is_symbolic_grid(space: spaces.Space[Any]) -> bool:
-    """Return whether a space is MiniGrid's `image`: uint8 [V, V, 3] of object, colour and state codes.
-
-    No camera has as few as 15 x 15 pixels, so the size distinguishes it from an image of pixels.
-    """
-    return (
-        isinstance(space, spaces.Box)
-        and space.dtype == np.uint8
-        and len(space.shape) == 3
-        and space.shape[2] == 3
-        and max(space.shape) <= 15
-    )
-
-
 def _make_part(space: spaces.Space[Any]) -> nn.Module:
     """Return the module that turns a value of `space` into a vector."""
-    if is_symbolic_grid(space):
-        return _SymbolicGrid(space.shape)  # type: ignore[arg-type]
-    if isinstance(space, spaces.Box):
-        if len(space.shape) == 3 and space.dtype == np.uint8:
-            return _Image(space.shape)
+    reading = read(space)
+    if reading.kind == "categories":
+        sizes = category_sizes(space)
+        start = _start(space)
+        kind = _Embedded if sum(sizes) > LARGE_VOCABULARY else _OneHot
+        return kind(sizes, space.shape or (), start)
+    if reading.kind == "bits":
+        return _Vector(space.shape or ())
+    assert isinstance(space, spaces.Box)
+    if reading.kind == "codes":
+        return _Codes(space.shape, reading.sizes)
+    if reading.kind == "picture":
+        return _Picture(space.shape, reading.layout, *bounds(space))
+    if reading.kind == "cells":
+        return _Cells(space.shape, reading.layout)
+    if reading.kind == "log":
+        return _ScaledVector(
+            space.shape, np.zeros(space.shape), np.ones(space.shape), np.full(space.shape, True)
+        )
+    shift, factor, large = scaling(space)
+    if reading.kind == "raw" or not ((shift != 0) | (factor != 1) | large).any():
         return _Vector(space.shape)
-    if isinstance(space, spaces.Discrete):
-        return _OneHot([int(space.n)], (), int(space.start))
-    if isinstance(space, spaces.MultiDiscrete):
-        return _OneHot([int(n) for n in space.nvec.reshape(-1)], space.nvec.shape, 0)
-    if isinstance(space, spaces.MultiBinary):
-        return _Vector(space.shape)
-    raise ValueError(
-        f"no encoder for an observation of {space}; use Box, Discrete, MultiDiscrete, MultiBinary or a "
-        "flat Dict of them (gymnasium.wrappers.FlattenObservation turns the others into a Box)"
-    )
+    return _ScaledVector(space.shape, shift, factor, large)
 
 
-class _SymbolicGrid(nn.Module):
-    """Embeddings of MiniGrid's cells. The codes are categories, so they are not divided by 255."""
+def _start(space: spaces.Space[Any]) -> list[int]:
+    """Return the smallest value of each integer of a space."""
+    smallest = space.low if isinstance(space, spaces.Box) else space.start  # type: ignore[attr-defined]
+    return [int(n) for n in np.asarray(smallest).reshape(-1)]
+
+
+class _Codes(nn.Module):
+    """Embeddings of the cells of a grid. The codes are categories, so they are not divided by 255.
+
+    Args:
+        shape: (H, W, C), or (H, W) for one channel.
+        sizes: number of codes of each channel.
+    """
 
     codes: Tensor
-    """[21] the code that each one-hot entry stands for."""
+    """[sum(sizes)] the code that each one-hot entry stands for."""
     channel: Tensor
-    """[21] the image channel that each one-hot entry reads."""
+    """[sum(sizes)] the channel that each one-hot entry reads."""
 
-    def __init__(self, shape: tuple[int, ...], width: int = 8) -> None:
+    def __init__(self, shape: tuple[int, ...], sizes: tuple[int, ...], width: int = 8) -> None:
         super().__init__()
+        self.has_channels = len(shape) == 3
         self.output_size = shape[0] * shape[1] * width
-        self.embedding = nn.Linear(sum(GRID_CODES), width, bias=False)
-        nn.init.normal_(self.embedding.weight, std=3**-0.5)
-        self.register_buffer("codes", torch.cat([torch.arange(n) for n in GRID_CODES]).to(torch.uint8), False)
+        self.embedding = nn.Linear(sum(sizes), width, bias=False)
+        nn.init.normal_(self.embedding.weight, std=len(sizes) ** -0.5)
+        codes = torch.cat([torch.arange(n) for n in sizes])
+        self.register_buffer("codes", codes.to(torch.uint8), persistent=False)
         self.register_buffer(
             "channel",
-            torch.repeat_interleave(torch.arange(3), torch.tensor(GRID_CODES), output_size=sum(GRID_CODES)),
+            torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes), output_size=sum(sizes)),
             persistent=False,
         )
 
     def forward(self, image: Tensor) -> Tensor:
+        image = image if self.has_channels else image.unsqueeze(-1)
         # A product with one-hot codes, because its backward pass is a product too, not a scatter.
-        one_hot = image.index_select(-1, self.channel) == self.codes  # [..., V, V, 21]
+        one_hot = image.index_select(-1, self.channel) == self.codes  # [..., H, W, sum(sizes)]
         return self.embedding(one_hot.to(self.embedding.weight.dtype)).flatten(-3)
 
 
-class _Image(nn.Module):
-    """Convolutions of uint8 pixels, channels last or first.
+class _Picture(nn.Module):
+    """Convolutions of pixels, with the frames of a stack as channels.
 
     From 36 x 36 pixels on, the three layers of Mnih et al. (2015); below, two smaller layers.
+
+    Args:
+        shape: of the picture.
+        layout: its axes, such as "hwc"; see `rmc_agents.spaces.reading`.
+        low: becomes 0.
+        high: becomes 1.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], layout: str, low: float, high: float) -> None:
         super().__init__()
-        self.channels_last = shape[2] < shape[0]
-        c, h, w = (shape[2], shape[0], shape[1]) if self.channels_last else shape
+        self.layout, self.low, self.span = layout, low, high - low
+        c, h, w = _channels_first_shape(shape, layout)
         if min(h, w) >= 36:
             layers = [nn.Conv2d(c, 32, 8, 4), nn.Conv2d(32, 64, 4, 2), nn.Conv2d(64, 64, 3, 1)]
         else:
-            layers = [nn.Conv2d(c, 16, 3, 2, 1), nn.Conv2d(16, 32, 3, 2, 1)]
-        for conv in layers:
-            nn.init.orthogonal_(conv.weight, gain=math.sqrt(2))
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        self.convolutions = nn.Sequential(*(m for conv in layers for m in (conv, nn.ReLU())))
+            layers = _small_convolutions(c)
+        self.convolutions = _initialized(layers)
         with torch.no_grad():
             self.output_size = self.convolutions(torch.zeros(1, c, h, w)).numel()
 
-    def forward(self, image: Tensor) -> Tensor:
-        pixels = image.reshape(-1, *image.shape[-3:])
-        pixels = pixels.permute(0, 3, 1, 2) if self.channels_last else pixels  # [..., C, H, W]
-        vectors = self.convolutions(pixels.to(next(self.parameters()).dtype) / 255)
-        return vectors.reshape(*image.shape[:-3], -1)
+    def forward(self, picture: Tensor) -> Tensor:
+        pixels = _channels_first(picture, self.layout).to(next(self.parameters()).dtype)  # [..., C, H, W]
+        pixels = (pixels - self.low) / self.span if self.low else pixels / self.span
+        vectors = self.convolutions(pixels)
+        return vectors.reshape(*picture.shape[: picture.ndim - len(self.layout)], -1)
+
+
+class _Cells(nn.Module):
+    """A small grid of bytes that may be pixels or codes: each cell is embedded as both.
+
+    A cell's vector is a linear function of its brightness (value / 255) and of its category, for each
+    channel: each value below 16 is a category, and so are 16 to 31, 32 to 47, and so on. Grids larger than
+    15 x 15 then pass two convolutions.
+
+    Args:
+        shape: of the grid.
+        layout: its axes, such as "hwc"; see `rmc_agents.spaces.reading`.
+    """
+
+    CATEGORIES = 16 + 15
+
+    offset: Tensor
+    """[C, 1, 1] first row of each channel in the table of categories."""
+
+    def __init__(self, shape: tuple[int, ...], layout: str, width: int = 8) -> None:
+        super().__init__()
+        self.layout = layout
+        c, h, w = _channels_first_shape(shape, layout)
+        self.categories = nn.Embedding(self.CATEGORIES * c, width)
+        nn.init.normal_(self.categories.weight, std=c**-0.5)
+        self.brightness = nn.Linear(c, width, bias=False)
+        nn.init.orthogonal_(self.brightness.weight, gain=math.sqrt(2))
+        self.register_buffer("offset", self.CATEGORIES * torch.arange(c).reshape(-1, 1, 1), persistent=False)
+        self.convolutions = _initialized(_small_convolutions(width)) if max(h, w) > 15 else nn.Flatten()
+        with torch.no_grad():
+            self.output_size = self.convolutions(torch.zeros(1, width, h, w)).numel()
+
+    def forward(self, grid: Tensor) -> Tensor:
+        values = _channels_first(grid, self.layout)  # [..., C, H, W]
+        categories = torch.where(values < 16, values, values // 16 + 15).long() + self.offset
+        pixels = values.to(self.brightness.weight.dtype).movedim(1, -1) / 255
+        cells = self.categories(categories).sum(1) + self.brightness(pixels)  # [..., H, W, width]
+        vectors = self.convolutions(cells.movedim(-1, 1))
+        return vectors.reshape(*grid.shape[: grid.ndim - len(self.layout)], -1)
 
 
 class _Vector(nn.Module):
@@ -164,13 +216,38 @@ class _Vector(nn.Module):
         return x.float().reshape(*x.shape[: x.ndim - self.ndim], self.output_size)
 
 
+class _ScaledVector(_Vector):
+    """Numbers on a scale of about 1: (x - shift) * factor or, where they are large, a logarithm.
+
+    Args:
+        shape: of the numbers.
+        shift, factor, large: see `rmc_agents.spaces.reading.scaling`.
+    """
+
+    shift: Tensor
+    factor: Tensor
+    large: Tensor
+
+    def __init__(self, shape: tuple[int, ...], shift: Any, factor: Any, large: Any) -> None:
+        super().__init__(shape)
+        # Saved with the weights, which mean nothing without them.
+        self.register_buffer("shift", torch.tensor(np.asarray(shift), dtype=torch.float32).reshape(-1))
+        self.register_buffer("factor", torch.tensor(np.asarray(factor), dtype=torch.float32).reshape(-1))
+        self.register_buffer("large", torch.tensor(np.asarray(large), dtype=torch.bool).reshape(-1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        logarithm = x.sign() * x.abs().log1p() / 5
+        return torch.where(self.large, logarithm, (x - self.shift) * self.factor)
+
+
 class _OneHot(nn.Module):
     """Concatenated one-hot vectors of integers.
 
     Args:
         sizes: number of values of each integer.
         shape: shape of the observation.
-        start: the smallest value.
+        start: the smallest value of each integer.
     """
 
     codes: Tensor
@@ -178,10 +255,11 @@ class _OneHot(nn.Module):
     component: Tensor
     """[sum(sizes)] the integer that each one-hot entry reads."""
 
-    def __init__(self, sizes: list[int], shape: tuple[int, ...], start: int) -> None:
+    def __init__(self, sizes: list[int], shape: tuple[int, ...], start: list[int]) -> None:
         super().__init__()
         self.ndim, self.output_size = len(shape), sum(sizes)
-        self.register_buffer("codes", torch.cat([torch.arange(n) for n in sizes]) + start, persistent=False)
+        codes = torch.cat([torch.arange(n) + first for n, first in zip(sizes, start, strict=True)])
+        self.register_buffer("codes", codes, persistent=False)
         self.register_buffer(
             "component",
             torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes), output_size=sum(sizes)),
@@ -191,3 +269,51 @@ class _OneHot(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         numbers = x.reshape(*x.shape[: x.ndim - self.ndim], -1)
         return (numbers.index_select(-1, self.component) == self.codes).float()
+
+
+class _Embedded(nn.Module):
+    """Concatenated embeddings of integers with too many values for one-hot vectors.
+
+    Args: as `_OneHot`.
+    """
+
+    offset: Tensor
+    """[n] row of each integer's smallest value in the table, minus that value."""
+
+    def __init__(self, sizes: list[int], shape: tuple[int, ...], start: list[int], width: int = 32) -> None:
+        super().__init__()
+        self.ndim, self.output_size = len(shape), len(sizes) * width
+        self.table = nn.Embedding(sum(sizes), width)
+        rows = torch.cumsum(torch.tensor([0, *sizes[:-1]]), 0) - torch.tensor(start)
+        self.register_buffer("offset", rows, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        numbers = x.reshape(*x.shape[: x.ndim - self.ndim], -1).long()
+        return self.table(numbers + self.offset).flatten(-2)
+
+
+def _small_convolutions(channels: int) -> list[nn.Conv2d]:
+    return [nn.Conv2d(channels, 16, 3, 2, 1), nn.Conv2d(16, 32, 3, 2, 1)]
+
+
+def _initialized(layers: list[nn.Conv2d]) -> nn.Sequential:
+    for layer in layers:
+        nn.init.orthogonal_(layer.weight, gain=math.sqrt(2))
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return nn.Sequential(*(module for layer in layers for module in (layer, nn.ReLU())))
+
+
+def _channels_first_shape(shape: tuple[int, ...], layout: str) -> tuple[int, int, int]:
+    """Return (C, H, W) of a picture, with frames counted as channels."""
+    sizes = dict(zip(layout, shape, strict=True))
+    return sizes.get("n", 1) * sizes.get("c", 1), sizes["h"], sizes["w"]
+
+
+def _channels_first(picture: Tensor, layout: str) -> Tensor:
+    """Return pictures [..., *shape] as [B, C, H, W]."""
+    batch = picture.reshape(-1, *picture.shape[picture.ndim - len(layout) :])
+    if layout == "hw":
+        return batch.unsqueeze(1)
+    if layout[-1] == "c":
+        batch = batch.movedim(-1, -3)
+    return batch.flatten(1, 2) if layout[0] == "n" else batch

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
@@ -26,8 +27,9 @@ class ActionHead(nn.Module, ABC):
     encoding_size: int
     """Width of the vectors that `encode` returns."""
 
-    def __init__(self, input_size: int, parameter_size: int) -> None:
+    def __init__(self, input_size: int, parameter_size: int, action_shape: tuple[int, ...]) -> None:
         super().__init__()
+        self.action_shape = action_shape
         self.linear = nn.Linear(input_size, parameter_size)
         # A small gain makes the first policy nearly uniform (Andrychowicz et al. 2021).
         nn.init.orthogonal_(self.linear.weight, gain=0.01)
@@ -36,6 +38,15 @@ class ActionHead(nn.Module, ABC):
     def forward(self, features: Tensor) -> Tensor:
         """Compute the parameters [..., P] of the distribution from features [..., F]."""
         return self.linear(features)
+
+    def _rows(self, actions: Tensor) -> Tensor:
+        """Return actions [..., *action_shape] as vectors [..., n]."""
+        leading = actions.shape[: actions.ndim - len(self.action_shape)]
+        return actions.reshape(*leading, math.prod(self.action_shape))
+
+    def _shaped(self, rows: Tensor) -> Tensor:
+        """Return vectors [..., n] as actions [..., *action_shape]; the inverse of `_rows`."""
+        return rows.reshape(*rows.shape[:-1], *self.action_shape)
 
     @abstractmethod
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -68,11 +79,10 @@ class CategoricalHead(ActionHead):
 
     def __init__(self, input_size: int, space: spaces.Discrete | spaces.MultiDiscrete) -> None:
         sizes = [int(space.n)] if isinstance(space, spaces.Discrete) else [int(n) for n in space.nvec.flat]
-        super().__init__(input_size, sum(sizes))
-        if isinstance(space, spaces.Discrete) and int(space.start) != 0:
+        super().__init__(input_size, sum(sizes), space.shape or ())
+        if np.any(space.start):
             raise ValueError(f"actions must count from 0, got {space}")
         self.sizes = sizes
-        self.action_shape = () if isinstance(space, spaces.Discrete) else (len(sizes),)
         self.action_dtype = torch.int64
         self.encoding_size = sum(sizes)
         self.register_buffer("codes", torch.cat([torch.arange(n) for n in sizes]), persistent=False)
@@ -86,7 +96,7 @@ class CategoricalHead(ActionHead):
         return [torch.log_softmax(logits, dim=-1) for logits in parameters.split(self.sizes, dim=-1)]
 
     def _join(self, numbers: list[Tensor]) -> Tensor:
-        return torch.stack(numbers, dim=-1) if self.action_shape else numbers[0]
+        return self._shaped(torch.stack(numbers, dim=-1)) if self.action_shape else numbers[0]
 
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         # The Gumbel-max trick, argmax of log p - log(exponential noise), because it takes a generator.
@@ -98,7 +108,7 @@ class CategoricalHead(ActionHead):
         return self._join([logits.argmax(dim=-1) for logits in parameters.split(self.sizes, dim=-1)])
 
     def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
-        numbers = actions if self.action_shape else actions.unsqueeze(-1)
+        numbers = self._rows(actions)
         chosen = [
             log_p.gather(-1, number.unsqueeze(-1)).squeeze(-1)
             for log_p, number in zip(self._split(parameters), numbers.unbind(-1), strict=True)
@@ -110,7 +120,7 @@ class CategoricalHead(ActionHead):
         return torch.stack(entropies).sum(0) if len(entropies) > 1 else entropies[0]
 
     def encode(self, actions: Tensor) -> Tensor:
-        numbers = actions if self.action_shape else actions.unsqueeze(-1)
+        numbers = self._rows(actions)
         return (numbers.index_select(-1, self.component) == self.codes).to(self.linear.weight.dtype)
 
 
@@ -118,35 +128,25 @@ class BernoulliHead(ActionHead):
     """Head of `MultiBinary`: an independent Bernoulli distribution for each bit."""
 
     def __init__(self, input_size: int, space: spaces.MultiBinary) -> None:
-        self.action_shape = space.shape
-        super().__init__(input_size, math.prod(space.shape))
+        super().__init__(input_size, math.prod(space.shape), space.shape)
         self.action_dtype = torch.float32
         self.encoding_size = math.prod(space.shape)
 
-    def _logits(self, parameters: Tensor) -> Tensor:
-        return parameters.unflatten(-1, self.action_shape)
-
-    def _sum(self, x: Tensor) -> Tensor:
-        return x.flatten(-len(self.action_shape)).sum(-1)
-
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        logits = self._logits(parameters)
-        uniform = torch.empty_like(logits).uniform_(generator=generator)
-        return (uniform < torch.sigmoid(logits)).float()
+        uniform = torch.empty_like(parameters).uniform_(generator=generator)
+        return self._shaped((uniform < torch.sigmoid(parameters)).float())
 
     def mode(self, parameters: Tensor) -> Tensor:
-        return (self._logits(parameters) > 0).float()
+        return self._shaped((parameters > 0).float())
 
     def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
-        logits = self._logits(parameters)
-        return self._sum(actions * logits - nn.functional.softplus(logits))
+        return (self._rows(actions) * parameters - nn.functional.softplus(parameters)).sum(-1)
 
     def entropy(self, parameters: Tensor) -> Tensor:
-        logits = self._logits(parameters)
-        return self._sum(nn.functional.softplus(logits) - torch.sigmoid(logits) * logits)
+        return (nn.functional.softplus(parameters) - torch.sigmoid(parameters) * parameters).sum(-1)
 
     def encode(self, actions: Tensor) -> Tensor:
-        return actions.flatten(-len(self.action_shape)).to(self.linear.weight.dtype)
+        return self._rows(actions).to(self.linear.weight.dtype)
 
 
 class GaussianHead(ActionHead):
@@ -156,8 +156,7 @@ class GaussianHead(ActionHead):
     """
 
     def __init__(self, input_size: int, space: spaces.Box) -> None:
-        self.action_shape = space.shape
-        super().__init__(input_size, math.prod(space.shape))
+        super().__init__(input_size, math.prod(space.shape), space.shape)
         self.log_std = nn.Parameter(torch.zeros(math.prod(space.shape)))
         self.action_dtype = torch.float32
         self.encoding_size = math.prod(space.shape)
@@ -169,14 +168,14 @@ class GaussianHead(ActionHead):
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         mean, log_std = parameters.chunk(2, dim=-1)
         noise = torch.empty_like(mean).normal_(generator=generator)
-        return (mean + log_std.exp() * noise).unflatten(-1, self.action_shape)
+        return self._shaped(mean + log_std.exp() * noise)
 
     def mode(self, parameters: Tensor) -> Tensor:
-        return parameters.chunk(2, dim=-1)[0].unflatten(-1, self.action_shape)
+        return self._shaped(parameters.chunk(2, dim=-1)[0])
 
     def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
         mean, log_std = parameters.chunk(2, dim=-1)
-        z = (actions.flatten(-len(self.action_shape)) - mean) * (-log_std).exp()
+        z = (self._rows(actions) - mean) * (-log_std).exp()
         return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def entropy(self, parameters: Tensor) -> Tensor:
@@ -184,7 +183,7 @@ class GaussianHead(ActionHead):
         return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
     def encode(self, actions: Tensor) -> Tensor:
-        return actions.flatten(-len(self.action_shape)).to(self.linear.weight.dtype)
+        return self._rows(actions).to(self.linear.weight.dtype)
 
 
 def make_action_head(input_size: int, space: spaces.Space[Any]) -> ActionHead:
@@ -192,7 +191,7 @@ def make_action_head(input_size: int, space: spaces.Space[Any]) -> ActionHead:
 
     Args:
         input_size: F, number of features.
-        space: Discrete or MultiDiscrete (counting from 0), MultiBinary or Box.
+        space: a plain action space: Discrete or MultiDiscrete (counting from 0), MultiBinary or Box.
 
     Raises:
         ValueError: any other space.

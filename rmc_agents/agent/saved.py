@@ -14,8 +14,11 @@ from rmc_agents.environment import EnvConfig
 from rmc_agents.errors import NotAnAgent, UsageError
 from rmc_agents.runs.checkpoint import read_checkpoint, read_newest, save_checkpoint
 from rmc_agents.runs.files import write_json
-from rmc_agents.runs.folder import checkpoints, read_config
+from rmc_agents.runs.folder import checkpoints, read_config, run_folder_of
 from rmc_agents.runs.weights import half_precision, load_weights
+from rmc_agents.spaces.plain import Actions, Observations
+from rmc_agents.spaces.reading import named_parts
+from rmc_agents.spaces.serialization import space_from_json
 
 GRIDS = ("MiniGrid-", "BabyAI-")
 """Prefixes of the ids of Farama's grid worlds."""
@@ -56,9 +59,9 @@ class Run:
 
     def require_fit(self, env_id: str, env: Any) -> None:
         """Raise UsageError unless the agent can observe and act in an environment (anything with spaces)."""
-        for name in ("observation_space", "action_space"):
+        for name, kind in (("observation_space", Observations), ("action_space", Actions)):
             own, given = getattr(self.agent, name), getattr(env, name)
-            if own != given:
+            if own != given and own != kind(given).plain:
                 such_as = f", such as {', '.join(self.env_ids)}" if self.env_ids else ""
                 raise UsageError(
                     f"{self.folder} was trained with {name} {own}; {env_id} has {given}. Choose an "
@@ -77,7 +80,7 @@ def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
     Raises:
         UsageError: no run, no readable checkpoint, or one that does not fit the run's config.json.
     """
-    folder = path.parent.parent if path.is_file() else path
+    folder = run_folder_of(path)
     saved = path if path.is_file() else read_newest(path)[0]
     config = read_config(folder)
     try:
@@ -98,11 +101,8 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> ActorCritic:
         UsageError: no run, no readable checkpoint, or one that does not fit the run's config.json.
     """
     run = Path(run)
-    if run.is_file():
-        run_dir, path, payload = run.parent.parent, run, read_checkpoint(run, device)
-    else:
-        run_dir = run
-        path, payload, _ = read_newest(run, device)
+    run_dir = run_folder_of(run)
+    path, payload = (run, read_checkpoint(run, device)) if run.is_file() else read_newest(run, device)[:2]
     config = read_config(run_dir)
     require_fit(config, payload, path)
     agent = build_agent(config, run_dir).to(device)
@@ -114,7 +114,7 @@ def export_agent(run: Path | str, folder: Path | str) -> Path:
     """Write a run's trained agent as a small run folder, without what is needed to resume training.
 
     Floating-point weights are rounded to half precision: a fifth of the bytes or less, and evaluation differs
-    in the last digit at most. `load`, `train/evaluate.py` and `train/probe.py` accept the folder.
+    in the last digit at most. The folder can be loaded, evaluated and probed.
 
     Returns:
         the checkpoint in `folder`.
@@ -142,7 +142,7 @@ def build_agent(config: dict[str, Any], run_dir: Path) -> ActorCritic:
     """
     if "classifier" in config:
         raise NotAnAgent(
-            f"{run_dir} holds a classifier, not an agent: python train/nth_farthest.py --evaluate {run_dir}"
+            f"{run_dir} holds a classifier, not an agent: load it with rmc_agents.load_classifier"
         )
     try:
         return ActorCritic.from_json(config)
@@ -152,6 +152,34 @@ def build_agent(config: dict[str, Any], run_dir: Path) -> ActorCritic:
         raise UsageError(
             f"{run_dir}/config.json does not describe an agent: {_brief(error)}{advice}"
         ) from error
+
+
+def saved_observation_space(run_dir: Path) -> spaces.Space[Any]:
+    """Return the observation space of a run's agent, with how each part is read.
+
+    Raises:
+        UsageError: no run, or a config.json that describes no such space.
+    """
+    try:
+        return space_from_json(read_config(run_dir)["observation_space"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{run_dir}/config.json does not describe an agent: {_brief(error)}") from error
+
+
+def require_same_reading(agent: ActorCritic, run_dir: Path) -> None:
+    """Raise UsageError if a run's agent reads its observations in another way than `agent`.
+
+    The weights would fit nevertheless, and mean something else.
+    """
+    own, saved = (
+        {key: getattr(part, "read_as", "") for key, part in named_parts(space).items()}
+        for space in (agent.observation_space, saved_observation_space(run_dir))
+    )
+    if list(own.items()) != list(saved.items()):
+        raise UsageError(
+            f"the agent of {run_dir} reads its observation as {saved}, this one as {own}; build it with "
+            f"rmc_agents.load({str(run_dir)!r}).train()"
+        )
 
 
 def require_fit(config: dict[str, Any], payload: dict[str, Any], path: Path) -> None:

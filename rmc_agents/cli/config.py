@@ -49,8 +49,8 @@ class RunOptions:
     run_dir: Path | None = None
     """Run folder; runs/ENV-CORE-SEED if not given."""
     resume: Path | None = None
-    """Run folder to resume, from its newest intact checkpoint; other settings are read from it, except
-    --total-steps, --device, --threads, --checkpoint-seconds and the like."""
+    """Run folder to resume, from its newest intact checkpoint; other settings are read from it,
+    except --total-steps, --device, --threads, --checkpoint-seconds and the like."""
     auto_resume: bool = False
     """Resume --run-dir if it holds a run, else start one there: a job that may be stopped at any time can be
     restarted with the same command."""
@@ -88,14 +88,20 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Flags that determine the defaults of the others."""
+class Start:
+    """Flags that say which run is meant: a new one, or one to resume."""
+
+    imports: Imports = ()
+    run_dir: Path | None = None
+    resume: Path | None = None
+    auto_resume: bool = False
+
+
+@dataclass(frozen=True)
+class Selection(Start):
+    """Flags of `train/ppo.py` that determine the defaults of the others."""
 
     env: str = EnvConfig.env
     env_options: Options = field(default_factory=dict)
     core: str | None = None
     preset: bool = True
-    imports: Imports = ()
-    run_dir: Path | None = None
-    resume: Path | None = None
-    auto_resume: bool = False

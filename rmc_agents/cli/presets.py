@@ -79,8 +79,9 @@ _PRESETS = (
     _curriculum("S13", "S5 S7 S9 S11 S13", 3, VIEW_3_LONGER),
 )
 PRESETS: dict[tuple[str, int], RunConfig] = {
-    (config.environment.env, int(config.environment.env_options.get("view_size") or 7)): config
+    (config.environment.env, view_size): config
     for config in _PRESETS
+    if isinstance(view_size := config.environment.env_options.get("view_size", 7), int)
 }
 """By environment id and view size."""
 

@@ -1,18 +1,18 @@
-"""Resuming a run of `python train/ppo.py`: its configuration, and which flags may not change."""
+"""Resuming a run: its configuration, and which flags may not change."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from rmc_agents.agent.config import AgentConfig
 from rmc_agents.agent.saved import require_fit
-from rmc_agents.cli.config import RunConfig, RunOptions
-from rmc_agents.cli.script import current_flag
+from rmc_agents.cli.config import RunConfig, RunOptions, Start
+from rmc_agents.cli.flags import current_flag
 from rmc_agents.environment import EnvConfig
-from rmc_agents.errors import UsageError
+from rmc_agents.errors import UsageError, shown
 from rmc_agents.options import require_types
 from rmc_agents.rl.ppo import PPOConfig
 from rmc_agents.runs.checkpoint import read_newest
@@ -23,28 +23,41 @@ RESUME_MAY_CHANGE = {
     *("target_success_rate", "total_steps", "env_timeout", "restart_crashed_envs"),
     *("run_dir", "resume", "auto_resume", "may_change", "imports", "preset"),
 }
-"""Flags whose value may change on resume: budget, device, checkpointing."""
+"""Flags of `train/ppo.py` whose value may change on resume: budget, device, checkpointing."""
 
 
-def run_to_resume(resume: Path | None, auto_resume: bool, run_dir: Path | None) -> Path | None:
+def run_to_resume(start: Start) -> Path | None:
     """Return the run of --resume, or that of --run-dir with --auto-resume if it holds a run already.
 
     Raises:
-        UsageError: the flags are incomplete.
+        UsageError: the flags are incomplete, or exclude each other.
     """
+    resume, run_dir = start.resume, start.run_dir
     if resume is not None:
+        if start.auto_resume:
+            raise UsageError(
+                "--resume and --auto-resume exclude each other: --resume names the run, --auto-resume "
+                "finds it in --run-dir"
+            )
         if str(resume) == ".":  # what an empty path becomes
             raise UsageError("--resume needs the run folder to resume")
         return resume
-    if not auto_resume:
+    if not start.auto_resume:
         return None
     if run_dir is None:
         raise UsageError("--auto-resume resumes the run in --run-dir, if there is one: give --run-dir too")
     return run_dir if (run_dir / "config.json").exists() else None
 
 
+def require_named(run_dir: Path | None) -> Path | None:
+    """Return the folder of --run-dir; raise UsageError if it was given without a name."""
+    if run_dir is not None and str(run_dir) == ".":  # what an empty path becomes
+        raise UsageError("--run-dir needs the name of a folder, such as runs/NAME")
+    return run_dir
+
+
 def resumed(run_dir: Path) -> RunConfig:
-    """Return the configuration that a run was started with.
+    """Return the configuration that a run of `train/ppo.py` was started with.
 
     Raises:
         UsageError: no run, or a config.json or checkpoint that is not of one.
@@ -60,8 +73,7 @@ def resumed(run_dir: Path) -> RunConfig:
         for part in (config.agent, config.ppo):  # the others check their types themselves
             require_types(part)
     except (KeyError, TypeError, ValueError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise UsageError(f"{run_dir}/config.json does not describe a run to resume: {reason}") from error
+        raise not_resumable(run_dir, error) from error
     if checkpoints(run_dir):
         # Before anything is built in the sizes that config.json claims.
         path, payload, _ = read_newest(run_dir)
@@ -72,6 +84,12 @@ def resumed(run_dir: Path) -> RunConfig:
         if not isinstance(running, list) or [len(x) for x in running] != [num_envs] * 2:
             raise UsageError(f"{path} belongs to a run of other than {num_envs} environments")
     return config
+
+
+def not_resumable(run_dir: Path, error: Exception) -> UsageError:
+    """Return the error for a config.json from which no configuration can be made."""
+    reason = f"it has no {error}" if isinstance(error, KeyError) else shown(error)
+    return UsageError(f"{run_dir}/config.json does not describe a run to resume: {reason}")
 
 
 def configured(saved: dict[str, Any], run_dir: Path) -> RunConfig:
@@ -91,32 +109,45 @@ def configured(saved: dict[str, Any], run_dir: Path) -> RunConfig:
 
 
 def require_same(saved: RunConfig, asked: RunConfig) -> None:
-    """Raise UsageError if a flag changes a setting that is fixed on resume."""
+    """Raise UsageError if a flag of `train/ppo.py` changes a setting that is fixed on resume."""
     flags = [current_flag(f"--{name.lstrip('-')}") for name in asked.run.may_change]
     allowed = {flag.removeprefix("--").replace("-", "_") for flag in flags}
-    pairs = list(_pairs(saved, asked))
-    unknown = allowed - {name for name, _, _ in pairs}
+    unknown = allowed - {name for name, _, _ in settings(saved, asked)}
     if unknown:
         raise UsageError(f"--may-change {' '.join(sorted(unknown))}: there is no such flag")
-    changed = [
-        f"--{name.replace('_', '-')} was {old}, now {new}"
-        for name, old, new in pairs
-        if name not in RESUME_MAY_CHANGE | allowed and old != new
-    ]
-    if changed:
-        raise UsageError(
-            f"a resumed run cannot change: {'; '.join(changed)}. Leave these flags out, add "
-            "--may-change NAME, or start a new run without --resume"
-        )
+    require_unchanged(saved, asked, RESUME_MAY_CHANGE | allowed, ", add --may-change NAME,")
     require_same_folder(asked.run.resume, asked.run.run_dir)
 
 
-def _pairs(saved: RunConfig, asked: RunConfig) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each flag's name with its saved and its new value."""
-    for part in dataclasses.fields(RunConfig):
-        old, new = getattr(saved, part.name), getattr(asked, part.name)
-        for field in dataclasses.fields(old):
-            yield field.name, getattr(old, field.name), getattr(new, field.name)
+def require_unchanged(saved: Any, asked: Any, may_change: Collection[str], advice: str = "") -> None:
+    """Raise UsageError if two configurations differ in a setting that may not change on resume.
+
+    Args:
+        saved: the configuration of the run: a dataclass, with nested ones.
+        asked: the configuration that the flags ask for.
+        may_change: names of the settings that may change.
+        advice: what else than leaving the flags out is possible, for the message.
+    """
+    changed = [
+        f"--{name.replace('_', '-')} was {shown(old)}, now {shown(new)}"
+        for name, old, new in settings(saved, asked)
+        if name not in may_change and old != new
+    ]
+    if changed:
+        raise UsageError(
+            f"a resumed run cannot change: {'; '.join(changed)}. Leave these flags out{advice} or start a "
+            "new run without --resume"
+        )
+
+
+def settings(saved: Any, asked: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name of each setting of two dataclasses, nested ones included, with both values."""
+    for field in dataclasses.fields(saved):
+        old, new = getattr(saved, field.name), getattr(asked, field.name)
+        if dataclasses.is_dataclass(old):
+            yield from settings(old, new)
+        else:
+            yield field.name, old, new
 
 
 def require_same_folder(resume: Path | None, run_dir: Path | None) -> None:

@@ -1,177 +1,43 @@
-"""Code shared by the scripts: flags, messages, exit codes."""
+"""Code shared by the scripts: device, messages, exit codes."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import tyro
+from torch import nn
 
-from rmc_agents.errors import Interrupted, TrainingError, UsageError
-from rmc_agents.options import Options, parse_options
+from rmc_agents.cli.flags import in_flags
+from rmc_agents.cli.start import command_name, leave_on_interrupt, raise_on_interrupt
+from rmc_agents.errors import Incomplete, Interrupted, TrainingError, UsageError, printable, shown
 from rmc_agents.plugins import import_modules, load_installed
+from rmc_agents.training.progress import discard, output_failed
 
-Config = TypeVar("Config")
-
-OLD_FLAGS = {
-    "--hint-coef": "--aux-coef",
-    "--hint-weight": "--aux-coef",
-    "--hints": "--aux-targets",
-    "--no-hints": "--no-aux-targets",
-    "--aids-share": "--aux-until",
-    "--stop-at-success": "--target-success-rate",
-    "--stop-at-accuracy": "--target-accuracy",
-}
-"""Flags of the previous release, accepted for one more release."""
-COMMANDS = {
-    "ppo": "rmc-train",
-    "evaluate": "rmc-evaluate",
-    "probe": "rmc-probe",
-    "report": "rmc-report",
-    "play": "rmc-play",
-    "nth_farthest": "rmc-nth-farthest",
-}
-"""Console command of each script, as installed by pip."""
+MAX_MESSAGE = 2000
+"""Characters of an error message."""
 
 
-def parse(
-    config: type[Config],
-    default: Config | None,
-    args: Sequence[str],
-    prog: str,
-    description: str | None = None,
-) -> Config:
-    """Parse flags into a dataclass; nested dataclasses become groups of flags without a prefix.
+def say(text: str) -> None:
+    """Print a line for the user; control characters in it are escaped.
 
-    Exits with code 2 and the usage on a flag that tyro cannot read.
-
-    Args:
-        config: the dataclass.
-        default: the values of flags that are not given; the dataclass's own defaults if None.
-        args: the command line.
-        prog: name of the command, for the usage.
-        description: shown by --help; the dataclass's docstring if None.
+    A full disk behind the output does not end the script, but a reader that closed it (`| head`) does.
 
     Raises:
-        UsageError: a dataclass refuses its values.
+        BrokenPipeError: nobody reads the output any more.
     """
-    for word in args:
-        old = word.partition("=")[0]
-        if old.startswith("--") and (new := current_flag(old)) != old:
-            print(f"note: {old} is now {new}; the old name works for one more release", file=sys.stderr)
-    options: dict[str, Any] = {} if default is None else {"default": default}
-    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(printed):
-            return tyro.cli(
-                config,
-                args=_renamed(args),
-                prog=prog,
-                description=description,
-                registry=_registry(),
-                config=(tyro.conf.OmitArgPrefixes,),
-                **options,
-            )
-    except SystemExit:
-        reason = _refusal(printed.getvalue())
-        if reason is not None:
-            raise UsageError(reason) from None
-        sys.stderr.write(printed.getvalue())
+        print(printable(text), flush=True)
+    except BrokenPipeError:
         raise
-
-
-def _refusal(box: str) -> str | None:
-    """Return the message of a nested dataclass's ValueError from the box in which tyro prints it."""
-    # Its lines are framed by │ and ─, or by spaces and - where the output has only ASCII.
-    text = " ".join(line.strip("│| ") for line in box.splitlines())
-    found = re.search(r"Error parsing \w+: (.*?) [─-]{5,}", text)
-    return found[1] if found else None
-
-
-def parse_some(config: type[Config], args: Sequence[str]) -> Config:
-    """Parse the flags of a dataclass, and ignore all others; `parse` checks them later."""
-    known, _ = tyro.cli(
-        config,
-        args=_renamed([word for word in args if word not in ("-h", "--help")]),
-        registry=_registry(),
-        config=(tyro.conf.OmitArgPrefixes,),
-        return_unknown_args=True,
-        add_help=False,
-    )
-    return known
-
-
-def _registry() -> tyro.constructors.ConstructorRegistry:
-    """Return tyro's rules for whole numbers (5e6, 5_000_000) and for options (KEY=VALUE)."""
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def _(
-        info: tyro.constructors.PrimitiveTypeInfo,
-    ) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
-        if info.type is not int:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="INT",
-            instance_from_str=lambda words: whole_number(words[0]),
-            is_instance=lambda value: isinstance(value, int),
-            str_from_instance=lambda value: [str(value)],
-        )
-
-    @registry.primitive_rule
-    def _(
-        info: tyro.constructors.PrimitiveTypeInfo,
-    ) -> tyro.constructors.PrimitiveConstructorSpec[Options] | None:
-        if info.type != Options:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs="*",
-            metavar="KEY=VALUE",
-            instance_from_str=parse_options,
-            is_instance=lambda value: isinstance(value, dict),
-            str_from_instance=lambda value: [f"{key}={option}" for key, option in value.items()],
-        )
-
-    return registry
-
-
-def _renamed(args: Sequence[str]) -> list[str]:
-    """Replace flags of the previous release by their new names."""
-    words = []
-    for word in args:
-        flag, equals, value = word.partition("=")
-        words.append(current_flag(flag) + equals + value if flag.startswith("--") else word)
-    return words
-
-
-def current_flag(flag: str) -> str:
-    """Return the present name of a flag, which may be one of the previous release."""
-    return OLD_FLAGS.get(flag.replace("_", "-"), flag)
-
-
-def whole_number(text: str) -> int:
-    """Read 5000000, 5_000_000 or 5e6 as an int.
-
-    Raises:
-        ValueError: not a whole number.
-    """
-    try:
-        return int(text)
-    except ValueError:
-        number = float(text)
-        if not number.is_integer():
-            raise ValueError(f"expected a whole number, got {text}") from None
-        return int(number)
+    except OSError as error:
+        output_failed(error)
 
 
 def choose_device(name: str) -> torch.device:
@@ -184,13 +50,34 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
         if device.type == "meta":
             raise RuntimeError("it holds no numbers")
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {name!r} cannot be used here ({reason}); try --device cpu") from error
-    return device
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = shown(str(error).partition("\n")[0])
+        raise UsageError(
+            f"device {shown(name, 40)!r} cannot be used here ({reason}); try --device cpu"
+        ) from error
+    return torch.device("cpu") if device.type == "cpu" else device
+
+
+def require_room(build: Callable[[], nn.Module]) -> None:
+    """Raise UsageError if the parameters of a network, and what training needs for them, exceed the memory.
+
+    Args:
+        build: returns the network. It is called where tensors take no memory.
+    """
+    try:
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in build().parameters())
+    except Exception:  # what cannot be built at all is reported where it is built
+        return
+    needed = 16 * parameters  # weights, gradients and two moments in float32
+    if hasattr(os, "sysconf") and needed > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        raise UsageError(
+            f"a network of {parameters:,} parameters does not fit into memory: training needs "
+            f"{needed / 2**30:,.0f} GiB for them"
+        )
 
 
 def import_plugins(imports: Sequence[str]) -> None:
@@ -200,14 +87,8 @@ def import_plugins(imports: Sequence[str]) -> None:
         UsageError: a module of --import cannot be imported.
     """
     for warning in load_installed():
-        print(warning, flush=True)
+        say(warning)
     import_modules(imports)
-
-
-def command_name(script: str) -> str:
-    """Return how the user starts a script of train/: `python train/ppo.py`, or the console command."""
-    installed = Path(sys.argv[0]).name.startswith("rmc-")
-    return COMMANDS[script] if installed else f"python train/{script}.py"
 
 
 def resume_command(script: str, run_dir: Path, options: Mapping[str, object]) -> str:
@@ -233,9 +114,9 @@ def changed_fields(config: Any, names: Sequence[str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def checking(names_options: bool = False) -> Iterator[None]:
-    """Turn a ValueError into a UsageError, while a script parses flags and checks that they fit.
+    """Turn a ValueError or OSError into a UsageError, while a script parses flags and checks that they fit.
 
-    A later ValueError is a bug and keeps its traceback.
+    A later one is a bug and keeps its traceback.
 
     Args:
         names_options: what is checked are options of a core or an environment. Their names are not flags, and
@@ -246,6 +127,10 @@ def checking(names_options: bool = False) -> Iterator[None]:
     except UsageError as error:
         error.names_options |= names_options
         raise
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a path that is too long, or may not be read
+        raise UsageError(f"{shown(error.filename or '')}: {error.strerror or error}".lstrip(": ")) from error
     except (ValueError, TypeError) as error:
         if isinstance(error, TypeError) and not names_options:
             raise
@@ -262,8 +147,8 @@ def run_script(
     """Run a script's main function, and exit with its code.
 
     0: done.
-    1: something broke while running (`TrainingError`, `failures`), reported in one message; or the reader of
-    the output closed it, as `| head` does, without a message.
+    1: something broke while running (`TrainingError`, `Incomplete`, `failures`), reported in one message; the
+    output cannot be written; or its reader closed it, as `| head` does, without a message.
     2: a mistake of the user's (`UsageError`), reported in one message.
     130: Ctrl-C; 143: SIGTERM (training has finished its iteration and saved).
 
@@ -272,59 +157,52 @@ def run_script(
         config: the dataclass of its flags; messages that name its fields then name the flags.
         failures: exceptions besides `TrainingError` that are reported in one message.
     """
+    starting = raise_on_interrupt()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for an output that has only ASCII
     try:
-        script(sys.argv[1:])
-        sys.stdout.flush()
+        try:
+            script(sys.argv[1:])
+            if sys.stdout is not None:  # None: stdout was closed from the start
+                sys.stdout.flush()
+        finally:
+            if starting:
+                leave_on_interrupt()
     except UsageError as error:
         _leave(str(error) if error.names_options else in_flags(str(error), config), 2)
-    except (TrainingError, *failures) as error:
+    except (TrainingError, Incomplete, *failures) as error:
         _leave(in_flags(str(error), config), 1)
     except Interrupted as interruption:
-        _leave(str(interruption), 128 + interruption.signal, "")
+        lines = "\n".join(shown(line, MAX_MESSAGE) for line in str(interruption).splitlines())
+        _leave(lines, 128 + interruption.signal, "")
     except KeyboardInterrupt:
         _leave("interrupted", 130)
-    except BrokenPipeError:
-        if not _output_closed():
+    except OSError as error:
+        if not _output_fails():
             raise
+        if not isinstance(error, BrokenPipeError):
+            _leave(f"the output cannot be written ({error.strerror})", 1)
         sys.exit(1)
 
 
-def in_flags(message: str, config: type | None) -> str:
-    """Return a message of the library, which names Python arguments, with flags instead.
-
-    `num_envs=0` becomes `--num-envs 0`, and `learning_rate` becomes `--learning-rate`.
-    """
-    names = field_names(config) if config is not None else set()
-    given = r"(?<![\w/.-])(\w+)=(?=[^\s=])"
-    message = re.sub(given, lambda m: f"{_flag(m[1])} " if m[1] in names else m[0], message)
-    word = r"(?<![\w/.-])([a-z]+(?:_[a-z]+)+)(?![\w/(\[]|\.\w)"
-    return re.sub(word, lambda m: _flag(m[1]) if m[1] in names else m[0], message)
-
-
-def field_names(config: type) -> set[str]:
-    """Return the names of a dataclass's fields, those of nested dataclasses included."""
-    names: set[str] = set()
-    for each in dataclasses.fields(config):
-        nested = each.default_factory if dataclasses.is_dataclass(each.default_factory) else None
-        names |= field_names(nested) if isinstance(nested, type) else {each.name}
-    return names
-
-
-def _flag(name: str) -> str:
-    return "--import" if name == "imports" else f"--{name.replace('_', '-')}"
-
-
-def _output_closed() -> bool:
-    """Return whether nobody reads the output any more; if so, discard what is still to be printed."""
-    output = sys.stdout.fileno()
+def _output_fails() -> bool:
+    """Return whether the output cannot be written; if so, discard what is still to be printed."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # not a file
+        return False
     try:
         os.write(output, b"\n")  # writing is the only way to find out
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), output)
         return True
     return False
 
 
 def _leave(message: str, code: int, kind: str = "error: ") -> None:
-    print(f"{kind}{message}", file=sys.stderr)
+    text = shown(message, MAX_MESSAGE) if kind else message
+    try:
+        print(f"{kind}{text}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        discard(sys.__stderr__)  # the code counts, also where nobody reads the message
     sys.exit(code)

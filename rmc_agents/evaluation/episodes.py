@@ -6,8 +6,9 @@ Axes: B environments of a batch, R rows (the environments whose episode still ru
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import gymnasium
@@ -166,6 +167,7 @@ def evaluate(
     seed: int = FIRST_SEED,
     deterministic: bool = True,
     step_limit: int = STEP_LIMIT,
+    progress: Callable[[int], None] | None = None,
 ) -> Episodes:
     """Play complete episodes; short and long ones are equally likely to be counted.
 
@@ -182,6 +184,7 @@ def evaluate(
         seed: of the first episode. The default is far from the seeds of training.
         deterministic: for an agent, choose the most likely action instead of drawing one.
         step_limit: steps after which an episode counts as endless.
+        progress: called after each step with the number of episodes that have ended.
 
     Raises:
         UsageError: an episode did not end within `step_limit` steps, or `episodes` is below 1.
@@ -195,18 +198,30 @@ def evaluate(
                     f"{name} of agent and environments differ: {getattr(policy, name)}, {getattr(env, name)}"
                 )
         policy = AgentPolicy(policy, deterministic, seed)
-    waves = [
-        _play_wave(policy, env, min(env.num_envs, episodes - first), seed=seed + first, step_limit=step_limit)
-        for first in range(0, episodes, env.num_envs)
-    ]
+    waves = []
+    for first in range(0, episodes, env.num_envs):
+        counted = min(env.num_envs, episodes - first)
+        ended = partial(_report, progress, first + counted)
+        waves.append(_play_wave(policy, env, counted, seed=seed + first, step_limit=step_limit, report=ended))
     returns, lengths, success = (np.concatenate(parts) for parts in zip(*waves, strict=True))
     reported = success >= 0  # some adapters know only after a first ended episode whether success is reported
     return Episodes(returns, lengths, success > 0 if reported.all() else None, seed)
 
 
+def _report(progress: Callable[[int], None] | None, total: int, running: int) -> None:
+    if progress is not None:
+        progress(total - running)
+
+
 @torch.no_grad()
 def _play_wave(
-    policy: Policy, env: BatchedEnv, counted: int, *, seed: int, step_limit: int
+    policy: Policy,
+    env: BatchedEnv,
+    counted: int,
+    *,
+    seed: int,
+    step_limit: int,
+    report: Callable[[int], None],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int8]]:
     """Play the first episode of environments 0 to `counted` - 1.
 
@@ -243,6 +258,7 @@ def _play_wave(
 
         keep = ~ended
         starts, reward, rows = done[keep], reward[keep], rows[keep]
+        report(len(rows))
         if not len(rows):
             figures = [x[representative].cpu().numpy() for x in (returns, lengths, success)]
             return figures[0], figures[1], figures[2]

@@ -6,202 +6,21 @@ import dataclasses
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rmc_agents.errors import UsageError
-from rmc_agents.evaluation.statistics import Interval
+from rmc_agents.environment import EnvConfig
+from rmc_agents.errors import UsageError, shown
+from rmc_agents.evaluation.entries import Entry
 from rmc_agents.runs.files import write_json
 from rmc_agents.runs.folder import read_config
 
 EVALUATION = "evaluation.json"
 """Name of the file in a run folder that holds the results of its evaluations, by environment."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Success, return and length of one policy in one environment."""
-
-    success_rate: float | None = None
-    """Share of solved episodes, 0 to 1; None if the task does not report success."""
-    success_ci95: Interval | None = None
-    """Its 95 % interval; None for computed figures."""
-    mean_return: float | None = None
-    """None for a classifier."""
-    return_ci95: Interval | None = None
-    """Its 95 % interval; None for computed figures and for a single episode."""
-    mean_length: float | None = None
-    """In steps; None for a classifier."""
-    episodes: int | None = None
-    """Number of episodes; None for computed figures and for a classifier."""
-    first_seed: int | None = None
-    """Episode j started in an environment seeded with `first_seed + j`."""
-    implementation: str | None = None
-    """Which environments were played: farama, batched or gymnasium; exact for computed figures."""
-    run: str | None = None
-    """Name of the run folder, for the memoryless run that another one is compared with."""
-
-    @classmethod
-    def from_json(cls, data: Any, source: str) -> Figures:
-        """Read figures; keys that are not figures are ignored.
-
-        Args:
-            data: parsed JSON.
-            source: where it comes from, for messages.
-
-        Raises:
-            UsageError: `data` is not an object, or a figure has the wrong type.
-        """
-        read = _Reader(data, source)
-        return cls(
-            success_rate=read.value("success_rate", _is_number, "a number"),
-            success_ci95=read.interval("success_ci95"),
-            mean_return=read.value("mean_return", _is_number, "a number"),
-            return_ci95=read.interval("return_ci95"),
-            mean_length=read.value("mean_length", _is_number, "a number"),
-            episodes=read.value("episodes", _is_whole, "a whole number"),
-            first_seed=read.value("first_seed", _is_whole, "a whole number"),
-            implementation=read.value("implementation", _is_text, "a string"),
-            run=read.value("run", _is_text, "a string"),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the known figures. Of sampled episodes, success and return are null where unknown."""
-        sampled = self.episodes is not None
-        nullable = ("success_rate", "success_ci95", "return_ci95") if sampled else ()
-        figures = {name: value for name, value in vars(self).items() if value is not None or name in nullable}
-        return {name: list(x) if isinstance(x, tuple) else x for name, x in figures.items()}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """The evaluation of one agent in one environment: an entry of evaluation.json."""
-
-    figures: Figures
-    """The agent's own figures."""
-    deterministic: bool | None = None
-    """Whether the agent took its most likely actions; False: drawn actions; None: not recorded."""
-    seconds: float | None = None
-    """Wall time of the evaluation."""
-    random: Figures | None = None
-    """A policy that draws its actions uniformly."""
-    best_possible: Figures | None = None
-    """A perfect memory on the shortest path; None if it is not known."""
-    hallway: int | None = None
-    """Cells between the cue's room and the junction; None unless the task is a maze of fixed length."""
-    trained_hallway: int | None = None
-    """The longest hallway in training; None if it is not known."""
-    memoryless: Figures | None = None
-    """An agent without memory in the same episodes."""
-    command: str | None = None
-    """The command that made this entry."""
-    versions: dict[str, Any] | None = None
-    """Versions of Python and of the packages used, by name."""
-    checkpoint: str | None = None
-    """Path of the evaluated checkpoint."""
-    date: str | None = None
-    """ISO 8601, in UTC."""
-    other: dict[str, Any] = field(default_factory=dict)
-    """Keys of the file that have no field here, kept as they are."""
-
-    @classmethod
-    def from_json(cls, data: Any, source: str) -> Entry:
-        """Read an entry.
-
-        Args:
-            data: parsed JSON.
-            source: where it comes from, such as "runs/x/evaluation.json, entry 'MiniGrid-MemoryS9-v0'".
-
-        Raises:
-            UsageError: `data` is not an object with a success rate or a mean return, or a value has the wrong
-                type; the message names `source` and the key.
-        """
-        read = _Reader(data, source)
-        figures = Figures.from_json(data, source)
-        if figures.success_rate is None and figures.mean_return is None:
-            raise read.error("it has neither a success_rate nor a mean_return")
-        return cls(
-            figures,
-            deterministic=read.value("deterministic", lambda x: isinstance(x, bool), "true or false"),
-            seconds=read.value("seconds", _is_number, "a number"),
-            random=read.figures("random"),
-            best_possible=read.figures("best_possible"),
-            hallway=read.value("hallway", _is_whole, "a whole number"),
-            trained_hallway=read.value("trained_hallway", _is_whole, "a whole number"),
-            memoryless=read.figures("memoryless"),
-            command=read.value("command", _is_text, "a string"),
-            versions=read.value("versions", lambda x: isinstance(x, dict), "an object"),
-            checkpoint=read.value("checkpoint", _is_text, "a string"),
-            date=read.value("date", _is_text, "a string"),
-            other={key: value for key, value in data.items() if key not in _KNOWN},
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the entry as evaluation.json holds it, which is flat: the agent's figures come first.
-
-        Values that are None are left out, except those that a reader of the file may expect: `best_possible`
-        besides `random`, and the hallways of a maze.
-        """
-        nullable: tuple[str, ...] = () if self.random is None else ("best_possible",)
-        nullable += () if self.best_possible is None else ("hallway", "trained_hallway")
-        names = [each.name for each in dataclasses.fields(self) if each.name not in ("figures", "other")]
-        values = {name: getattr(self, name) for name in names}
-        data = {
-            name: value.to_json() if isinstance(value, Figures) else value
-            for name, value in values.items()
-            if value is not None or name in nullable
-        }
-        return self.figures.to_json() | data | self.other
-
-
-_KNOWN = {each.name for kind in (Figures, Entry) for each in dataclasses.fields(kind)} - {"figures", "other"}
-"""Keys of an entry that have a field."""
-
-
-class _Reader:
-    """Values of one JSON object, with messages that say where a wrong one is."""
-
-    def __init__(self, data: Any, source: str) -> None:
-        self.source = source
-        if not isinstance(data, dict):
-            raise self.error(f"{str(data)[:60]!r} is not an object")
-        self.data = data
-
-    def error(self, reason: str) -> UsageError:
-        return UsageError(f"{self.source}: {reason}; delete the entry, and evaluate again")
-
-    def value(self, key: str, fits: Callable[[Any], bool], expected: str) -> Any:
-        """Return a value, None if it is missing or null."""
-        value = self.data.get(key)
-        if value is not None and not fits(value):
-            raise self.error(f"{key} is {str(value)[:60]!r}, expected {expected}")
-        return value
-
-    def interval(self, key: str) -> Interval | None:
-        ends = self.value(key, _is_interval, "two numbers")
-        return None if ends is None else (ends[0], ends[1])
-
-    def figures(self, key: str) -> Figures | None:
-        data = self.data.get(key)
-        return None if data is None else Figures.from_json(data, f"{self.source}, {key}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_interval(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+PROBE = "probe.json"
+"""Name of the file for the results of its probes."""
 
 
 def read_entries(path: Path) -> dict[str, Any]:
@@ -221,13 +40,13 @@ def read_entries(path: Path) -> dict[str, Any]:
     return entries
 
 
-def merge_entry(path: Path, env_id: str, entry: dict[str, Any]) -> Path:
+def merge_entry(path: Path, env_id: str, entry: Mapping[str, Any]) -> Path:
     """Write one entry of an evaluation.json or probe.json; the entries of other environments stay.
 
     Raises:
         UsageError: the file that is there is damaged.
     """
-    write_json(path, read_entries(path) | {env_id: entry})
+    write_json(path, read_entries(path) | {env_id: dict(entry)})
     return path
 
 
@@ -245,12 +64,43 @@ def read_evaluation(run_dir: Path) -> dict[str, Entry]:
 
 
 def save_entry(run_dir: Path, env_id: str, entry: Entry) -> Path:
-    """Write one entry of a run's evaluation.json; the entries of other environments stay.
+    """Add one entry to an evaluation.json, without losing better figures (see `merged`).
 
     Raises:
         UsageError: the file that is there is damaged.
+        OSError: it cannot be written.
     """
-    return merge_entry(run_dir / EVALUATION, env_id, entry.to_json())
+    old = read_evaluation(run_dir).get(env_id)
+    return merge_entry(run_dir / EVALUATION, env_id, merged(old, entry).to_json())
+
+
+def merged(old: Entry | None, new: Entry) -> Entry:
+    """Return what to keep of two evaluations in the same environment.
+
+    Of two evaluations of the same agent with the same kind of actions, that of more episodes is kept. Those
+    of another checkpoint in more episodes, and those with the other kind of actions, move to `earlier`.
+    """
+    known = [] if old is None else [old, *old.earlier]
+    same = next((each for each in known if each.is_like(new)), None)
+    kept = new
+    if same is not None and same.episodes > new.episodes:
+        kept = dataclasses.replace(same, memoryless=same.memoryless or new.memoryless)
+    earlier = [
+        dataclasses.replace(each, earlier=())
+        for each in known
+        if each is not same and (each.episodes > kept.episodes or each.is_drawn != kept.is_drawn)
+    ]
+    return dataclasses.replace(kept, earlier=tuple(earlier))
+
+
+def kept_note(path: Path, env_id: str, new: Entry) -> str | None:
+    """Return a message if an evaluation.json keeps other figures, instead of the new ones or besides them."""
+    kept = read_evaluation(path.parent)[env_id]
+    more = max((each.episodes for each in (kept, *kept.earlier)), default=0)
+    if kept.date == new.date and not kept.earlier:
+        return None
+    instead = "besides" if kept.date == new.date else "instead of"
+    return f"{path} keeps the figures of {more:,} episodes {instead} these {new.episodes:,}"
 
 
 @dataclass(frozen=True)
@@ -263,18 +113,47 @@ class Result:
     """Name of the memory core."""
     env_id: str
     entry: Entry
+    training: str = ""
+    """Environments and options in which the run was trained (`training_of`)."""
 
 
-def read_results(run_dir: Path) -> list[Result]:
+def core_of(config: Mapping[str, Any]) -> str:
+    """Return the name of the memory core in a config.json; empty if it has none."""
+    return str(config.get("agent", config.get("classifier", {})).get("core", ""))
+
+
+def training_of(environment: EnvConfig | Mapping[str, Any] | None) -> str:
+    """Return the environments and options in which a run was trained, for labels; empty if unknown.
+
+    Args:
+        environment: of the run, also as config.json holds it.
+    """
+    if isinstance(environment, EnvConfig):
+        environment = vars(environment)
+    if not isinstance(environment, Mapping):
+        return ""
+    given = environment.get("env_options")
+    options = {} if not isinstance(given, dict) else given
+    env_ids = str(environment.get("train_on") or environment.get("env") or "").split(",")
+    names = [name.strip().removeprefix("MiniGrid-").removesuffix("-v0") for name in env_ids]
+    described = [f"{name}={value}" for name, value in options.items() if name != "seeding"]
+    return shown(" ".join([", ".join(names), *described]), 80)
+
+
+def read_results(run_dir: Path, output: Path | None = None) -> list[Result]:
     """Read everything in a run's evaluation.json, mazes sorted by size.
+
+    Args:
+        run_dir: the run folder.
+        output: the folder of newer results, if it is not the run folder.
 
     Raises:
         UsageError: the file is damaged, or `run_dir` is not a run folder.
     """
     config = read_config(run_dir)
-    core = config.get("agent", config.get("classifier", {})).get("core", "")
-    entries = read_evaluation(run_dir)
-    return [Result(run_dir.resolve().name, core, e, entries[e]) for e in sorted(entries, key=by_size)]
+    name, core, training = run_dir.resolve().name, core_of(config), training_of(config.get("environment"))
+    entries = read_evaluation(run_dir) | ({} if output is None else read_evaluation(output))
+    return [Result(name, core, e, entries[e], training) for e in sorted(entries, key=by_size)]
 
 
 def by_size(env_id: str) -> tuple[tuple[str, int], ...]:
@@ -291,22 +170,41 @@ class Scores:
     env_ids: tuple[str, ...]
     """The environments in which every core was evaluated."""
     by_core: dict[str, list[list[float]]]
-    """For each core its scores, `[environment][run]`."""
+    """For each core (see `by_training`) its scores, `[environment][run]`."""
+
+
+def by_training(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Group results by core; where an environment has runs of a core that were trained in different ones, by
+    core and training."""
+    results = list(results)
+    trainings: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for result in results:
+        trainings[result.core, result.env_id].add(result.training)
+    mixed = any(len(found) > 1 for found in trainings.values())
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        training = f", trained in {result.training or 'unknown environments'}" if mixed else ""
+        groups[result.core + training].append(result)
+    return dict(groups)
 
 
 def scores_by_core(results: Iterable[Result]) -> Scores:
-    """Return the scores by which cores can be compared.
+    """Return the scores by which cores can be compared. Runs of different training are never pooled.
 
     Raises:
         ValueError: no environment has a score of every core.
     """
-    figures = [(result, result.entry.figures) for result in results]
-    use_success = all(own.success_rate is not None for _, own in figures)
+    figures = [
+        (core, result.env_id, result.entry.figures)
+        for core, group in by_training(results).items()
+        for result in group
+    ]
+    use_success = all(own.success_rate is not None for _, _, own in figures)
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for result, own in figures:
+    for core, env_id, own in figures:
         score = own.success_rate if use_success else own.mean_return
         if score is not None:
-            found[result.core][result.env_id].append(score)
+            found[core][env_id].append(score)
     shared = set.intersection(*(set(by_env) for by_env in found.values())) if found else set()
     env_ids = tuple(sorted(shared, key=by_size))
     if not env_ids:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from rmc_agents.agent.saved import Run, load_run
 from rmc_agents.errors import UsageError
 from rmc_agents.plugins import import_modules
-from rmc_agents.runs.folder import read_config
+from rmc_agents.runs.folder import read_config, run_folder_of
 
 
 def load_with_imports(path: Path, device: torch.device | str = "cpu") -> Run:
@@ -24,15 +23,10 @@ def load_with_imports(path: Path, device: torch.device | str = "cpu") -> Run:
         UsageError: no run, one of its modules cannot be imported, or no readable checkpoint.
         NotAnAgent: the run is a classifier.
     """
-    folder = path.parent.parent if path.is_file() else path
+    folder = run_folder_of(path)
     config = read_config(folder)
     try:
         import_modules(config.get("imports", ()))
     except UsageError as error:
         raise UsageError(f"{folder} cannot be loaded: {error}") from error
     return load_run(path, device)
-
-
-def file_stem(env_id: str) -> str:
-    """Return an environment's id as a file name without a suffix, for any file system."""
-    return re.sub(r"[/:\\]", "-", env_id)

@@ -77,6 +77,7 @@ def swap_parts(
     *,
     seed: int,
     after: int,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Swap]:
     """Exchange each part of the memory, and half of the slots, between episodes.
 
@@ -88,6 +89,7 @@ def swap_parts(
         recording: returned by `record`.
         seed: the seed of the recording.
         after: steps since the cue was last in view at which parts are exchanged, 0 or more.
+        progress: called with the number of exchanges so far, two for each part.
 
     Raises:
         UsageError: the memory is empty, or there is no pair of episodes.
@@ -117,6 +119,8 @@ def swap_parts(
             choice = edited.choice[pairs.takers]
             flipped = (choice >= 0) & (choice != recording.choice[pairs.takers])
             swaps.append(Swap(part, same_cue, *counts, int(flipped.sum()), int((choice < 0).sum())))
+            if progress is not None:
+                progress(len(swaps))
     return swaps
 
 

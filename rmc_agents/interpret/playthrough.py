@@ -18,7 +18,11 @@ from torch import Tensor
 
 from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.cores import MemoryCore, SlotTrace, State, TracedCore
-from rmc_agents.errors import UsageError
+from rmc_agents.environment import EnvironmentFailed
+from rmc_agents.errors import UsageError, shown
+
+STEP_LIMIT = 1500
+"""Steps after which a playthrough ends: MiniGrid's largest Memory maze has 1445."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,13 @@ def trace_steps(agent: ActorCritic) -> Iterator[list[Step]]:
         agent.core = core
 
 
-def play(agent: ActorCritic, env: Env[Any, Any], seed: int, deterministic: bool = True) -> Playthrough:
+def play(
+    agent: ActorCritic,
+    env: Env[Any, Any],
+    seed: int,
+    deterministic: bool = True,
+    step_limit: int = STEP_LIMIT,
+) -> Playthrough:
     """Play one episode of a single environment.
 
     Args:
@@ -145,11 +155,18 @@ def play(agent: ActorCritic, env: Env[Any, Any], seed: int, deterministic: bool 
         env: made with `render_mode="rgb_array"`.
         seed: of the episode and of the actions, if they are drawn.
         deterministic: choose the most likely action instead of drawing one.
+        step_limit: steps after which the playthrough ends, though the episode has not.
 
     Raises:
-        UsageError: the environment does not render to pictures.
+        UsageError: the environment does not render to pictures, or has other spaces than the agent.
+        EnvironmentFailed: the environment raised.
     """
-    obs, _ = env.reset(seed=seed)
+    try:
+        agent.use_spaces(env.observation_space, env.action_space)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    with _calls(env, "reset"):
+        obs, _ = env.reset(seed=seed)
     generator = torch.Generator(agent.device).manual_seed(seed)
     state, start, total = None, True, 0.0
     moments: list[Moment] = []
@@ -159,10 +176,11 @@ def play(agent: ActorCritic, env: Env[Any, Any], seed: int, deterministic: bool 
             action, state = agent.predict(obs, state, start, deterministic, generator)
             trace = _memory_trace(steps[-1]) if steps else None
             moments.append(Moment(picture, len(moments), total, cue, trace))
-            obs, reward, terminated, truncated, info = env.step(action)
+            with _calls(env, "step"):
+                obs, reward, terminated, truncated, info = env.step(action)
             total, start = total + float(reward), False
             state = state._replace(reward=torch.full_like(state.reward, float(reward)))
-            if terminated or truncated:
+            if terminated or truncated or len(moments) >= step_limit:
                 break
     moments.append(Moment(_render(env), len(moments), total, _find_cue(env), None))
     success = info.get("is_success", info.get("success"))
@@ -171,11 +189,40 @@ def play(agent: ActorCritic, env: Env[Any, Any], seed: int, deterministic: bool 
     return Playthrough(moments, None if success is None else bool(success), bool(terminated))
 
 
+@contextmanager
+def _calls(env: Env[Any, Any], method: str) -> Iterator[None]:
+    """Turn whatever an environment's method raises into EnvironmentFailed."""
+    try:
+        yield
+    except EnvironmentFailed:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {shown(error)}"
+        raise EnvironmentFailed(f"{_name(env)} raised in {method}: {reason}") from error
+
+
+def _name(env: Env[Any, Any]) -> str:
+    return shown(env.unwrapped if env.spec is None else env.spec.id)
+
+
 def _render(env: Env[Any, Any]) -> NDArray[np.uint8]:
-    picture = env.render()
-    if not isinstance(picture, np.ndarray) or picture.ndim != 3:
-        raise UsageError(f"{env} renders to {type(picture).__name__}; make it with render_mode='rgb_array'")
-    return picture.copy()
+    """Return the environment's picture: [height, width, 3]."""
+    with _calls(env, "render"):
+        picture = env.render()
+    if not isinstance(picture, np.ndarray):
+        raise UsageError(
+            f"{_name(env)} renders to {type(picture).__name__}; make it with render_mode='rgb_array'"
+        )
+    if picture.ndim == 2:
+        picture = picture[..., None]
+    if picture.ndim != 3 or picture.shape[-1] not in (1, 3, 4) or not picture.size:
+        raise UsageError(
+            f"{_name(env)} renders to an array of shape {picture.shape}, expected [height, width, 3]"
+        )
+    if picture.dtype.kind not in "biu" or picture.min() < 0 or picture.max() > 255:
+        raise UsageError(f"{_name(env)} renders to {picture.dtype}, expected whole numbers from 0 to 255")
+    colours = picture.repeat(3, axis=-1) if picture.shape[-1] == 1 else picture[..., :3]
+    return colours.astype(np.uint8)
 
 
 @runtime_checkable

@@ -13,12 +13,18 @@ Axes: n samples (different histories), F numbers of a part, K targets.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from rmc_agents.errors import UsageError
 from rmc_agents.evaluation.statistics import Interval, wilson
 from rmc_agents.interpret.recording import Recording
 
@@ -26,6 +32,8 @@ FOLDS = 5
 """Folds of the cross-validation."""
 STRENGTH = 0.1
 """Ridge penalty, for inputs of variance 1 and a loss that is a mean over samples."""
+MIN_DEVIATION = 1e-6
+"""Deviation up to which a column counts as constant."""
 MIN_HISTORIES = 10
 """Number of different histories below which nothing is reported."""
 MIN_SHARE = 0.05
@@ -107,19 +115,53 @@ class Probe:
         return asdict(self)
 
 
-def probe(recording: Recording, max_steps: int = 40) -> Probe:
+def require_variety(recording: Recording, name: str) -> None:
+    """Raise UsageError, with the reason, if no probe of a recording could have a score.
+
+    Args:
+        recording: returned by `record`.
+        name: of the run and the environment, for the message.
+    """
+    since, running = recording.since, recording.running
+    step = np.arange(len(since))[:, None]
+    bins = [_samples(recording, running & (since > 0))]
+    bins += [_last_where(recording, since == s) for s in range(len(since))]
+    bins += [_samples(recording, running & (step == t)) for t in range(len(since))]
+    if any(_enough(recording, samples) for samples in bins):
+        return
+    starts = len(np.unique(recording.state_id[0]))
+    if starts < FOLDS:
+        raise UsageError(
+            f"{name} cannot be probed: its {recording.episodes:,} episodes have {starts} different starts; a "
+            f"probe is fitted and tested on different ones, at least {FOLDS}. Choose a larger environment"
+        )
+    raise UsageError(
+        f"{name} cannot be probed: at every step, its episodes hold fewer than {MIN_HISTORIES} different "
+        f"histories of both cues; more episodes, drawn actions or some random actions make them differ"
+    )
+
+
+def probe(recording: Recording, max_steps: int = 40, progress: Callable[[int], None] | None = None) -> Probe:
     """Probe every part of a recorded memory for every target.
 
     Args:
         recording: returned by `record`.
         max_steps: length of the axes; they are shorter where too few episodes last that long.
+        progress: called with the number of probed steps, of `2 * max_steps` at most.
     """
+    done = count(1)
+
+    def advance() -> None:
+        if progress is not None:
+            progress(next(done))
+
     since, running = recording.since, recording.running
     bins = [_last_where(recording, since == s) for s in range(max_steps)]
-    by_since = _axis("steps since the cue was last in view", recording, bins, (CUE, POSITION))
+    name = "steps since the cue was last in view"
+    by_since = _axis(name, recording, bins, (CUE, POSITION), advance)
     steps = np.arange(len(since))[:, None]
     bins = [_samples(recording, running & (steps == t)) for t in range(min(max_steps, len(since)))]
-    by_step = _axis("step of the episode", recording, bins, TARGETS)
+    by_step = _axis("step of the episode", recording, bins, TARGETS, advance)
     after = _samples(recording, running & (since > 0))
     parts = list(recording.parts)
     found = {part: _scores(recording, part, after, TARGETS, pooled=True) for part in parts}
@@ -144,19 +186,79 @@ def cross_validated(
     Returns:
         the predictions, [n, K].
     """
-    predicted = np.empty_like(y)
+    # In units of each column's deviation over all samples, which keeps sums and differences exact.
+    share = weight[:, None] / weight.sum()
+    mean = (share * x).sum(0)
+    scale = np.sqrt((share * (x - mean) ** 2).sum(0))
+    varies = scale > MIN_DEVIATION
+    data = torch.as_tensor((x[:, varies] - mean[varies]) / scale[varies])
+    least = torch.as_tensor(np.maximum(MIN_DEVIATION / scale[varies], MIN_DEVIATION))
+    targets, weights = torch.as_tensor(y), torch.as_tensor(weight)[:, None]
+    predicted = torch.empty_like(targets)
+    total = _moments(data, targets, weights)
     for held_out in np.unique(fold):
-        test = fold == held_out
-        inputs, targets, share = x[~test], y[~test], weight[~test, None] / weight[~test].sum()
-        mean, intercept = (share * inputs).sum(0), (share * targets).sum(0)
-        deviation = np.sqrt((share * (inputs - mean) ** 2).sum(0))
-        used = deviation > 1e-6
-        mean, scale = mean[used], deviation[used]
-        z = (inputs[:, used] - mean) / scale
-        gram = (share * z).T @ z + strength * np.eye(z.shape[1])
-        slopes = np.linalg.solve(gram, (share * z).T @ (targets - intercept))
-        predicted[test] = (x[test][:, used] - mean) / scale @ slopes + intercept
-    return predicted
+        test = torch.as_tensor(fold == held_out)
+        if int((~test).sum()) < data.shape[1]:
+            found = _fit_samples(data[~test], targets[~test], weights[~test], least, strength)
+        else:
+            left_out = _moments(data[test], targets[test], weights[test])
+            rest = _Moments(*(a - b for a, b in zip(total, left_out, strict=True)))
+            found = _fit_moments(rest, least, strength)
+        centre, slopes, intercept = found
+        predicted[test] = (data[test] - centre) @ slopes + intercept
+    return predicted.numpy()
+
+
+class _Moments(NamedTuple):
+    """Weighted sums over samples."""
+
+    weight: Tensor
+    """[] of the weights."""
+    x: Tensor
+    """[F]."""
+    y: Tensor
+    """[K]."""
+    xx: Tensor
+    """[F, F] of products."""
+    xy: Tensor
+    """[F, K]."""
+
+
+def _moments(x: Tensor, y: Tensor, weight: Tensor) -> _Moments:
+    weighted = weight * x
+    return _Moments(weight.sum(), weighted.sum(0), (weight * y).sum(0), weighted.T @ x, weighted.T @ y)
+
+
+def _fit_moments(sums: _Moments, least: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Fit a ridge regression by its normal equations, from sums over samples.
+
+    Returns:
+        mean of the inputs [F], slopes [F, K] (0 for a column whose deviation is not above `least`) and mean
+        of the targets [K].
+    """
+    mean, intercept = sums.x / sums.weight, sums.y / sums.weight
+    covariance = sums.xx / sums.weight - torch.outer(mean, mean)
+    deviation = covariance.diagonal().clamp(min=0).sqrt()
+    scale = torch.where(deviation > least, deviation, torch.inf)
+    gram = covariance / torch.outer(scale, scale) + strength * torch.eye(len(scale), dtype=scale.dtype)
+    right = (sums.xy / sums.weight - torch.outer(mean, intercept)) / scale[:, None]
+    slopes = torch.cholesky_solve(right, torch.linalg.cholesky(gram)) / scale[:, None]
+    return mean, slopes, intercept
+
+
+def _fit_samples(
+    x: Tensor, y: Tensor, weight: Tensor, least: Tensor, strength: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fit the same regression in its dual form, which is smaller where samples are fewer than columns."""
+    share = weight / weight.sum()
+    mean, intercept = (share * x).sum(0), (share * y).sum(0)
+    deviation = (share * (x - mean) ** 2).sum(0).sqrt()
+    scale = torch.where(deviation > least, deviation, torch.inf)
+    z = share.sqrt() * (x - mean) / scale
+    gram = z @ z.T + strength * torch.eye(len(z), dtype=z.dtype)
+    right = share.sqrt() * (y - intercept)
+    slopes = z.T @ torch.cholesky_solve(right, torch.linalg.cholesky(gram)) / scale[:, None]
+    return mean, slopes, intercept
 
 
 def folds_of(groups: NDArray[np.int64], folds: int = FOLDS) -> NDArray[np.int64]:
@@ -179,15 +281,22 @@ def effective_number(weight: Floats) -> float:
     return float(weight.sum() ** 2 / (weight**2).sum())
 
 
-def _axis(name: str, recording: Recording, bins: list[Samples], targets: tuple[str, ...]) -> Axis:
+def _axis(
+    name: str,
+    recording: Recording,
+    bins: list[Samples],
+    targets: tuple[str, ...],
+    advance: Callable[[], None],
+) -> Axis:
     """Score the samples of each bin; the axis ends with the last bin that has enough samples."""
     last = max((i for i, samples in enumerate(bins) if _enough(recording, samples)), default=-1)
     bins = bins[: last + 1]
-    found = {
-        part: [_scores(recording, part, samples, targets) for samples in bins] for part in recording.parts
-    }
+    found = []
+    for samples in bins:
+        found.append({part: _scores(recording, part, samples, targets) for part in recording.parts})
+        advance()
     scores = {
-        target: {part: [score[target] for score in found[part]] for part in recording.parts}
+        target: {part: [each[part][target] for each in found] for part in recording.parts}
         for target in targets
     }
     return Axis(
@@ -265,11 +374,16 @@ def _target(recording: Recording, target: str, samples: Samples) -> Floats:
 def _bootstrap(above: Floats, below: Floats, group: NDArray[np.int64]) -> Interval:
     """Return the 95 % bootstrap interval of sum(above) / sum(below); whole groups are resampled."""
     sums = np.stack([np.bincount(_rank(group), weights=part) for part in (above, below)], axis=1)
-    drawn = np.random.default_rng(0).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
-    totals = drawn @ sums
+    totals = _resamples(len(sums)) @ sums
     ratios = totals[:, 0] / np.maximum(totals[:, 1], 1e-12)
     low, high = np.quantile(ratios, [0.025, 0.975])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=4)  # the parts of a memory share their samples
+def _resamples(n: int) -> Floats:
+    """Return how often each of n groups is drawn in each resample, [RESAMPLES, n]."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.float64)
 
 
 def _last_where(recording: Recording, where: NDArray[np.bool_]) -> Samples:

@@ -152,6 +152,7 @@ def record(
     steps: int,
     edit: Edit | None = None,
     only: NDArray[np.bool_] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Recording:
     """Play and record the first episode of every environment.
 
@@ -166,6 +167,7 @@ def record(
         edit: changes the memory after each step; None leaves it as it is.
         only: [B] the episodes whose choice is of interest. Recording stops when they have ended, and keeps
             neither memory nor observations.
+        progress: called after each step with the number of steps.
 
     Raises:
         UsageError: the task does not report success.
@@ -198,6 +200,8 @@ def record(
         choice = torch.where(running & step.terminated, chosen, choice)
         obs, reward, starts = step.obs, step.reward, step.done
         running = running & ~starts
+        if progress is not None:
+            progress(t + 1)
         if not (running & wanted).any():
             break
     was_running, in_view, x, state_id, acted = (

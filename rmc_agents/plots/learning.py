@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from rmc_agents.errors import shown
 from rmc_agents.evaluation.curves import Curve, band
-from rmc_agents.evaluation.results import Result
+from rmc_agents.evaluation.results import Result, by_training
 from rmc_agents.evaluation.statistics import Interval
 from rmc_agents.plots.style import (
     BLACK,
@@ -122,20 +123,21 @@ def success_by_hallway(
 
 
 def results_by_hallway(results: Sequence[Result]) -> Figure | None:
-    """Return `success_by_hallway` of all results in mazes of fixed length, by core.
+    """Return `success_by_hallway` of all results in mazes of fixed length, by core and training.
 
     Returns None if they cover fewer than two such mazes.
     """
     mazes: dict[int, str] = {}
     by_core: dict[str, dict[str, list[Point]]] = {}
     trained: set[int | None] = set()
-    for result in results:
+    grouped = [(core, result) for core, group in by_training(results).items() for result in group]
+    for core, result in grouped:
         entry, figures = result.entry, result.entry.figures
         if entry.hallway is None or figures.success_rate is None:
             continue
         mazes[entry.hallway] = result.env_id.split("Memory")[-1].removesuffix("-v0")
         point = Point(entry.hallway, figures.success_rate, figures.success_ci95)
-        by_core.setdefault(result.core, {}).setdefault(result.run, []).append(point)
+        by_core.setdefault(core, {}).setdefault(result.run, []).append(point)
         trained.add(entry.trained_hallway)
     if len(mazes) < 2:
         return None
@@ -196,7 +198,9 @@ def _panel(axes: Axes, title: str, unit: str, curves: Mapping[str, Curve]) -> No
             markevery=max(len(values) // 6, 1),
             ms=4,
             lw=1.5,
-            label=name.removeprefix("rollout/success_rate/").removeprefix("MiniGrid-").removesuffix("-v0"),
+            label=shown(
+                name.removeprefix("rollout/success_rate/").removeprefix("MiniGrid-").removesuffix("-v0"), 30
+            ),
         )
     axes.set_title(title, fontsize=12, loc="left")
     axes.set_ylabel(unit, fontsize=10)

@@ -25,6 +25,7 @@ from rmc_agents.plots.style import (
     MARKERS,
     OKABE_ITO,
     ORANGE,
+    fitted,
     legend_below,
     make_plain,
     mark_chance,
@@ -52,7 +53,7 @@ def heat_maps(probe: Probe, title: str) -> Figure:
     """
     rows = len(probe.parts)
     figure = Figure(figsize=(13.5, 3 * (1.3 + 0.36 * rows)), layout="constrained")
-    figure.suptitle(title, fontsize=15, x=0.01, ha="left", parse_math=False)
+    figure.suptitle(fitted(title, 13, 15), fontsize=15, x=0.01, ha="left", parse_math=False)
     grid = figure.add_gridspec(3, 2)
     for column, axis in enumerate((probe.since, probe.step)):
         for row, target in enumerate((CUE, POSITION, TIME)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ def save_pictures(
     *,
     deterministic: bool = True,
     per_head: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Path], list[Playthrough]]:
     """Play one episode per seed and save pictures of them.
 
@@ -32,6 +33,7 @@ def save_pictures(
         seeds: the seeds of the episodes.
         deterministic: take the most likely action instead of sampling one.
         per_head: draw the attention of each head instead of the mean of the heads.
+        progress: called with the number of episodes that have been played.
 
     Returns:
         The files, and the episodes. `stem`.gif shows all episodes in sequence, and so does `stem`.mp4 if its
@@ -40,8 +42,14 @@ def save_pictures(
 
     Raises:
         UsageError: the environment does not render to an image.
+        EnvironmentFailed: the environment raised.
+        OSError: a file cannot be written.
     """
-    played = [play(agent, env, seed, deterministic) for seed in seeds]
+    played = []
+    for seed in seeds:
+        played.append(play(agent, env, seed, deterministic))
+        if progress is not None:
+            progress(len(played))
     shown = [
         frame
         for number, episode in enumerate(played, start=1)

@@ -6,6 +6,7 @@ The colours can be distinguished with any kind of colour vision: Okabe and Ito 2
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
+from rmc_agents.errors import shown
 from rmc_agents.runs.files import write_atomically
 
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -68,11 +70,36 @@ def save(figure: Figure, path: Path) -> list[Path]:
     return paths
 
 
+def fitted(text: str, width: float, font_size: float, lines: int = 3) -> str:
+    """Return text from outside, such as an environment's id, in lines that fit on a figure.
+
+    Args:
+        text: the text; what does not fit is left out.
+        width: of the lines, in inches.
+        font_size: in points.
+        lines: number of lines at most.
+    """
+    room, found = 72 * width / font_size, [""]
+    for word in re.findall(r"\s*\S{1,12}", shown(text, 1000)):  # a name without spaces is broken, too
+        if _width(found[-1] + word) > room and found[-1]:
+            found.append("")
+        found[-1] += word if found[-1] else word.lstrip()
+    if len(found) > lines:
+        found = [*found[: lines - 1], f"{found[lines - 1][:-4]} ..."]
+    return "\n".join(found)
+
+
+def _width(text: str) -> float:
+    """Return an upper bound of the width of a text in DejaVu Sans, in units of its size."""
+    widths = {**dict.fromkeys("fijlrt.,:;'|![]()/\\- ", 0.42), **dict.fromkeys("mwMW@%&+=<>_", 1.0)}
+    return sum(widths.get(c, 1.0 if not c.isascii() else 0.8 if c.isupper() else 0.645) for c in text)
+
+
 def single_axes(title: str, size: tuple[float, float] = (8, 5)) -> tuple[Figure, Axes]:
     """Return a figure of `size` inches with one titled pair of axes; `$` in the title is plain text."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=14, loc="left", parse_math=False)
+    axes.set_title(fitted(title, size[0] - 1, 14), fontsize=14, loc="left", parse_math=False)
     axes.tick_params(labelsize=11)
     make_plain(axes)
     return figure, axes
@@ -121,14 +148,16 @@ def legend_below(figure: Figure, axes: Axes, note: str = "") -> None:
         note: printed above the entries, such as the meaning of error bars.
     """
     handles, labels = axes.get_legend_handles_labels()
+    width = figure.get_figwidth()
+    columns = 3 if all(_width(label) * 11 / 72 < width / 3 - 0.7 for label in labels) else 1
     legend = figure.legend(
         handles,
-        labels,
+        [fitted(label, width - 1, 11) for label in labels],
         loc="outside lower center",
-        ncols=3,
+        ncols=columns,
         frameon=False,
         fontsize=11,
-        title=note or None,
+        title=fitted(note, width - 0.5, 10) or None,
         title_fontsize=10,
     )
     legend.get_title().set_color(FAINT)

@@ -15,16 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rmc_agents.cli.start import command_name
+from rmc_agents.errors import printable, shown
 from rmc_agents.evaluation.curves import Curve, read_log
-from rmc_agents.evaluation.results import Result, read_results
+from rmc_agents.evaluation.results import PROBE, Result, core_of, read_results
 from rmc_agents.report.tables import evaluation_table
-from rmc_agents.report.text import encodable, markdown_code, markdown_text, printable
+from rmc_agents.report.text import encodable, markdown_code, markdown_text
 from rmc_agents.runs.files import write_text
 from rmc_agents.runs.folder import cannot_write, read_config
 
 MAX_BYTES = 5_000_000
 """Largest report.html."""
 MEDIA_TYPES = {".gif": "image/gif", ".png": "image/png", ".svg": "image/svg+xml"}
+MAX_PROBE = 1_000_000
+"""Characters of probe.json that a report shows."""
 FIGURES = ("training", "success-by-hallway")
 """Names of the pictures that `draw_figures` makes."""
 
@@ -58,15 +62,20 @@ class Fact:
     text: str
 
 
-def write_markdown(run_dir: Path) -> Path:
+def write_markdown(run_dir: Path, output: Path | None = None) -> Path:
     """Write evaluation.md, the contents of evaluation.json as a table.
+
+    Args:
+        run_dir: the run folder.
+        output: where results are read and written, if it is not the run folder.
 
     Raises:
         UsageError: not a run folder, its evaluation.json is damaged, or it cannot be written.
     """
-    path = run_dir / "evaluation.md"
-    text = f"# Evaluation of {markdown_text(run_dir.resolve().name)}\n\n{markdown(read_results(run_dir))}"
-    with writing(run_dir):
+    path = (output or run_dir) / "evaluation.md"
+    results = read_results(run_dir, output)
+    text = f"# Evaluation of {markdown_text(run_dir.resolve().name)}\n\n{markdown(results)}"
+    with writing(path.parent):
         write_text(path, encodable(text))
     return path
 
@@ -100,25 +109,34 @@ def notes(results: Sequence[Result]) -> list[str]:
     return [*NOTES, actions]
 
 
-def draw_figures(run_dir: Path) -> list[Path]:
+def draw_figures(run_dir: Path, output: Path | None = None) -> list[Path]:
     """Draw what the run's data allow into media/: its training, and success by hallway length.
+
+    Args:
+        run_dir: the run folder.
+        output: where results are read and figures are written, if it is not the run folder.
 
     Raises:
         UsageError: not a run folder, its evaluation.json is damaged, or it cannot be written.
     """
     from rmc_agents.plots import learning, style  # matplotlib takes a second to import
 
-    drawn = learning.training_panels(read_log(run_dir)), learning.results_by_hallway(read_results(run_dir))
+    results, folder = read_results(run_dir, output), output or run_dir
+    drawn = learning.training_panels(read_log(run_dir)), learning.results_by_hallway(results)
     written = []
-    with writing(run_dir):
+    with writing(folder):
         for name, figure in zip(FIGURES, drawn, strict=True):
             if figure is not None:
-                written += style.save(figure, run_dir / "media" / name)
+                written += style.save(figure, folder / "media" / name)
     return written
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, output: Path | None = None) -> Path:
     """Write evaluation.md, the figures and report.html of a run.
+
+    Args:
+        run_dir: the run folder.
+        output: where results are read and the report is written, if it is not the run folder.
 
     Returns:
         the path of report.html: one file of at most `MAX_BYTES` that needs no other file and no network.
@@ -126,46 +144,57 @@ def write_report(run_dir: Path) -> Path:
     Raises:
         UsageError: not a run folder, its evaluation.json is damaged, or it cannot be written.
     """
-    draw_figures(run_dir)
-    if read_results(run_dir):
-        write_markdown(run_dir)
-    path = run_dir / "report.html"
-    without_pictures = render(run_dir, room=0)
-    page = render(run_dir, room=MAX_BYTES - len(without_pictures.encode()))
-    with writing(run_dir):
+    draw_figures(run_dir, output)
+    if read_results(run_dir, output):
+        write_markdown(run_dir, output)
+    path = (output or run_dir) / "report.html"
+    without_pictures = render(run_dir, 0, output)
+    page = render(run_dir, MAX_BYTES - len(without_pictures.encode()), output)
+    with writing(path.parent):
         write_text(path, page)
     return path
 
 
-def render(run_dir: Path, room: int) -> str:
+def render(run_dir: Path, room: int, output: Path | None = None) -> str:
     """Return the HTML page of a run, with at most `room` characters of pictures.
 
-    Jinja escapes every value, so that no text from the run folder can become markup.
+    Jinja escapes every value, so that no text from the run folder can become markup, and control characters
+    are shown as escapes.
     """
     import jinja2
 
-    config, results = read_config(run_dir), read_results(run_dir)
-    pictures, left_out = collect_pictures(run_dir / "media", room)
-    probe = run_dir / "probe.json"
+    config, results = read_config(run_dir), read_results(run_dir, output)
+    folder = output or run_dir
+    pictures, left_out = collect_pictures(folder / "media", room)
+    probe = folder / PROBE
     template = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template)
+    environment = jinja2.Environment(autoescape=True, finalize=_visible, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(template)
     text = page.render(
+        evaluate=command_name("evaluate"),
         name=printable(run_dir.resolve().name),
-        core=core_of(config),
-        env_id=trained_in(config),
+        core=shown(core_of(config)),
+        env_id=shown(trained_in(config)),
         facts=_facts(config, results, read_log(run_dir)),
         table=evaluation_table(results) if results else None,
         notes=[note.replace("*", "") for note in notes(results)],
         figures={picture.name: picture for picture in pictures if picture.name in FIGURES},
         pictures=[picture for picture in pictures if picture.name not in FIGURES],
         left_out=left_out,
-        probe=probe.read_text(encoding="utf-8", errors="replace") if probe.is_file() else "",
+        probe=probe.read_text(encoding="utf-8", errors="replace")[:MAX_PROBE] if probe.is_file() else "",
         config=json.dumps(config, indent=2),
         commands=list(dict.fromkeys(r.entry.command for r in results if r.entry.command is not None)),
         versions=_versions([config.get("versions"), *(r.entry.versions for r in results)]),
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     return encodable(text)
+
+
+def _visible(value: object) -> object:
+    """Escape control characters in a value of the page, but for line breaks."""
+    if type(value) is not str:  # numbers, and markup of the template's own macros
+        return value
+    return "\n".join(map(printable, value.split("\n")))
 
 
 def collect_pictures(media: Path, room: int) -> tuple[list[Picture], list[str]]:
@@ -195,11 +224,6 @@ def collect_pictures(media: Path, room: int) -> tuple[list[Picture], list[str]]:
         room -= needed
         pictures.append(Picture(name, name.replace("_", " "), data))
     return sorted(pictures, key=lambda picture: picture.name), sorted(left_out)
-
-
-def core_of(config: Mapping[str, Any]) -> str:
-    """Return the name of the memory core in a config.json; empty if it has none."""
-    return str(config.get("agent", config.get("classifier", {})).get("core", ""))
 
 
 def trained_in(config: Mapping[str, Any]) -> str:

@@ -9,14 +9,16 @@ from rich import table as rich_table
 from rich.console import Console
 from rich.text import Text
 
-from rmc_agents.evaluation.results import Figures, Result, by_size, scores_by_core
+from rmc_agents.errors import printable
+from rmc_agents.evaluation.entries import Figures
+from rmc_agents.evaluation.results import Result, by_size, scores_by_core
 from rmc_agents.evaluation.statistics import (
     Interval,
     aggregate,
     improvement_interval,
     probability_of_improvement,
 )
-from rmc_agents.report.text import markdown_text, printable
+from rmc_agents.report.text import markdown_text
 
 Cells = tuple[str, ...]
 FILE_WIDTH = 170
@@ -88,6 +90,8 @@ def evaluation_table(results: Sequence[Result]) -> Table:
 
 def core_table(results: Sequence[Result]) -> Table:
     """Return a table of the interquartile mean over the runs of each core, and of which core is better.
+
+    Runs of a core that were trained in different environments have rows of their own.
 
     The score is the success rate if every result has one, else the return. Environments in which not every
     core was evaluated are left out.

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import re
 
+from rmc_agents.errors import printable
+
 _SPECIAL = re.compile(r"[\\`*~$|]|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(")
 """Markup of Markdown; of underscores, those at the edge of a word; of parentheses, those of links."""
-
-
-def printable(text: str) -> str:
-    r"""Return one line of text, with control characters and lone surrogates as escapes such as `\x1b`.
-
-    Written to a terminal, a control character could move the cursor or change colours; a lone surrogate (from
-    a file name that is not UTF-8) cannot be written at all.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def encodable(text: str) -> str:

@@ -100,15 +100,43 @@ def explain_update(
     return facts
 
 
+def finite_network(agent: ActorCritic, optimizer: torch.optim.Optimizer) -> Tensor:
+    """Return whether all weights and moments are finite, as a scalar 1 or 0 on the device."""
+    tensors = [x for _, x in _network(agent, optimizer)]
+    return torch.stack([x.isfinite().all() for x in tensors]).all().float()
+
+
+def explain_network(agent: ActorCritic, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return facts about weights and moments of which some are not finite after an update."""
+    bad = {name: x for name, x in _network(agent, optimizer) if not x.isfinite().all()}
+    return {
+        "what": next(iter(bad)),
+        "not_finite": list(bad),
+        "numbers": _summary(next(iter(bad.values()))),
+        "after_the_update": True,
+    }
+
+
+def _network(agent: ActorCritic, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """Yield weights and moments with their names."""
+    for name, x in agent.named_parameters():
+        yield f"weight {name}", x
+        for moment, values in optimizer.state.get(x, {}).items():
+            if isinstance(values, Tensor) and values.is_floating_point():
+                yield f"{moment} of {name}", values
+
+
 def non_finite(run_dir: Path, steps: int, facts: dict[str, Any]) -> TrainingError:
     """Return the error for a non-finite number, and write the facts to diagnostic.json."""
     path = write_diagnostic(run_dir, {**facts, "steps": steps})
     what = facts.get("what", "loss or gradient of a minibatch")
     where = f" of environment {facts['environment']} ({facts['task']})" if "environment" in facts else ""
     advice = "" if "step" in facts else "; try a smaller learning_rate or max_grad_norm"
+    # An update may have damaged the agent in memory, but not those on the disk.
+    harm = "" if "after_the_update" in facts else " before it could damage the agent"
     return TrainingError(
-        f"the {what}{where} is not finite at step {facts.get('step', steps)}; training stopped before it "
-        f"could damage the agent, and the checkpoints in {run_dir / 'checkpoints'} are intact{advice}"
+        f"the {what}{where} is not finite at step {facts.get('step', steps)}; training stopped{harm}, and "
+        f"the checkpoints in {run_dir / 'checkpoints'} are intact{advice}"
         + (f". Details: {path}" if path else "")
     )
 

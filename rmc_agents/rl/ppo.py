@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.environment import AuxiliaryTargets
+from rmc_agents.options import require_ranges, require_types
 from rmc_agents.rl.rollout import Chunks
 from rmc_agents.training.auxiliary import auxiliary_loss
 
@@ -64,6 +65,7 @@ class PPOConfig:
     """Skip the remaining epochs of an iteration once the KL divergence exceeds 1.5 times this, in nats."""
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name in ("total_steps", "num_steps", "bptt_length", "minibatch_size", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -79,6 +81,7 @@ class PPOConfig:
         for name in ("target_kl", "clip_range_value"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive or None, got {getattr(self, name)}")
+        require_ranges(self, _RANGES)
         if self.num_steps % self.bptt_length:
             raise ValueError(
                 f"bptt_length must divide num_steps, got bptt_length={self.bptt_length} and "
@@ -109,9 +112,21 @@ class PPOConfig:
         return self.entropy_coef + (self.entropy_coef_end - self.entropy_coef) * min(progress, 1.0)
 
 
+_RANGES = {
+    "total_steps": (1, 10**15),
+    **dict.fromkeys(("num_steps", "bptt_length", "minibatch_size", "epochs"), (1, 10**15)),
+    **dict.fromkeys(("learning_rate", "learning_rate_end"), (0, 1)),
+    # Below this, Adam divides by 0 in float32.
+    "adam_eps": (1e-20, 1),
+    **dict.fromkeys(("clip_range", "clip_range_value", "max_grad_norm"), (0, 1e9)),
+    **dict.fromkeys(("entropy_coef", "entropy_coef_end", "value_coef", "aux_coef", "target_kl"), (0, 1e6)),
+}
+"""Ranges beyond which training cannot end well."""
+
+
 def _largest_fit(steps: int, config: PPOConfig) -> int:
     sizes = range(config.bptt_length, min(steps, config.minibatch_size) + 1, config.bptt_length)
-    return max((size for size in sizes if steps % size == 0), default=config.bptt_length)
+    return next((size for size in reversed(sizes) if steps % size == 0), config.bptt_length)
 
 
 def gae(

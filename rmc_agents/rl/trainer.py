@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from rmc_agents.agent.actor_critic import ActorCritic
-from rmc_agents.environment import BatchedEnv, EnvConfig
+from rmc_agents.agent.saved import require_same_reading
+from rmc_agents.environment import BatchedEnv, EnvConfig, EnvironmentFailed
 from rmc_agents.plugins import registering_modules
 from rmc_agents.rl import diagnostics
 from rmc_agents.rl.curriculum import Curriculum
@@ -34,17 +35,15 @@ from rmc_agents.rl.episode_stats import (
 from rmc_agents.rl.figures import COLUMNS, episode_figures, progress_figures, update_figures
 from rmc_agents.rl.ppo import Metrics, PPOConfig, explained_variance, gae, make_optimizer, update_epoch
 from rmc_agents.rl.rollout import Rollout, collect, final_values, initial_carry, split_into_chunks
+from rmc_agents.rl.snapshot import read_snapshot
 from rmc_agents.runs.checkpoint import save_checkpoint
 from rmc_agents.runs.weights import load_weights
-from rmc_agents.training.loop import training_loop
+from rmc_agents.spaces.description import needs_attention
+from rmc_agents.training.arithmetic import arithmetic
+from rmc_agents.training.loop import open_run_folder, require_run_arguments, training_loop
 from rmc_agents.training.rng import convert_state, resume_generator
-from rmc_agents.training.snapshot import (
-    load_all_or_nothing,
-    load_newest,
-    require_moments,
-    require_same_form,
-)
-from rmc_agents.tree import clone, leaves, unflatten
+from rmc_agents.training.snapshot import load_all_or_nothing, load_newest
+from rmc_agents.tree import clone, leaves
 
 
 class Trainer:
@@ -84,13 +83,9 @@ class Trainer:
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         config.check_num_envs(env.num_envs)
-        if not checkpoint_seconds >= 0 or keep_checkpoints < 1:
-            raise ValueError(
-                f"checkpoint_seconds must be 0 or more and keep_checkpoints 1 or more, got "
-                f"{checkpoint_seconds} and {keep_checkpoints}"
-            )
-        if target_success_rate is not None and not 0 < target_success_rate <= 1:
-            raise ValueError(f"target_success_rate must be above 0 and at most 1, got {target_success_rate}")
+        require_run_arguments(seed, checkpoint_seconds, target_success_rate=target_success_rate)
+        if type(keep_checkpoints) is not int or keep_checkpoints < 1:
+            raise ValueError(f"keep_checkpoints must be 1 or more, got {keep_checkpoints!r}")
         unknown = set(eval_tasks or ()) - set(env.tasks)
         if unknown:
             raise ValueError(f"eval_tasks names {', '.join(unknown)}; the tasks are {', '.join(env.tasks)}")
@@ -104,6 +99,8 @@ class Trainer:
                 f"aux_coef={config.aux_coef} needs auxiliary targets: the agent was built for "
                 f"aux_size={agent.aux_size}, and {', '.join(env.tasks)} has {env.aux_size}"
             )
+        if env.own_spaces is not None:
+            agent.use_spaces(*env.own_spaces)
         self.agent, self.env, self.config = agent, env, config
         self.run_dir, self.seed, self.extra = Path(run_dir), seed, dict(extra or {})
         self.checkpoint_seconds, self.keep_checkpoints = checkpoint_seconds, keep_checkpoints
@@ -127,7 +124,7 @@ class Trainer:
         self.iterations = 0
         self.seconds = 0.0
         self.recent = EpisodeWindow()
-        self.restored = False
+        self.restored = self.opened = self.told_missing_success = False
 
     @property
     def count(self) -> int:
@@ -162,11 +159,21 @@ class Trainer:
         monitor = diagnostics.DivergenceMonitor(self.agent.action_space)
         title = f"{self.agent.core_name} on {', '.join(self.env.tasks)}"
         with training_loop(self, title, self.config.total_steps, COLUMNS) as loop:
+            described = self.agent.describe().splitlines()
+            for line in described:
+                loop.log.message(self.steps, line)
+            doubts = [line for line in described if needs_attention(line)]
+            loop.tell([*doubts, *self.env.notes, *self._missing_success()])
             while loop.running:
-                figures = self.iterate()
-                loop.report(
-                    figures, progress_figures(figures), [*monitor.warnings(figures), *self.env.warnings()]
-                )
+                try:
+                    figures = self.iterate()
+                except EnvironmentFailed:
+                    # The rollout is lost; the state of environments that save theirs is in the middle of it.
+                    if self.steps and self.env.state_dict() is None:
+                        loop.save_after_failure()
+                    raise
+                messages = [*monitor.warnings(figures), *self.env.warnings(), *self._missing_success()]
+                loop.report(figures, progress_figures(figures), messages)
         return figures
 
     def iterate(self) -> dict[str, float]:
@@ -184,9 +191,13 @@ class Trainer:
         self._assign_tasks()
         now = time.monotonic()
         self.seconds += now - started
+        # Without an update an iteration is several times faster than the run: then the mean of the run.
+        steps, seconds = (
+            (self.rollout.rewards.numel(), now - started) if update else (self.steps, self.seconds)
+        )
         return {
             **episodes,
-            "time/fps": self.rollout.rewards.numel() / (now - started),
+            "time/fps": steps / seconds,
             "time/collect_seconds": collected - started,
             "time/update_seconds": now - collected,
             "time/total_timesteps": self.steps,
@@ -248,8 +259,12 @@ class Trainer:
                 break
         means = torch.stack([torch.stack(metrics) for metrics in epochs]).mean(0)
         explained = explained_variance(rollout.values, returns)
-        *numbers, explained_by_critic = torch.cat([means, explained.unsqueeze(0)]).tolist()
+        intact = diagnostics.finite_network(agent, self.optimizer)
+        *numbers, explained_by_critic, healthy = torch.cat([means, torch.stack([explained, intact])]).tolist()
         train = dict(zip(Metrics._fields, numbers, strict=True))
+        if not healthy:
+            facts = diagnostics.explain_network(agent, self.optimizer)
+            raise diagnostics.non_finite(self.run_dir, self.steps, {**facts, "learning_rate": learning_rate})
         if not all(map(math.isfinite, numbers)):
             facts = diagnostics.explain_update(agent, self.env, chunks, config, entropy_coef)
             facts |= {"metrics": train, "learning_rate": learning_rate}
@@ -335,65 +350,79 @@ class Trainer:
         return load_all_or_nothing(self._load, self.state_dict(), state)
 
     def _load(self, state: dict[str, Any]) -> list[str]:
-        steps, iterations, seconds = (state[name] for name in ("steps", "iterations", "seconds"))
-        if not (type(steps) is type(iterations) is int and steps >= 0 and float(seconds) >= 0):
-            raise ValueError(f"saved after {steps!r} steps, {iterations!r} iterations, {seconds!r} s")
-        recent = EpisodeWindow((float(n), float(s), float(r)) for n, s, r in state["recent"])
-        curriculum = self.curriculum
-        if curriculum is not None:
-            curriculum = Curriculum(**state["curriculum"])
-            if curriculum.num_tasks != self.curriculum.num_tasks:  # type: ignore[union-attr]
-                raise ValueError(
-                    f"a curriculum of {curriculum.num_tasks} tasks, expected {len(self.env.tasks)}"
-                )
-        fresh = initial_accumulator(self.env.num_envs, self.agent.device)
-        running = unflatten(fresh, state["running"])
-        carry = unflatten(self.carry, state["carry"])
-        moments = require_moments(self.optimizer, state["optimizer"]["state"])
-        saved_env, own_env = state["env"], self.env.state_dict()
-        if (saved_env is None) != (own_env is None):
-            raise ValueError("the environments were of another kind")
-        require_same_form("the environments' state", own_env, saved_env)
-
+        saved = read_snapshot(
+            state,
+            carry=self.carry,
+            actions=self.agent.action_space,
+            running=initial_accumulator(self.env.num_envs, self.agent.device),
+            num_tasks=None if self.curriculum is None else self.curriculum.num_tasks,
+            optimizer=self.optimizer,
+            env=self.env.state_dict(),
+        )
         load_weights(self.agent, state, self.run_dir)
         # The settings of the groups (learning rate, epsilon) come from the configuration.
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": saved.moments})
         notes = resume_generator(self.generator, state["generator"])
-        if saved_env is not None:
-            if isinstance(saved_env.get("generator"), torch.Tensor):
-                converted = convert_state(saved_env["generator"], self.env.device)
-                saved_env = {**saved_env, "generator": converted}
-            carry = carry._replace(obs=self.env.load_state_dict(saved_env))
+        if saved.env is not None:
+            env_state = saved.env
+            if isinstance(env_state.get("generator"), torch.Tensor):
+                converted = convert_state(env_state["generator"], self.env.device)
+                env_state = {**env_state, "generator": converted}
+            self.carry = saved.carry._replace(obs=self.env.load_state_dict(env_state))
+            self.running = saved.running
         else:
-            seed = self.seed + steps
-            carry, running = initial_carry(self.agent, self.env, seed), fresh
+            seed = self.seed + saved.steps
+            self.carry = initial_carry(self.agent, self.env, seed)
+            self.running = initial_accumulator(self.env.num_envs, self.agent.device)
             notes.append(
                 "this environment cannot save its state: new episodes start, seeded with "
                 f"{seed} (the seed plus the steps so far)"
             )
-        self.carry, self.running, self.recent, self.curriculum = carry, running, recent, curriculum
-        self.steps, self.iterations, self.seconds = steps, iterations, float(seconds)
+        self.recent, self.curriculum = saved.recent, saved.curriculum
+        self.steps, self.iterations, self.seconds = saved.steps, saved.iterations, saved.seconds
         return notes
 
     def save(self) -> Path:
-        """Write a checkpoint from which `restore` continues bit for bit.
+        """Write a checkpoint from which `restore` continues bit for bit, and config.json before the first.
 
         Raises:
+            UsageError: the run folder holds another run, is in use by another process, or cannot be written.
+            TrainingError: the weights or moments are not finite.
             OSError: it could not be written. Earlier ones are intact.
         """
-        return save_checkpoint(
-            self.run_dir, self.steps, self.state_dict(), self.keep_checkpoints, self.recent.score()
-        )
+        if not self.opened:
+            open_run_folder(self)
+        payload = {**self.state_dict(), "arithmetic": self._arithmetic()}
+        return save_checkpoint(self.run_dir, self.steps, payload, self.keep_checkpoints, self.recent.score())
 
     def restore(self) -> list[str]:
         """Continue from the newest intact checkpoint of the run folder; return notes for the user.
 
+        Damaged files that are newer are renamed.
+
         Raises:
             UsageError: no checkpoint, or one of another configuration.
         """
-        notes = load_newest(self.run_dir, self.agent.device, self.load_state_dict)
+        require_same_reading(self.agent, self.run_dir)
+        notes = load_newest(self.run_dir, self.agent.device, self.load_state_dict, self._arithmetic())
         self.restored = True
         return notes
+
+    def _arithmetic(self) -> dict[str, str]:
+        return arithmetic(self.agent.device, self.agent.networks)
+
+    def _missing_success(self) -> list[str]:
+        """Return a warning, once it is known, that the target waits for a success that nobody reports."""
+        reports = self.env.reports_success
+        if reports is None and list(self.recent):  # an episode has ended
+            reports = self.rollout.reports_success
+        if self.target_success_rate is None or reports is not False or self.told_missing_success:
+            return []
+        self.told_missing_success = True
+        return [
+            f"warning: {', '.join(self.env.tasks)} does not report success, so that the target success rate "
+            f"of {self.target_success_rate:g} is never reached: training uses the whole budget"
+        ]
 
     def _count_episodes(self, sums: list[list[float]]) -> None:
         """Add the episodes that ended, from the sums [4][K] of `episode_stats`, to window and curriculum."""

@@ -22,9 +22,14 @@ from rmc_agents.runs.folder import (
     checkpoints,
     evaluated_checkpoints,
     require_run,
+    set_aside,
 )
 from rmc_agents.runs.migrations import CHECKPOINT_FORMAT, migrate_checkpoint
-from rmc_agents.runs.safe_file import Unsafe, check
+from rmc_agents.runs.safe_file import MAX_BYTES, Unsafe, check, rebuilt
+from rmc_agents.runs.weights import non_finite, shorten
+
+NETWORKS = ("agent", "newest", "optimizer", "optimizers")
+"""Parts of a checkpoint whose numbers must be finite."""
 
 
 def save_checkpoint(
@@ -32,35 +37,85 @@ def save_checkpoint(
 ) -> Path:
     """Save tensors, numbers, strings and containers of them; delete the oldest checkpoints beyond `keep`.
 
-    The checkpoint with the best `score` (compared as tuples) is kept, and so are those that were evaluated.
+    This checkpoint is kept, whatever its step, and so are the one with the best `score` (compared as tuples)
+    and those that were evaluated. Files that cannot be read do not count, and are not deleted.
 
     Raises:
         OSError: it could not be written (a full disk); everything saved before is unchanged.
-        TrainingError: the payload holds something else.
+        TrainingError: the payload holds something else, or weights or moments that are not finite.
     """
     path = checkpoint_path(run_dir, step)
+    bad = [name for part in NETWORKS for name in non_finite(payload.get(part), part)]
+    if bad:
+        raise TrainingError(f"{path} was not written: not finite are {shorten(bad)}")
     # In memory first: torch aborts the process if a disk fills up while it writes.
     buffer = io.BytesIO()
     torch.save({"format": CHECKPOINT_FORMAT, **{key: _own(part) for key, part in payload.items()}}, buffer)
     try:
-        check(buffer)  # an unreadable checkpoint must not displace a readable one
+        check(buffer.getbuffer())  # an unreadable checkpoint must not displace a readable one
     except Unsafe as error:
         raise TrainingError(
             f"{path} could not be read back ({error}), and was not written; the state of an environment may "
             "hold tensors, numbers, strings, and lists and dictionaries of them"
         ) from error
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
-    best = best_checkpoint(run_dir)
-    if score is not None and (best is None or not best[0].is_file() or list(score) >= best[1]):
-        write_json(path.parent / "best.json", {"checkpoint": path.name, "score": list(score)})
-        best = path, list(score)
-    kept = {best[0].name if best else "", *evaluated_checkpoints(run_dir)}
-    for old in checkpoints(run_dir)[keep:]:
-        if old.name not in kept:
-            old.unlink(missing_ok=True)
-    for leftover in path.parent.glob(".*.tmp"):  # of a process that was killed while writing
-        leftover.unlink(missing_ok=True)
+    _intact[path] = _stamp(path), True
+    with contextlib.suppress(OSError):  # the checkpoint is saved, whatever becomes of the others
+        _clean_up(path, run_dir, keep, score)
     return path
+
+
+def _clean_up(path: Path, run_dir: Path, keep: int, score: Sequence[float] | None) -> None:
+    """Record the best checkpoint, and delete those that are not kept, after `path` was written."""
+    kept = {path.name, *evaluated_checkpoints(run_dir)}
+    best = best_checkpoint(run_dir)
+    if score is not None and (best is None or not is_intact(best[0]) or list(score) >= best[1]):
+        kept.add(path.name)
+        with contextlib.suppress(OSError):
+            write_json(path.parent / "best.json", {"checkpoint": path.name, "score": list(score)})
+    elif best is not None:
+        kept.add(best[0].name)
+    others = [old for old in checkpoints(run_dir) if old.name != path.name and is_intact(old)]
+    leftovers = path.parent.glob(".*.tmp")  # of a process that was killed while writing
+    for old in [*(old for old in others[keep - 1 :] if old.name not in kept), *leftovers]:
+        with contextlib.suppress(OSError):
+            old.unlink()
+
+
+_intact: dict[Path, tuple[tuple[int, int] | None, bool]] = {}
+"""Size and time of the files that this process wrote or read, and whether they were intact."""
+
+
+def is_intact(path: Path) -> bool:
+    """Return whether a checkpoint can be read; what this process has written or read is not read again."""
+    stamp = _stamp(path)
+    known, intact = _intact.get(path, (None, False))
+    if stamp is None or known == stamp:
+        return stamp is not None and intact
+    try:
+        with _opened(path) as file:
+            check(_content(file))
+    except (OSError, MemoryError):
+        return False
+    except Exception:  # as in read_checkpoint
+        intact = False
+    else:
+        intact = True
+    _intact[path] = stamp, intact
+    return intact
+
+
+def newest_intact(run_dir: Path) -> Path | None:
+    """Return the newest checkpoint that can be read, None if there is none."""
+    return next((path for path in checkpoints(run_dir) if is_intact(path)), None)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _own(tree: Any) -> Any:
@@ -86,14 +141,15 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     """
     try:
         with _opened(path) as file:
-            check(file)
-            file.seek(0)
-            payload = torch.load(file, map_location=device, weights_only=True)
+            archive = rebuilt(_content(file))
+        payload = torch.load(archive, map_location="cpu", weights_only=True)
     except UsageError:
         raise
+    except (OSError, MemoryError) as error:  # the file may be fine
+        raise UsageError(f"{path} cannot be read: {str(error) or type(error).__name__}") from error
     except Exception as error:  # zipfile, pickle and torch raise a dozen types for a damaged file
         reason = str(error) if isinstance(error, Unsafe) else type(error).__name__
-        raise UsageError(
+        raise Damaged(
             f"{path} is damaged or not a checkpoint of this package ({reason}); delete it to use an older one"
         ) from error
     found = payload.get("format")
@@ -101,9 +157,36 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         shown = found if type(found) in (int, str) and len(str(found)) < 40 else type(found).__name__
         raise UsageError(f"{path} has format {shown}; this version reads formats 1 to {CHECKPOINT_FORMAT}")
     try:
-        return migrate_checkpoint(payload)
+        payload = migrate_checkpoint(payload)
     except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} is damaged: its contents do not match its format {found}") from error
+        raise Damaged(f"{path} is damaged: its contents do not match its format {found}") from error
+    _intact[path] = _stamp(path), True
+    if torch.device(device).type == "cpu":
+        return payload
+    try:
+        return _moved(payload, torch.device(device))
+    except RecursionError as error:
+        raise Damaged(f"{path} is damaged: its contents are nested too deeply") from error
+
+
+def _moved(tree: Any, device: torch.device) -> Any:
+    if isinstance(tree, torch.Tensor):
+        return tree.to(device)
+    if isinstance(tree, dict):
+        return {key: _moved(part, device) for key, part in tree.items()}
+    return [_moved(part, device) for part in tree] if isinstance(tree, list | tuple) else tree
+
+
+class Damaged(UsageError):
+    """The file can be read, but it is not an intact checkpoint."""
+
+
+def _content(file: BinaryIO) -> bytes:
+    size = file.seek(0, 2)
+    if size > MAX_BYTES:
+        raise Unsafe(f"{size:,} bytes are too many for a checkpoint")
+    file.seek(0)
+    return file.read(size)
 
 
 @contextlib.contextmanager
@@ -125,8 +208,15 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def read_newest(run_dir: Path, device: torch.device | str = "cpu") -> tuple[Path, dict[str, Any], list[str]]:
+def read_newest(
+    run_dir: Path, device: torch.device | str = "cpu", rename_damaged: bool = False
+) -> tuple[Path, dict[str, Any], list[str]]:
     """Read the newest intact checkpoint.
+
+    Args:
+        run_dir: the run folder.
+        device: where to put the tensors.
+        rename_damaged: rename the damaged files that are newer, so that they no longer count as checkpoints.
 
     Returns:
         its path, its payload, and one line for each newer checkpoint that had to be skipped.
@@ -136,10 +226,18 @@ def read_newest(run_dir: Path, device: torch.device | str = "cpu") -> tuple[Path
     """
     require_run(run_dir)
     skipped: list[str] = []
+    damaged: list[tuple[int, Path]] = []
     for path in checkpoints(run_dir):
         try:
-            return path, read_checkpoint(path, device), skipped
+            payload = read_checkpoint(path, device)
         except UsageError as error:
+            damaged += [(len(skipped), path)] if isinstance(error, Damaged) else []
             skipped.append(str(error))
-    reasons = "".join(f"\n  {line}" for line in skipped)
-    raise UsageError(f"{run_dir} holds no readable checkpoint{reasons or ' (none was saved yet)'}")
+            continue
+        for line, file in damaged if rename_damaged else ():
+            with contextlib.suppress(OSError):
+                reason = skipped[line].removesuffix("; delete it to use an older one")
+                skipped[line] = f"{reason}; it was renamed {set_aside(file).name}"
+        return path, payload, skipped
+    reasons = f": {'; '.join(skipped)}" if skipped else " (none was saved yet)"
+    raise UsageError(f"{run_dir} holds no readable checkpoint{reasons}")

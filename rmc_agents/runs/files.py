@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,16 +29,32 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _sync(file: int) -> None:
+    """Wait until a file is on the disk, where the file system can say so."""
     try:
-        os.fsync(folder)  # the new name itself must survive a power cut
-    finally:
-        os.close(folder)
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let new names in a folder survive a power cut, where that is possible: the file itself is complete."""
+    with contextlib.suppress(OSError):  # Windows and some network file systems
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -44,5 +64,23 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text atomically, in UTF-8."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    """Write text atomically, in UTF-8; what UTF-8 cannot hold (bytes of a file name) is escaped."""
+    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+
+
+MAX_NAME = 100
+"""Characters of a file name, so that an ending and a number still fit."""
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+"""Names of devices on Windows."""
+
+
+def portable_name(text: str) -> str:
+    """Return text as the name of a file or folder, in characters that every file system accepts.
+
+    ASCII letters, digits and `+`, `.`, `-`, `_` stay; runs of anything else become a hyphen. Names that are
+    long or lost letters end in a checksum, so that different texts have different names.
+    """
+    name = re.sub(r"[^A-Za-z0-9+._-]+", "-", text).lstrip("-.").rstrip(".") or "unnamed"
+    if len(name) > MAX_NAME or not text.isascii():
+        name = f"{name[: MAX_NAME - 9]}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
+    return f"_{name}" if _RESERVED.fullmatch(name) else name

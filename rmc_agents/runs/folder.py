@@ -10,20 +10,25 @@ Environments and modules that config.json names are imported from your own impor
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rmc_agents.errors import UsageError
-from rmc_agents.runs.files import write_json
+from rmc_agents.errors import UsageError, shown
+from rmc_agents.options import as_plain, is_plain, require_sizes
+from rmc_agents.runs.files import portable_name, write_json
 from rmc_agents.runs.migrations import CONFIG_FORMAT, migrate_config
 from rmc_agents.runs.versions import versions
 
 MAX_CONFIG_BYTES = 2**24
 """Largest config.json that is read."""
-MAX_SIZE = 2**20
-"""Largest size of anything in a network: a width, a number of slots, an axis of an observation."""
+MAX_DEPTH = 64
+"""Containers within each other in a config.json."""
+REBUILT = ("agent", "classifier", "environment", "ppo", "supervised", "seed")
+"""Entries of config.json from which a run is built again, so they must be as they were written."""
 _CHECKPOINT_NAME = re.compile(r"step_(\d+)\.pt")
 
 
@@ -47,10 +52,11 @@ def best_checkpoint(run_dir: Path) -> tuple[Path, list[float]] | None:
     """Return the checkpoint with the best score in training, and its score: success rate, mean return."""
     try:
         best = json.loads((run_dir / "checkpoints" / "best.json").read_text())
-        if not _CHECKPOINT_NAME.fullmatch(best["checkpoint"]):
+        score = [float(x) for x in best["score"]]
+        if not _CHECKPOINT_NAME.fullmatch(best["checkpoint"]) or not all(map(math.isfinite, score)):
             return None
-        return run_dir / "checkpoints" / best["checkpoint"], [float(x) for x in best["score"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # nothing depends on it
+        return run_dir / "checkpoints" / best["checkpoint"], score
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):  # nothing depends on it
         return None
 
 
@@ -63,8 +69,21 @@ def evaluated_checkpoints(run_dir: Path) -> set[str]:
         return set()
 
 
+def set_aside(path: Path) -> Path:
+    """Rename a file that cannot be read, so that it no longer counts as a checkpoint; return its new name.
+
+    Raises:
+        OSError: it could not be renamed.
+    """
+    names = (path.with_name(f"{path.name}.damaged{n or ''}") for n in range(10_000))
+    free = next(name for name in names if not os.path.lexists(name))
+    path.rename(free)
+    return free
+
+
 def free_run_dir(name: str) -> Path:
-    """Return runs/NAME, with a number appended if that folder exists."""
+    """Return runs/NAME in portable characters, with a number appended if that folder exists."""
+    name = portable_name(name)
     tries = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
     return next(path for path in tries if not path.exists())
 
@@ -79,6 +98,23 @@ def require_run(run_dir: Path) -> None:
     """Raise UsageError unless `run_dir` is a run folder."""
     if not (run_dir / "config.json").is_file():
         raise UsageError(f"{run_dir} is not a run folder: it has no config.json (runs are under runs/)")
+
+
+def run_folder_of(path: Path) -> Path:
+    """Return the run folder that a path names, itself or by one of its checkpoints.
+
+    Raises:
+        UsageError: the path is a file, but not a checkpoint in a run folder.
+    """
+    if not path.is_file():
+        return path
+    folder = (path if len(path.parts) > 2 else path.absolute()).parent.parent
+    if not (folder / "config.json").is_file():
+        raise UsageError(
+            f"{path} is a file outside of a run folder: give a run folder, such as runs/NAME, or one of its "
+            "checkpoints, runs/NAME/checkpoints/step_*.pt"
+        )
+    return folder
 
 
 def cannot_write(run_dir: Path, error: OSError) -> UsageError:
@@ -115,6 +151,8 @@ def read_config(run_dir: Path | str) -> dict[str, Any]:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise UsageError(f"{path} is too large for a configuration")
         config = json.loads(path.read_text())
+        if _is_deep(config):
+            raise UsageError(f"{path} is nested too deeply for a configuration")
     except UsageError:
         raise
     except (ValueError, OSError, RecursionError) as error:
@@ -124,33 +162,40 @@ def read_config(run_dir: Path | str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f": {error}" if type(error) is ValueError else ""
         raise UsageError(f"{path} does not describe a run{reason}") from error
+    require_readable(config, path)
+    return config
+
+
+def require_readable(config: Mapping[str, Any], path: Path) -> None:
+    """Raise UsageError for the contents of a config.json from which no run can be loaded.
+
+    Training checks its own before it starts.
+    """
+    for name in REBUILT:
+        if name in config and not is_plain(as_plain(config[name])):
+            raise UsageError(
+                f"{path} cannot hold {name}={shown(config[name])}: expected finite numbers, strings, "
+                "booleans, None, and lists and dictionaries of them"
+            )
     network = config.get("agent", config.get("classifier"))
     if not isinstance(network, dict):
         raise UsageError(f'{path} does not describe a run: it has neither "agent" nor "classifier"')
     imports = config.get("imports", [])
     if not isinstance(imports, list) or not all(isinstance(name, str) for name in imports):
         raise UsageError(f"{path}: imports is {str(imports)[:60]!r}, expected names of modules")
-    large = _largest_number([network, config.get("observation_space"), config.get("action_space")])
-    if large > MAX_SIZE:
-        raise UsageError(f"{path} asks for a size of {large:.3g}; no network has one above {MAX_SIZE:,}")
-    return config
+    require_sizes(config, str(path))
 
 
-def _largest_number(tree: Any) -> float:
-    """Return the largest size in a description; a space's bounds and start are not sizes."""
-    largest, left = 0.0, [tree]
-    while left:
-        part = left.pop()
-        if isinstance(part, dict):
-            left += [value for key, value in part.items() if key not in ("low", "high", "start")]
-            shape = part.get("shape")
-            if isinstance(shape, list) and all(type(n) is int for n in shape):
-                product = 1
-                for n in shape[:64]:
-                    product *= n
-                largest = max(largest, product / 8)  # a picture has more numbers than a layer is wide
-        elif isinstance(part, list):
-            left += part
-        elif isinstance(part, int | float):
-            largest = max(largest, abs(part))
-    return largest
+def _is_deep(tree: Any) -> bool:
+    """Return whether containers are nested more than `MAX_DEPTH` deep."""
+    level = [tree] if isinstance(tree, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            part
+            for container in level
+            for part in (container.values() if isinstance(container, dict) else container)
+            if isinstance(part, dict | list)
+        ]
+        if not level:
+            return False
+    return True

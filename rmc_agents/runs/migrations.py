@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-CONFIG_FORMAT = 2
+CONFIG_FORMAT = 3
 """Version of config.json."""
 CHECKPOINT_FORMAT = 3
 """Version of a checkpoint's layout."""
@@ -25,7 +25,9 @@ def migrate_config(config: dict[str, Any]) -> dict[str, Any]:
     found = config.get("format", 1)
     if type(found) is not int or not 1 <= found <= CONFIG_FORMAT:
         raise ValueError(f"format {str(found)[:40]}; this version reads formats 1 to {CONFIG_FORMAT}")
-    return _config_from_1(config) if found == 1 else config
+    for version in range(found, CONFIG_FORMAT):
+        config = {**_CONFIGS[version](config), "format": version + 1}
+    return config
 
 
 def migrate_checkpoint(payload: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def _config_from_1(config: dict[str, Any]) -> dict[str, Any]:
     It mixed spaces into "agent", described environments under other names, and called auxiliary targets
     hints.
     """
-    config = {**config, "format": 2}
+    config = dict(config)
     network = dict(config.pop("agent"))
     network["aux_size"] = network.pop("hint_size", 0)
     _rename(config, {"stop_at_success": "target_success_rate", "stop_at_accuracy": "target_accuracy"})
@@ -75,6 +77,34 @@ def _config_from_1(config: dict[str, Any]) -> dict[str, Any]:
         # Runs from before there were levels of objects asked about all eight.
         config["nth_farthest"] = _rename({"objects": [8], **config["nth_farthest"]}, {"hints": "aux_targets"})
     return config
+
+
+def _config_from_2(config: dict[str, Any]) -> dict[str, Any]:
+    """Migrate format 2.
+
+    Spaces did not say how they were read; there was one reading by shape. Muon orthogonalised in bfloat16.
+    """
+    if "supervised" in config:
+        config = {**config, "supervised": {"orthogonalization": "bfloat16", **config["supervised"]}}
+    if "observation_space" not in config:
+        return config
+    return {**config, "observation_space": _with_old_readings(config["observation_space"])}
+
+
+def _with_old_readings(space: dict[str, Any]) -> dict[str, Any]:
+    if space["type"] == "Dict":
+        return {**space, "spaces": {key: _with_old_readings(part) for key, part in space["spaces"].items()}}
+    if space["type"] != "Box":
+        return space
+    shape, reading = space["shape"], "raw"
+    if len(shape) == 3 and space["dtype"] == "uint8":
+        reading = "picture:hwc" if shape[2] < shape[0] else "picture:chw"
+        if shape[2] == 3 and max(shape) <= 15:
+            reading = "codes:11,6,4"
+    return {**space, "read_as": reading}
+
+
+_CONFIGS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _config_from_1, 2: _config_from_2}
 
 
 def _rename(mapping: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

@@ -2,21 +2,25 @@
 
 `weights_only=True` executes no code but trusts declared sizes: a few bytes may declare a tensor of terabytes,
 or a storage longer than its record. `check` reads the structure first, without allocating a tensor. It
-accepts numbers, strings, lists, dictionaries, and tensors that fit their records.
+accepts numbers, strings, lists, dictionaries, and tensors that fit their records. Torch reads archives with a
+library of its own, so it gets a fresh archive (`rebuilt`) of the records that were checked.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
-import struct
-import zipfile
-from collections.abc import Iterator
-from typing import Any, BinaryIO, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from rmc_agents.runs.archive import Damaged, read_records, write_records
 
 MAX_BYTES = 64 * 2**30
 """No checkpoint is larger."""
 MAX_STRUCTURE = 64 * 2**20
 """Bytes of the structure: everything that is not the content of a tensor."""
+MAX_OBJECTS = 2**20
+"""Containers and references in the structure: each takes many more bytes in memory than in a file."""
 
 _ITEM_SIZES = {
     "BoolStorage": 1,
@@ -32,59 +36,59 @@ _ITEM_SIZES = {
     "ComplexFloatStorage": 8,
     "ComplexDoubleStorage": 16,
 }
-_END_OF_ZIP = struct.Struct("<4s4H2LH")
 
 
 class Unsafe(Exception):
     """The file is damaged, or this package did not write it."""
 
 
-def check(file: BinaryIO) -> None:
-    """Read the file's directory, structure and checksums.
+def rebuilt(data: bytes | memoryview) -> io.BytesIO:
+    """Return a file's checked records in a fresh archive, which is what torch may read.
 
     Raises:
-        Unsafe: the message gives the reason. (Damaged files may also raise errors of the libraries.)
+        Unsafe: the message gives the reason. (Damaged files may also raise errors of pickle.)
     """
-    size = file.seek(0, 2)
-    if size > MAX_BYTES:
-        raise Unsafe(f"{size:,} bytes are too many for a checkpoint")
-    file.seek(max(size - _END_OF_ZIP.size, 0))
-    end = file.read()
-    if len(end) < _END_OF_ZIP.size or _END_OF_ZIP.unpack(end)[0] != b"PK\5\6":
-        raise Unsafe("truncated, or not a checkpoint")
-    file.seek(0)
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        names = [entry.filename for entry in entries]
-        if len(set(names)) != len(names):
-            raise Unsafe("duplicate record names")
-        if any(e.compress_type != zipfile.ZIP_STORED or e.compress_size != e.file_size for e in entries):
-            raise Unsafe("compressed records")
-        if sum(entry.file_size for entry in entries) > size:
-            raise Unsafe("the records declare more bytes than the file has")
-        # torch.save writes a checksum of every record, but load ignores it.
-        broken = archive.testzip()
-        if broken is not None:
-            raise Unsafe(f"{broken} does not match its checksum")
-        pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
-        if len(pickles) != 1 or pickles[0].filename.count("/") != 1:
-            raise Unsafe("not written by torch.save")
-        if pickles[0].file_size > MAX_STRUCTURE:
-            raise Unsafe(f"a structure of {pickles[0].file_size:,} bytes is too large for a checkpoint")
-        folder = pickles[0].filename.removesuffix("data.pkl") + "data/"
-        records = {
-            e.filename.removeprefix(folder): e.file_size for e in entries if e.filename.startswith(folder)
-        }
-        with archive.open(pickles[0]) as structure:
-            reader = _Structure(structure, records)
-            tree = reader.load()
-    if reader.tensor_bytes > 4 * size:  # some may share a storage
+    return write_records(_checked(memoryview(data)))
+
+
+def check(data: bytes | memoryview) -> None:
+    """Check the records, structure and checksums of a file.
+
+    Raises:
+        Unsafe: the message gives the reason. (Damaged files may also raise errors of pickle.)
+    """
+    _checked(memoryview(data))
+
+
+def _checked(data: memoryview) -> dict[str, bytes | memoryview]:
+    """Return the records that torch needs, by the names that it expects."""
+    try:
+        records = read_records(data)  # torch.save writes a checksum of every record, but load ignores it
+    except Damaged as error:
+        raise Unsafe(str(error)) from error
+    folders = [name.removesuffix("data.pkl") for name in records if name.endswith("/data.pkl")]
+    if len(folders) != 1 or folders[0].count("/") != 1:
+        raise Unsafe("not written by torch.save")
+    own = {n.removeprefix(folders[0]): x for n, x in records.items() if n.startswith(folders[0])}
+    structure = own["data.pkl"]
+    if len(structure) > MAX_STRUCTURE:
+        raise Unsafe(f"a structure of {len(structure):,} bytes is too large for a checkpoint")
+    sizes = {n.removeprefix("data/"): len(x) for n, x in own.items() if n.startswith("data/")}
+    reader = _Structure(io.BytesIO(structure), sizes)
+    tree = reader.load()
+    if reader.tensor_bytes > 4 * len(data):  # some may share a storage
         raise Unsafe(f"the tensors need {reader.tensor_bytes:,} bytes")
     if not isinstance(tree, dict):
         raise Unsafe(f"it holds a {type(tree).__name__}, not a dictionary")
     for part in _parts(tree):
         if type(part) not in (int, float, bool, str, type(None), dict, list, tuple, _StateDict, _Tensor):
             raise Unsafe("it holds more than numbers, strings, tensors and containers of them")
+    order = bytes(own.get("byteorder", b"little"))
+    if order not in (b"little", b"big"):
+        raise Unsafe("an unknown order of bytes")
+    needed: dict[str, bytes | memoryview] = {"data.pkl": structure, "byteorder": order, "version": b"3\n"}
+    needed |= {f"data/{key}": own[f"data/{key}"] for key in reader.used}
+    return {f"archive/{name}": content for name, content in needed.items()}
 
 
 class _StateDict(dict):
@@ -123,7 +127,8 @@ class _Structure(pickle._Unpickler):  # type: ignore[name-defined,misc] # pyrigh
     def __init__(self, file: Any, records: dict[str, int]) -> None:
         super().__init__(file)
         self.records = records
-        self.tensor_bytes = 0
+        self.used: dict[str, None] = {}
+        self.tensor_bytes = self.objects = 0
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -141,6 +146,7 @@ class _Structure(pickle._Unpickler):  # type: ignore[name-defined,misc] # pyrigh
             raise Unsafe("a storage is not described as torch.save does")
         if items < 0 or self.records.get(key) != items * storage_type.item_size:
             raise Unsafe(f"the declared size of a storage differs from its record {key[:20]!r}")
+        self.used[key] = None
         return _Storage(storage_type.item_size, items)
 
     def load_reduce(self) -> None:
@@ -183,17 +189,30 @@ def _refuse(reader: _Structure) -> NoReturn:
     raise Unsafe("the structure has operations that torch.save does not write")
 
 
-_OPERATIONS = (
-    pickle.PROTO + pickle.EMPTY_DICT + pickle.EMPTY_LIST + pickle.EMPTY_TUPLE + pickle.MARK + pickle.STOP
-    + pickle.NONE + pickle.NEWTRUE + pickle.NEWFALSE + pickle.BININT + pickle.BININT1 + pickle.BININT2
-    + pickle.LONG1 + pickle.BINFLOAT + pickle.BINUNICODE + pickle.TUPLE + pickle.TUPLE1 + pickle.TUPLE2
-    + pickle.TUPLE3 + pickle.SETITEM + pickle.SETITEMS + pickle.APPEND + pickle.APPENDS + pickle.BINPUT
-    + pickle.LONG_BINPUT + pickle.BINGET + pickle.LONG_BINGET + pickle.GLOBAL + pickle.BINPERSID
-    + pickle.REDUCE + pickle.BUILD
+def _counted(operation: Callable[[Any], None]) -> Callable[[_Structure], None]:
+    def count(reader: _Structure) -> None:
+        reader.objects += 1
+        if reader.objects > MAX_OBJECTS:
+            raise Unsafe(f"a structure of more than {MAX_OBJECTS:,} objects is too large for a checkpoint")
+        operation(reader)
+
+    return count
+
+
+_COUNTED = (
+    pickle.EMPTY_DICT + pickle.EMPTY_LIST + pickle.EMPTY_TUPLE + pickle.MARK + pickle.TUPLE + pickle.TUPLE1
+    + pickle.TUPLE2 + pickle.TUPLE3 + pickle.BINPUT + pickle.LONG_BINPUT
 )  # fmt: skip
+_OPERATIONS = _COUNTED + (
+    pickle.PROTO + pickle.STOP + pickle.NONE + pickle.NEWTRUE + pickle.NEWFALSE + pickle.BININT
+    + pickle.BININT1 + pickle.BININT2 + pickle.LONG1 + pickle.BINFLOAT + pickle.BINUNICODE + pickle.SETITEM
+    + pickle.SETITEMS + pickle.APPEND + pickle.APPENDS + pickle.BINGET + pickle.LONG_BINGET + pickle.GLOBAL
+    + pickle.BINPERSID + pickle.REDUCE + pickle.BUILD
+)  # fmt: skip
+_PICKLE = pickle._Unpickler.dispatch  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
 _Structure.dispatch = {  # pyright: ignore[reportAttributeAccessIssue]
-    code: function if code in _OPERATIONS else _refuse
-    for code, function in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    code: _refuse if code not in _OPERATIONS else _counted(function) if code in _COUNTED else function
+    for code, function in _PICKLE.items()
 } | {pickle.REDUCE[0]: _Structure.load_reduce, pickle.BUILD[0]: _Structure.load_build}
 
 

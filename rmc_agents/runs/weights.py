@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def load_weights(network: nn.Module, payload: dict[str, Any], path: Path) -> Non
         path: where it was read, for messages.
 
     Raises:
-        UsageError: the weights belong to another configuration.
+        UsageError: the weights belong to another configuration, or are not finite.
     """
     given = payload.get("agent")
     if not isinstance(given, dict) or not all(isinstance(x, torch.Tensor) for x in given.values()):
@@ -38,8 +39,26 @@ def load_weights(network: nn.Module, payload: dict[str, Any], path: Path) -> Non
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UsageError(f"{path} belongs to another configuration: {'; '.join(wrong[:3])}{more}")
+    bad = non_finite(given)
+    if bad:
+        raise UsageError(f"{path} holds weights that are not finite: {shorten(bad)}; use an older checkpoint")
     if next(network.parameters()).device.type != "meta":
         network.load_state_dict(given)
+
+
+def non_finite(tree: Any, name: str = "") -> list[str]:
+    """Return the names of the tensors and numbers of a tree that hold NaN or an infinity."""
+    if isinstance(tree, torch.Tensor):
+        return [] if tree.device.type == "meta" or bool(tree.isfinite().all()) else [name]
+    if isinstance(tree, float):
+        return [] if math.isfinite(tree) else [name]
+    parts = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [bad for key, part in parts for bad in non_finite(part, f"{name}.{key}" if name else str(key))]
+
+
+def shorten(names: list[str]) -> str:
+    """Return the first three of some names, and the number of the others."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def half_precision(weights: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:

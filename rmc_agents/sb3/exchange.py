@@ -12,8 +12,11 @@ from torch import nn
 
 from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.agent.config import AgentConfig, CriticMemory
-from rmc_agents.sb3.features import EncoderExtractor, restore_grids
+from rmc_agents.sb3.features import EncoderExtractor
 from rmc_agents.sb3.packing import PackedCore
+from rmc_agents.spaces.annotated import AnnotatedBox
+from rmc_agents.spaces.plain import Observations
+from rmc_agents.spaces.reading import named_parts, with_readings
 
 
 class ExchangeablePolicy(Protocol):
@@ -55,7 +58,14 @@ def policy_kwargs_for(agent: ActorCritic) -> dict[str, Any]:
     _require_no_previous(agent)
     config = agent.config
     return {
-        "features_extractor_kwargs": {"features_dim": config.features},
+        "features_extractor_kwargs": {
+            "features_dim": config.features,
+            "read_as": {
+                key: part.read_as
+                for key, part in named_parts(agent.observation_space).items()
+                if isinstance(part, AnnotatedBox)
+            },
+        },
         "net_arch": {"pi": [config.hidden_size], "vf": [config.hidden_size]},
         "shared_lstm": config.critic_memory == "shared",
         "enable_critic_lstm": config.critic_memory == "separate",
@@ -76,15 +86,27 @@ def copy_to_agent(policy: ExchangeablePolicy, observation_space: spaces.Space[An
         critic_memory=_critic_memory(policy),
         skip=policy.skip,
     )
-    if observation_space is None:
-        observation_space = restore_grids(policy.observation_space)
-    agent = ActorCritic.from_config(observation_space, policy.action_space, config)
+    extractor = policy.features_extractor
+    assert isinstance(extractor, EncoderExtractor)
+    own = extractor.own_space
+    if observation_space is not None:
+        own = with_readings(Observations(observation_space).plain, _kinds(own))
+    agent = ActorCritic.from_config(own, policy.action_space, config)
+    if observation_space is not None:
+        agent.use_spaces(observation_space, policy.action_space)
     agent.to(policy.device)
     _copy([(theirs, ours) for ours, theirs in _corresponding_modules(agent, policy)])
     log_std = _log_std(policy)
     if log_std is not None:
         agent.policy.get_parameter("log_std").data.copy_(log_std.data)
     return agent
+
+
+def _kinds(space: spaces.Space[Any]) -> dict[str, str]:
+    """Return how each `Box` is read, without the order of a picture's axes."""
+    parts = named_parts(space)
+    readings = {key: part.read_as for key, part in parts.items() if isinstance(part, AnnotatedBox)}
+    return {key: x if x.startswith("codes") else x.partition(":")[0] for key, x in readings.items()}
 
 
 def copy_from_agent(policy: ExchangeablePolicy, agent: ActorCritic) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -35,8 +36,9 @@ class RMCPolicy(RecurrentActorCriticPolicy):
     `RMCMultiInputPolicy` are aliases of it.
 
     Args:
-        observation_space: space of one observation, as SB3 wrapped the environment.
-        action_space: Discrete, MultiDiscrete, MultiBinary or Box.
+        observation_space: space of one observation, as SB3 wrapped the environment; how its parts are read
+            can be set by `features_extractor_kwargs=dict(read_as=...)`, as in `rmc_agents.AgentConfig`.
+        action_space: Discrete or MultiDiscrete that count from 0, MultiBinary or Box.
         lr_schedule: training progress left (1 to 0) -> learning rate.
         net_arch: layers between the memory and the actions or the value; None for one layer of 64 units each,
             as in `rmc_agents.ActorCritic`.
@@ -85,6 +87,7 @@ class RMCPolicy(RecurrentActorCriticPolicy):
         **core_options: Any,
     ) -> None:
         _check_options(core, core_options, shared_lstm, enable_critic_lstm, share_features_extractor)
+        _check_actions(action_space)
         self.core_name, self.core_options = core, core_options
         self.shared_lstm, self.enable_critic_lstm, self.skip = shared_lstm, enable_critic_lstm, skip
         features_extractor_kwargs = dict(features_extractor_kwargs or {})
@@ -211,6 +214,17 @@ class RMCPolicy(RecurrentActorCriticPolicy):
 
 RMCCnnPolicy = RMCPolicy
 RMCMultiInputPolicy = RMCPolicy
+
+
+def _check_actions(space: spaces.Space[Any]) -> None:
+    if np.any(getattr(space, "start", 0)) or (
+        not isinstance(space, spaces.Discrete) and len(space.shape or ()) != 1
+    ):
+        raise ValueError(
+            f"SB3 cannot learn actions in {space}: it expects Discrete or MultiDiscrete that count from 0, "
+            "MultiBinary or Box, in one dimension; wrap the environment, or use "
+            "rmc_agents.sb3.BatchedVecEnv(rmc_envs.make(...))"
+        )
 
 
 def _check_options(

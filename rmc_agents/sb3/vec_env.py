@@ -21,7 +21,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 from torch import Tensor
 
 from rmc_agents.environment import BatchedEnv, Transition
-from rmc_agents.sb3.features import map_parts, named_parts
+from rmc_agents.sb3.features import flip, map_parts
+from rmc_agents.spaces.annotated import AnnotatedBox
+from rmc_agents.spaces.reading import WHOLE, named_parts
 
 _ACTION_DTYPES = {spaces.Discrete: torch.int64, spaces.MultiDiscrete: torch.int64}
 
@@ -32,7 +34,8 @@ class BatchedVecEnv(VecEnv):
     The `info` of an episode's last step has the keys that `make_vec_env` would give it:
     `terminal_observation`, `TimeLimit.truncated`, `Monitor`'s `episode` (return `r`, length `l`, time `t` in
     seconds), and `is_success` where the task reports success. Other infos are empty. Images are channels
-    first, as SB3 would transpose them, so `VecTransposeImage` is not needed.
+    first, as SB3 would transpose them, so `VecTransposeImage` is not needed. Actions and integers of several
+    dimensions are flattened, because SB3 expects one.
 
     Args:
         env: a batched environment; `close` closes it.
@@ -41,10 +44,11 @@ class BatchedVecEnv(VecEnv):
 
     def __init__(self, env: BatchedEnv, seed: int | None = None) -> None:
         self.env = env
-        self._image_keys = {
-            key for key, space in named_parts(env.observation_space).items() if _is_channels_last(space)
-        }
-        super().__init__(env.num_envs, _to_channels_first(env.observation_space), env.action_space)
+        parts = named_parts(env.observation_space)
+        self._image_keys = {key for key, space in parts.items() if _is_channels_last(space)}
+        self._table_keys = {key for key, space in parts.items() if _is_table(space)}
+        observation_space = _to_channels_first(env.observation_space)
+        super().__init__(env.num_envs, observation_space, _flattened(env.action_space))
         self._action_dtype = _ACTION_DTYPES.get(type(env.action_space), torch.float32)  # type: ignore[arg-type]
         self._actions: Tensor | None = None
         self._returns = np.zeros(env.num_envs)
@@ -67,7 +71,10 @@ class BatchedVecEnv(VecEnv):
         return self._observation(obs)
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        self._actions = torch.as_tensor(actions).to(self.env.device, self._action_dtype)
+        shape = self.env.action_space.shape or ()
+        self._actions = (
+            torch.as_tensor(actions).to(self.env.device, self._action_dtype).reshape(self.num_envs, *shape)
+        )
 
     def step_wait(self) -> VecEnvStepReturn:
         """Move every environment by the actions of `step_async`.
@@ -155,10 +162,12 @@ class BatchedVecEnv(VecEnv):
         """Return observations [B, ...] as new arrays, images channels first; only `rows` if given."""
         if isinstance(obs, dict):
             return {key: self._array(key, value, rows) for key, value in obs.items()}
-        return self._array("", obs, rows)
+        return self._array(WHOLE, obs, rows)
 
     def _array(self, key: str, value: Tensor, rows: Tensor | None) -> NDArray[Any]:
         value = value if rows is None else value[rows]
+        if key in self._table_keys:
+            return _numpy(value.flatten(1))
         return _numpy(value.permute(0, 3, 1, 2) if key in self._image_keys else value)
 
 
@@ -166,7 +175,28 @@ def _to_channels_first(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """Return the space with its images channels first."""
     if isinstance(space, spaces.Dict):
         return map_parts(_to_channels_first, space)
-    return VecTransposeImage.transpose_space(space) if _is_channels_last(space) else space  # type: ignore[arg-type]
+    if _is_table(space):
+        return _flattened(space)
+    if not _is_channels_last(space):
+        return space
+    transposed = VecTransposeImage.transpose_space(space)  # type: ignore[arg-type]
+    return AnnotatedBox(transposed, flip(space.read_as)) if isinstance(space, AnnotatedBox) else transposed
+
+
+def _is_table(space: spaces.Space[Any]) -> bool:
+    """Return whether a space holds integers in more than one dimension."""
+    return isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim > 1
+
+
+def _flattened(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """Return an action space, or a table of integers, in one dimension."""
+    if isinstance(space, spaces.Box) and len(space.shape) != 1:
+        return spaces.Box(space.low.reshape(-1), space.high.reshape(-1), dtype=np.dtype(space.dtype).type)  # type: ignore[arg-type]
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim > 1:
+        return spaces.MultiDiscrete(space.nvec.reshape(-1))
+    if isinstance(space, spaces.MultiBinary) and len(space.shape) > 1:
+        return spaces.MultiBinary(int(np.prod(space.shape)))
+    return space
 
 
 def _is_channels_last(space: spaces.Space[Any]) -> bool:

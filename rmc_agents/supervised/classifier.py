@@ -143,7 +143,7 @@ def load_classifier(
     path, payload, _ = read_newest(run_dir, device)
     config = read_config(run_dir)
     if "classifier" not in config:
-        raise UsageError(f"{run_dir} holds an agent, not a classifier: python train/evaluate.py {run_dir}")
+        raise UsageError(f"{run_dir} holds an agent, not a classifier: load it with rmc_agents.load")
     try:
         model = SequenceClassifier(**config["classifier"]).to(device)
     except Exception as error:  # whatever a constructor raises for options of a wrong type

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,11 @@ class Accuracy:
 
 
 def evaluate_classifier(
-    model: SequenceClassifier, task: Task, samples: int = 20_000, seed: int = 1_000_000
+    model: SequenceClassifier,
+    task: Task,
+    samples: int = 20_000,
+    seed: int = 1_000_000,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Accuracy]:
     """Return the accuracy on fresh examples of a task's last level, per group of questions.
 
@@ -39,10 +44,11 @@ def evaluate_classifier(
         task: the source of examples.
         samples: number of examples.
         seed: fixes them; the default is far from the seeds of training.
+        progress: called after each batch with the number of examples so far.
     """
     torch.set_flush_denormal(True)
     generator = torch.Generator(model.device).manual_seed(seed)
-    right, asked = count_right(model, task, samples, generator).long().tolist()
+    right, asked = count_right(model, task, samples, generator, progress=progress).long().tolist()
     return [Accuracy(r, n) for r, n in zip(right, asked, strict=True)]
 
 

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rmc_agents.agent.acceleration import bfloat16_is_slow
 from rmc_agents.errors import TrainingError, UsageError
 from rmc_agents.plugins import registering_modules
-from rmc_agents.runs.checkpoint import save_checkpoint
-from rmc_agents.runs.weights import load_weights
+from rmc_agents.runs.checkpoint import NETWORKS, save_checkpoint
+from rmc_agents.runs.weights import load_weights, non_finite, shorten
 from rmc_agents.supervised.classifier import SequenceClassifier
 from rmc_agents.supervised.objective import (
     SupervisedConfig,
@@ -31,9 +32,15 @@ from rmc_agents.supervised.objective import (
     loss,
     make_optimizers,
 )
-from rmc_agents.training.loop import training_loop
+from rmc_agents.training.arithmetic import arithmetic
+from rmc_agents.training.loop import (
+    open_run_folder,
+    require_run_arguments,
+    training_loop,
+    write_diagnostic,
+)
 from rmc_agents.training.rng import resume_generator
-from rmc_agents.training.snapshot import load_all_or_nothing, load_newest, require_moments
+from rmc_agents.training.snapshot import load_all_or_nothing, load_newest, require_count, require_moments
 from rmc_agents.tree import clone
 
 TEST_SEED = 2_000_000
@@ -67,6 +74,9 @@ class SupervisedTrainer:
             of that.
         log_every: updates per iteration, which logs one line of figures.
         extra: further entries of config.json.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -82,6 +92,9 @@ class SupervisedTrainer:
         log_every: int = 50,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
+        require_run_arguments(seed, checkpoint_seconds, target_accuracy=target_accuracy)
+        if type(log_every) is not int or log_every < 1:
+            raise ValueError(f"log_every must be 1 or more, got {log_every!r}")
         self.model, self.task, self.config = model, task, config
         self.run_dir, self.seed, self.extra = Path(run_dir), seed, dict(extra or {})
         self.checkpoint_seconds, self.target_accuracy = checkpoint_seconds, target_accuracy
@@ -97,7 +110,7 @@ class SupervisedTrainer:
         self.recent = torch.zeros(2, task.num_groups, device=model.device)
         self.updates_since_promotion = 0
         self.test_accuracy = 0.0
-        self.restored = False
+        self.restored = self.opened = False
 
     @property
     def count(self) -> int:
@@ -158,7 +171,7 @@ class SupervisedTrainer:
         """Make `log_every` updates; return their figures.
 
         Raises:
-            TrainingError: a loss that is not finite.
+            TrainingError: a loss, weight or moment that is not finite.
         """
         started, cpu_started, before = time.monotonic(), time.process_time(), self.samples
         total: dict[str, Tensor] = {}
@@ -174,6 +187,13 @@ class SupervisedTrainer:
             raise TrainingError(
                 f"the loss is not finite after {self.samples:,} samples: {means}; a lower muon_lr or "
                 "adam_lr may help. Earlier checkpoints are intact"
+            )
+        bad = non_finite({name: part for name, part in self._state().items() if name in NETWORKS})
+        if bad:
+            write_diagnostic(self.run_dir, {"not_finite": bad, "samples": self.samples, **means})
+            raise TrainingError(
+                f"not finite after {self.samples:,} samples are {shorten(bad)}; a lower muon_lr or adam_lr "
+                "may help. Earlier checkpoints are intact"
             )
         seconds = time.monotonic() - started
         self.seconds += seconds
@@ -244,19 +264,20 @@ class SupervisedTrainer:
 
         It consists of tensors, numbers, and containers of them, and does not change as training continues.
         """
-        return clone(
-            {
-                "agent": self.evaluated_model.state_dict(),
-                **({} if self.mean is None else {"newest": self.model.state_dict()}),
-                "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
-                "generator": self.generator.get_state(),
-                "recent": self.recent,
-                "counters": [self.samples, self.updates, self.level, self.updates_since_promotion],
-                "seconds": self.seconds,
-                "cpu_seconds": self.cpu_seconds,
-                "tested": self.test_accuracy,
-            }
-        )
+        return clone(self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "agent": self.evaluated_model.state_dict(),
+            **({} if self.mean is None else {"newest": self.model.state_dict()}),
+            "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
+            "generator": self.generator.get_state(),
+            "recent": self.recent,
+            "counters": [self.samples, self.updates, self.level, self.updates_since_promotion],
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "tested": self.test_accuracy,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
         """Continue from a `state_dict`; return notes for the user.
@@ -273,41 +294,61 @@ class SupervisedTrainer:
             raise UsageError("the checkpoint holds a network only, which can be evaluated but not resumed")
         if ("newest" in state) != (self.mean is not None):
             raise ValueError("average_updates is on in only one of run and trainer")
-        counters = state["counters"]
-        if not all(type(n) is int and n >= 0 for n in counters) or counters[2] >= self.task.num_levels:
-            raise ValueError(f"counters {counters!r} for {self.task.num_levels} levels")
+        counters, tested = state["counters"], state.get("tested", 0.0)
+        if (
+            not all(type(n) is int and 0 <= n < 2**62 for n in counters)
+            or counters[2] >= self.task.num_levels
+        ):
+            raise ValueError(f"counters {counters!r:.200} for {self.task.num_levels} levels")
+        # Older checkpoints have neither this nor an accuracy; it is NaN where it is not known.
+        cpu_seconds = state.get("cpu_seconds", math.nan)
+        if type(cpu_seconds) is not float or not math.isnan(cpu_seconds):
+            require_count("cpu_seconds", cpu_seconds, most=1e12)
+        seconds = float(require_count("seconds", state["seconds"], most=1e12))
+        require_count("tested", tested, most=1)
+        if non_finite(state["recent"]) or state["recent"].shape != self.recent.shape:
+            raise ValueError("the recent answers are not those of this task")
         load_weights(self.evaluated_model, state, self.run_dir)
         if self.mean is not None:
-            self.model.load_state_dict(state["newest"])
+            load_weights(self.model, {"agent": state["newest"]}, self.run_dir)
         for optimizer, moments in zip(self.optimizers, state["optimizers"], strict=True):
             moments = require_moments(optimizer, moments)
             optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
         notes = resume_generator(self.generator, state["generator"])
+        if self.config.orthogonalization == "bfloat16" and bfloat16_is_slow(self.model.device):
+            notes.append("this run orthogonalizes in bfloat16, which is slow on this CPU: use float32")
         self.recent.copy_(state["recent"])
         self.samples, self.updates, self.level, self.updates_since_promotion = counters
-        self.seconds = float(state["seconds"])
-        # Older checkpoints have neither.
-        self.cpu_seconds = float(state.get("cpu_seconds", math.nan))
-        self.test_accuracy = float(state.get("tested", 0.0))
+        self.seconds, self.cpu_seconds, self.test_accuracy = seconds, float(cpu_seconds), float(tested)
         return notes
 
     def save(self) -> Path:
-        """Write a checkpoint from which `restore` continues bit for bit.
+        """Write a checkpoint from which `restore` continues bit for bit, and config.json before the first.
 
         Raises:
+            UsageError: the run folder holds another run, is in use by another process, or cannot be written.
+            TrainingError: the weights or moments are not finite.
             OSError: it could not be written. Earlier ones are intact.
         """
-        return save_checkpoint(self.run_dir, self.samples, self.state_dict(), keep=1)
+        if not self.opened:
+            open_run_folder(self)
+        payload = {**self.state_dict(), "arithmetic": self._arithmetic()}
+        return save_checkpoint(self.run_dir, self.samples, payload, keep=1)
 
     def restore(self) -> list[str]:
         """Continue from the newest intact checkpoint of the run folder; return notes for the user.
 
+        Damaged files that are newer are renamed.
+
         Raises:
             UsageError: no checkpoint, or one of another configuration.
         """
-        notes = load_newest(self.run_dir, self.model.device, self.load_state_dict)
+        notes = load_newest(self.run_dir, self.model.device, self.load_state_dict, self._arithmetic())
         self.restored = True
         return notes
+
+    def _arithmetic(self) -> dict[str, str]:
+        return arithmetic(self.model.device, "float32")
 
     def _shown(self, figures: Mapping[str, float]) -> dict[str, float]:
         minutes = self.config.minutes

@@ -17,8 +17,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rmc_agents.errors import Interrupted, TrainingError
+from rmc_agents.runs.checkpoint import newest_intact
 from rmc_agents.runs.files import write_json
-from rmc_agents.runs.folder import cannot_write, checkpoints, read_config, require_no_run, write_config
+from rmc_agents.runs.folder import (
+    cannot_write,
+    read_config,
+    require_no_run,
+    require_readable,
+    write_config,
+)
+from rmc_agents.runs.lock import require_unlocked, run_lock
 from rmc_agents.runs.versions import versions
 from rmc_agents.training.progress import Progress
 from rmc_agents.training.run_log import RunLog
@@ -32,6 +40,8 @@ class Trainable(Protocol):
     checkpoint_seconds: float
     restored: bool
     """Whether the trainer continues a run of its run folder."""
+    opened: bool
+    """Whether the trainer has written config.json: set by `open_run_folder`."""
 
     @property
     def count(self) -> int:
@@ -90,9 +100,20 @@ class TrainingLoop:
             except OSError as error:  # the disk may have room again later
                 messages.append(f"warning: {self._not_saved(error)}; training continues")
             self.saved_at = time.monotonic()
+        self.tell(messages)
+
+    def tell(self, messages: Sequence[str]) -> None:
+        """Log and show messages for the user."""
         for message in messages:
             self.progress.note(message)
             self.log.message(self.trainer.count, message)
+
+    def save_after_failure(self) -> None:
+        """Save a checkpoint of the last complete iteration, and say so."""
+        try:
+            self.tell([f"saved: {self.trainer.save()}"])
+        except OSError as error:
+            self.tell([f"warning: {self._not_saved(error)}"])
 
     def save_end(self) -> Path:
         """Save the final checkpoint.
@@ -124,7 +145,7 @@ class TrainingLoop:
         )
 
     def _last_checkpoint(self) -> Path | None:
-        return next(iter(checkpoints(self.trainer.run_dir)), None)
+        return newest_intact(self.trainer.run_dir)
 
 
 @contextmanager
@@ -141,45 +162,71 @@ def training_loop(
         unit: what `trainer.count` counts.
 
     Raises:
-        UsageError: the run folder holds another run, or cannot be written.
+        UsageError: the run folder holds another run, is in use, or cannot be written.
         TrainingError: raised inside, or the final checkpoint could not be saved.
         Interrupted: by Ctrl-C or SIGTERM, after saving.
     """
-    _open_run_folder(trainer)
-    path = None
-    with Interruption() as interruption, Progress(title, total, columns) as progress:
-        try:
-            log = RunLog(trainer.run_dir, trainer.count, progress.note)
-        except OSError as error:
-            raise cannot_write(trainer.run_dir, error) from error
-        loop = TrainingLoop(trainer, unit, log, progress, interruption)
-        try:
-            yield loop
-            path = loop.save_end()
-        except Exception as error:
-            log.message(trainer.count, f"stopped: {error}")
-            if interruption.signal is not None and not isinstance(error, TrainingError):
-                # A signal to the whole process group ends the environments' processes, too.
-                raise loop.interrupted() from error
-            if not isinstance(error, TrainingError):
-                write_diagnostic(trainer.run_dir, {"error": repr(error), unit: trainer.count})
-            raise
-        finally:
-            log.close()
+    with run_lock(trainer.run_dir), Interruption() as interruption:
+        open_run_folder(trainer)
+        path = None
+        with Progress(title, total, columns) as progress:
+            try:
+                log = RunLog(trainer.run_dir, trainer.count, progress.note)
+            except OSError as error:
+                raise cannot_write(trainer.run_dir, error) from error
+            loop = TrainingLoop(trainer, unit, log, progress, interruption)
+            try:
+                yield loop
+                path = loop.save_end()
+            except Exception as error:
+                log.message(trainer.count, f"stopped: {error}")
+                if interruption.signal is not None and not isinstance(error, TrainingError):
+                    # A signal to the whole process group ends the environments' processes, too.
+                    raise loop.interrupted() from error
+                if not isinstance(error, TrainingError):
+                    write_diagnostic(trainer.run_dir, {"error": repr(error), unit: trainer.count})
+                raise
+            finally:
+                log.close()
     if interruption.signal is not None and not trainer.done:
         raise loop.interrupted(path)
 
 
-def _open_run_folder(trainer: Trainable) -> None:
+def open_run_folder(trainer: Trainable) -> None:
+    """Write config.json, before the first checkpoint of a trainer.
+
+    Raises:
+        UsageError: the run folder holds another run, is in use by another process, or cannot be written.
+    """
+    require_unlocked(trainer.run_dir)
     described = trainer.to_json()
-    if not trainer.restored:
+    if not trainer.restored and not trainer.opened:
         require_no_run(trainer.run_dir)
     elif (trainer.run_dir / "config.json").exists():
         # What the trainer does not know (how a script built the environments, say) stays as it was.
         saved = read_config(trainer.run_dir)
         imports = dict.fromkeys([*saved.get("imports", ()), *described.get("imports", ())])
         described = {**saved, **described, "imports": list(imports)}
+    require_readable(described, trainer.run_dir / "config.json")
     write_config(trainer.run_dir, described)
+    trainer.opened = True
+
+
+def require_run_arguments(seed: int, checkpoint_seconds: float, **target: float | None) -> None:
+    """Raise ValueError for arguments of a trainer that are out of range.
+
+    Args:
+        seed: of the run.
+        checkpoint_seconds: seconds between checkpoints.
+        target: the share at which training stops, under the name of its argument.
+    """
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed!r:.60}")
+    if not isinstance(checkpoint_seconds, int | float) or not checkpoint_seconds >= 0:
+        raise ValueError(f"checkpoint_seconds must be 0 or more, got {checkpoint_seconds!r:.60}")
+    for name, share in target.items():
+        if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
+            raise ValueError(f"{name} must be above 0 and at most 1, got {share!r:.60}")
 
 
 def write_diagnostic(run_dir: Path, facts: Mapping[str, Any]) -> Path | None:

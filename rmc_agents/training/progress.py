@@ -1,15 +1,64 @@
-"""Progress display: a live table on a terminal, plain lines elsewhere."""
+"""Progress display: a live table on a terminal, plain lines elsewhere.
+
+The display may fail (a full disk, a terminal that was closed): it is then off, and training continues.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import math
+import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from rmc_agents.errors import printable
+
+
+def say(message: str) -> None:
+    """Print a line to stdout, where training must not fail because stdout does."""
+    try:
+        print("\n".join(map(printable, message.split("\n"))), flush=True)
+    except (OSError, ValueError) as error:
+        output_failed(error)
+
+
+def output_failed(error: Exception) -> None:
+    """Say on stderr that stdout failed, and discard what it still holds and what is yet to be printed."""
+    discard(sys.__stdout__)
+    reason = getattr(error, "strerror", None) or error
+    try:
+        print(
+            f"warning: stdout cannot be written ({reason}); output is discarded", file=sys.stderr, flush=True
+        )
+    except (OSError, ValueError):
+        discard(sys.__stderr__)
+
+
+def discard(stream: TextIO | None) -> None:
+    """Send what a stream still holds, and what is yet to be written, to nowhere.
+
+    Otherwise Python tries again at its end, and exits with code 120.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr] # pyright: ignore[reportOptionalMemberAccess]
+        os.close(nowhere)
+
+
+class _Console(Console):
+    """Console that leaves a closed pipe to us, where rich's own ends the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 class Progress:
@@ -24,8 +73,9 @@ class Progress:
 
     def __init__(self, title: str, total_steps: int, columns: Mapping[str, str], every: float = 5.0) -> None:
         self.columns = columns
-        self.console = Console()
-        self.title, self.total_steps, self.every = title, total_steps, every
+        self.console = _Console()
+        self.title, self.total_steps, self.every = printable(title), total_steps, every
+        self.failed = False
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.last_line = float("-inf")
         self.rows: list[Mapping[str, float]] = []
@@ -33,14 +83,15 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self.live is not None:
-            self.live.start()
+            self._attempt(self.live.start)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.live is not None:
-            self.live.stop()
+            with contextlib.suppress(OSError, ValueError):
+                self.live.stop()
         elif self.rows and self.rows[-1] is not self.printed:
             self._line(self.rows[-1])
 
@@ -52,20 +103,37 @@ class Progress:
         """
         self.rows = [*self.rows[-11:], figures]
         if self.live is not None:
-            self.live.update(self._table(), refresh=True)
+            live, table = self.live, self._table()
+            self._attempt(lambda: live.update(table, refresh=True))
         elif time.monotonic() - self.last_line >= self.every:
             self._line(figures)
             self.last_line = time.monotonic()
 
     def note(self, message: str) -> None:
-        """Print a line that stays; square brackets in it are text, not rich's markup."""
-        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        """Print lines that stay; square brackets in them are text, not rich's markup."""
+        lines = "\n".join(map(printable, message.split("\n")))
+        if not _fits(lines, self.console.encoding):
+            lines = lines.encode("ascii", "backslashreplace").decode()
+        self._attempt(
+            lambda: self.console.print(lines, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        )
+
+    def _attempt(self, write: Callable[[], object]) -> None:
+        """Write to the display, unless it has failed before; say once if it fails."""
+        if self.failed:
+            return
+        try:
+            write()
+        except (OSError, ValueError) as error:  # ValueError: a closed file
+            self.failed = True
+            output_failed(error)
 
     def _cells(self, figures: Mapping[str, float]) -> dict[str, str]:
         cells = {name: form.format(figures[name]) for name, form in self.columns.items() if name in figures}
         done = figures.get("steps", 0)
         left = max(self.total_steps - done, 0) / max(figures.get("steps/s", 0), 1e-9)
         left = max(min(left, figures.get("time left", left)), 0)
+        left = math.inf if math.isnan(left) else left
         cells["time left"] = f"{int(left // 60)}:{int(left % 60):02d}" if left < 1e7 else "-"
         return {name: cells.get(name, "-") for name in self.columns}
 
@@ -82,3 +150,11 @@ class Progress:
     def _line(self, figures: Mapping[str, float]) -> None:
         self.printed = figures
         self.note("  ".join(f"{name} {value}" for name, value in self._cells(figures).items()))
+
+
+def _fits(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

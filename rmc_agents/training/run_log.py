@@ -59,8 +59,9 @@ class RunLog:
         self._line({"step": step, "note": message})
 
     def close(self) -> None:
-        self.lines.close()
-        self.events.close()
+        for file in (self.lines, self.events):
+            with contextlib.suppress(OSError):  # what was written before is written
+                file.close()
 
     def _line(self, value: Mapping[str, object]) -> None:
         self._append(self.lines, json.dumps(value).encode() + b"\n")
@@ -76,16 +77,18 @@ class RunLog:
 
     def _append(self, file: IO[bytes], data: bytes) -> None:
         """Append all of the data, or nothing."""
-        end = file.seek(0, 2)
+        end: int | None = None
         try:
+            end = file.seek(0, 2)
             if file.write(data) != len(data):
                 raise OSError("no space left")
         except OSError as error:
             if not self.failed:
+                self.failed = True
                 self.note(f"warning: figures cannot be written ({error}); training continues without them")
-            self.failed = True
             with contextlib.suppress(OSError):
-                file.truncate(end)
+                if end is not None:
+                    file.truncate(end)
 
 
 def _protos() -> tuple[Any, Any]:
@@ -108,5 +111,5 @@ def _drop_after(path: Path, step: int) -> None:
 def _is_upto(line: bytes, step: int) -> bool:
     try:
         return line.endswith(b"\n") and json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False

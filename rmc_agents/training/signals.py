@@ -1,19 +1,25 @@
-"""Ctrl-C and SIGTERM, deferred to the end of an iteration."""
+"""Ctrl-C, SIGTERM and a closed terminal, deferred to the end of an iteration."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]  # Windows has no SIGHUP
+
 
 class Interruption:
-    """Record of the first Ctrl-C or SIGTERM, in `signal`; a second Ctrl-C raises KeyboardInterrupt at once.
+    """Record of the first Ctrl-C, SIGTERM or SIGHUP, in `signal`.
 
-    Use it as a context manager in the main thread. In other threads Python delivers no signals, and it does
-    nothing. A signal that was ignored before (`nohup`) stays ignored.
+    A second Ctrl-C raises KeyboardInterrupt at once. Use it as a context manager in the main thread. In other
+    threads Python delivers no signals, and it does nothing. A signal that was ignored before (`nohup`) stays
+    ignored.
     """
 
     def __init__(self) -> None:
@@ -22,7 +28,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._note)
         return self
@@ -40,6 +46,7 @@ class Interruption:
             name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
             # Not `print`: the signal may arrive while Python itself is writing.
             message = f"\n{name}: finishing this iteration, then saving; press Ctrl-C again to stop at once\n"
-            os.write(2, message.encode())
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                os.write(2, message.encode())
         elif number == signal.SIGINT:
             raise KeyboardInterrupt

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
-from rmc_agents.errors import UsageError
+from rmc_agents.errors import UsageError, shown
 from rmc_agents.runs.checkpoint import read_newest
+from rmc_agents.runs.weights import non_finite
+from rmc_agents.training.arithmetic import compare_arithmetic
 from rmc_agents.tree import clone
 
 Load = Callable[[dict[str, Any]], list[str]]
@@ -29,13 +31,19 @@ def load_all_or_nothing(load: Load, before: dict[str, Any], state: Mapping[str, 
         raise
 
 
-def load_newest(run_dir: Path, device: torch.device, load: Load) -> list[str]:
+def load_newest(run_dir: Path, device: torch.device, load: Load, now: dict[str, str]) -> list[str]:
     """Continue from the newest intact checkpoint of a run folder; return notes for the user.
+
+    Args:
+        run_dir: the run folder; damaged files in it that are newer are renamed.
+        device: where the trainer's tensors are.
+        load: continues the trainer.
+        now: the arithmetic of this process.
 
     Raises:
         UsageError: no checkpoint, or one of another configuration.
     """
-    path, payload, skipped = read_newest(run_dir, device)
+    path, payload, skipped = read_newest(run_dir, device, rename_damaged=True)
     try:
         notes = load(payload)
     except UsageError as error:
@@ -44,6 +52,7 @@ def load_newest(run_dir: Path, device: torch.device, load: Load) -> list[str]:
         missing = isinstance(error, KeyError)
         reason = f"it has no {error}" if missing else str(error).split("\n")[0][:200]
         raise UsageError(f"{path} belongs to a run of another configuration: {reason}") from error
+    notes += compare_arithmetic(payload.get("arithmetic"), now)
     return [*(f"skipped: {line}" for line in skipped), f"resuming from {path}", *notes]
 
 
@@ -63,11 +72,22 @@ def require_same_form(where: str, own: Any, given: Any) -> None:
             require_same_form(f"{where} ({key})", own[key], given[key])
 
 
+def require_count(name: str, value: Any, most: float = 2**62) -> Any:
+    """Return a number of a checkpoint if it is a finite int or float from 0 to `most`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if type(value) not in (int, float) or not 0 <= value <= most:
+        raise ValueError(f"{name} is {shown(value, 60)}, expected a number from 0 to {most:.3g}")
+    return value
+
+
 def require_moments(optimizer: torch.optim.Optimizer, state: dict[int, Any]) -> dict[int, Any]:
     """Return an optimizer's moments if they fit its parameters, which it does not check itself.
 
     Raises:
-        ValueError: another number of parameters, or other shapes.
+        ValueError: another number of parameters, other shapes, or numbers that are not finite.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if state and list(state) != list(range(len(parameters))):
@@ -78,6 +98,10 @@ def require_moments(optimizer: torch.optim.Optimizer, state: dict[int, Any]) -> 
         expected = {name: () if name == "step" else shape for name in _MOMENTS[type(optimizer).__name__]}
         if shapes != expected:
             raise ValueError(f"moments of shapes {shapes}, expected {expected}")
+        if non_finite(moments):
+            raise ValueError(f"the optimizer's moments of parameter {index} are not finite")
+        if any(bool((moments[name] < 0).any()) for name in ("step", "exp_avg_sq") if name in moments):
+            raise ValueError(f"the optimizer's moments of parameter {index} are negative")
     return state
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import pickle
+import time
 
 import pytest
 import torch
 
 import rmc_envs
 from rmc_agents import ActorCritic
-from rmc_agents.agent.acceleration import accelerate
+from rmc_agents.agent import acceleration
+from rmc_agents.agent.acceleration import accelerate, bfloat16_is_slow
 from rmc_agents.agent.actor_critic import AgentState
 from rmc_agents.tree import leaves
 
@@ -68,10 +70,15 @@ def test_networks_compiled_to_machine_code_compute_the_same() -> None:
     torch.compiler.reset()
 
 
-def test_bf16_networks_compute_nearly_the_same_and_keep_float32_memories() -> None:
+@pytest.mark.parametrize("slow", [False, True])
+def test_bf16_networks_compute_nearly_the_same_and_keep_float32_memories(
+    slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceleration, "bfloat16_is_slow", lambda _: slow)
     agent, inputs = agent_and_inputs("rmc")
     expected = evaluate(agent, inputs)
-    assert accelerate(agent, "bf16") == []
+    notes = accelerate(agent, "bf16")
+    assert ["slower than float32 on this CPU" in note for note in notes] == [True] * slow
     found = evaluate(agent, inputs)
     torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
     assert any(not torch.equal(a, b) for a, b in zip(found, expected, strict=True))
@@ -79,6 +86,24 @@ def test_bf16_networks_compute_nearly_the_same_and_keep_float32_memories() -> No
     _, _, _, after = agent.act({key: x[0] for key, x in obs.items()}, starts[0], state)
     assert isinstance(after, AgentState)
     assert {x.dtype for x in leaves(after.memory)} == {torch.float32}
+
+
+def test_slow_bfloat16_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU without instructions for bfloat16; other devices are not measured."""
+    mm = torch.mm
+
+    def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        clock[0] += costs[a.dtype]
+        return mm(a, b)
+
+    clock = [0.0]
+    monkeypatch.setattr(torch, "mm", product)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    costs = {torch.float32: 1e-3, torch.bfloat16: 5e-4}
+    assert not bfloat16_is_slow(torch.device("cpu"))
+    costs[torch.bfloat16] = 1e-2
+    assert bfloat16_is_slow(torch.device("cpu"))
+    assert not bfloat16_is_slow(torch.device("meta"))
 
 
 def test_agent_without_a_compiler_runs_uncompiled_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def assert_same_agent(first: ActorCritic, second: ActorCritic) -> None:
     assert second.config == first.config
     assert second.to_json() == first.to_json()
     second.load_state_dict(first.state_dict())
-    obs = first.observation_space.sample()
+    obs = first.observations.space.sample()
     np.testing.assert_array_equal(first.predict(obs)[0], second.predict(obs)[0])
 
 
@@ -61,7 +61,7 @@ def test_from_json_rebuilds_agents_with_any_core(any_core: str) -> None:
 def test_from_json_rebuilds_agents_with_any_observation_space(space: spaces.Space) -> None:
     agent = ActorCritic(space, spaces.Discrete(3), "gru", small_options("gru"))
     again = ActorCritic.from_json(json.loads(json.dumps(agent.to_json())))
-    assert again.observation_space == space
+    assert again.observations.space == space
     assert_same_agent(agent, again)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from gymnasium import spaces
 
-from rmc_agents.agent.encoders import Encoder, is_symbolic_grid
-from rmc_agents.agent.spaces import space_from_json, space_to_json
+from rmc_agents.agent.encoders import Encoder
+from rmc_agents.spaces.annotated import minigrid_image
 from tests.support.spaces import OBSERVATION_SPACES, sample_tensors
 
 
@@ -24,28 +22,9 @@ def test_encoder_accepts_any_leading_axes(space: spaces.Space) -> None:
     assert features.std() > 0, "different observations have different features"
 
 
-@pytest.mark.parametrize("space", OBSERVATION_SPACES.values(), ids=OBSERVATION_SPACES)
-def test_spaces_survive_json(space: spaces.Space) -> None:
-    again = space_from_json(json.loads(json.dumps(space_to_json(space))))
-    assert again == space
-    if isinstance(space, spaces.Dict):
-        assert isinstance(again, spaces.Dict)
-        assert list(again.spaces) == list(space.spaces), "encoders depend on the order"
-
-
-def test_spaces_without_a_description_are_rejected() -> None:
-    with pytest.raises(ValueError, match="cannot be saved"):
-        space_to_json(spaces.Text(5))
-    with pytest.raises(ValueError, match="unknown type of space 'Text'"):
-        space_from_json({"type": "Text"})
-
-
 def test_minigrid_codes_are_encoded_as_categories() -> None:
     """An encoder that divided by 255 would encode code 6 halfway between codes 5 and 7."""
-    space = OBSERVATION_SPACES["grid"]
-    assert is_symbolic_grid(space)
-    assert not is_symbolic_grid(OBSERVATION_SPACES["small image"])
-    encoder = Encoder(space, 16)
+    encoder = Encoder(minigrid_image(7), 16)
     image = torch.zeros(3, 7, 7, 3, dtype=torch.uint8)
     image[:, 2, 3] = torch.tensor([[5, 1, 0], [6, 1, 0], [7, 1, 0]], dtype=torch.uint8)
     grid = encoder.parts[0](image)

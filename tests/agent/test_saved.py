@@ -62,7 +62,9 @@ def test_run_made_with_a_hand_built_environment_has_no_ids(tmp_path: Path) -> No
 
 def test_config_json_of_another_kind_is_refused(tmp_path: Path) -> None:
     supervised_trainer(tmp_path / "classifier", total_samples=64).run()
-    with pytest.raises(NotAnAgent, match=r"holds a classifier, not an agent: python train/nth_farthest\.py"):
+    with pytest.raises(
+        NotAnAgent, match=r"holds a classifier, not an agent: load it with rmc_agents\.load_cl"
+    ):
         rmc_agents.load(tmp_path / "classifier")
     agent = small_agent("gru")
     save_checkpoint(tmp_path / "run", 1, {"agent": agent.state_dict()})

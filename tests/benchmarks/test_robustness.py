@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.robustness import mutations, soak
+from benchmarks.robustness import attacks, mutations, soak
+from benchmarks.robustness.forgeries import FORGED, INTACT
 from benchmarks.robustness.processes import SMALL_CORES
 
 
@@ -30,6 +31,7 @@ def test_soak_continues_after_an_interruption(
         **{f"kills-{core}": kill_result(core) for core in SMALL_CORES},
         "mutations": Counter({"refused": 3, "ValueError: x": 1}),
         "configs": Counter({"agent loaded, training refused": 2}),
+        "attacks": [{"attack": "archives that are loaded", "attempts": 9, "damage": 0}],
     }
 
     def make_parts(args: object) -> dict[str, Callable[[Path], Any]]:
@@ -46,13 +48,20 @@ def test_soak_continues_after_an_interruption(
     with pytest.raises(KeyboardInterrupt):
         run(*command)
     run(*command)
-    assert calls == [*[*results][:5], "mutations", "configs"]
+    assert calls == [*[*results][:5], "mutations", "configs", "attacks"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["reliability.json", "reliability.md"]
     written = json.loads((tmp_path / "reliability.json").read_text())
     measured = [row["measured"] for row in written["Targets"]]
-    assert measured == [0, 0, 1, 0, pytest.approx(0.99), 0, 0]
-    assert [row["reached"] for row in written["Targets"]] == ["yes", "yes", "no", "yes", "yes", "yes", "yes"]
+    assert measured == [0, 0, 1, 0, pytest.approx(0.99), 0, 0, 0]
+    assert [row["reached"] for row in written["Targets"]] == ["yes", "yes", "no", *["yes"] * 5]
+    assert written["Targets"][-1]["quantity"].startswith("archives that are loaded, of 9")
     assert written["Mutated checkpoints"][0] == {"outcome": "refused", "files": 3}
+
+
+def test_attacks_on_training_do_no_damage(tmp_path: Path) -> None:
+    rows = attacks.attack(tmp_path, 1, seed=3)
+    assert [row["damage"] for row in rows] == [0, 0, 0, 0, 0], rows
+    assert [row["attempts"] for row in rows] == [len(INTACT) + len(FORGED), 1, 1, 1, 4]
 
 
 def test_outcome_is_clear_if_it_is_a_load_or_a_refusal() -> None:

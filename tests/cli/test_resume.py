@@ -12,9 +12,9 @@ import torch
 
 import rmc_envs
 from rmc_agents import UsageError
-from rmc_agents.cli.config import RunConfig
+from rmc_agents.cli.config import RunConfig, Start
+from rmc_agents.cli.flags import field_names, parse
 from rmc_agents.cli.resume import RESUME_MAY_CHANGE, require_same, require_same_folder, resumed, run_to_resume
-from rmc_agents.cli.script import field_names, parse
 from rmc_agents.runs.folder import checkpoints
 from tests.support.trainers import QUICK, ppo_trainer
 
@@ -28,15 +28,15 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 def test_run_to_resume_is_named_or_found_in_run_dir(tmp_path: Path) -> None:
-    assert run_to_resume(None, False, tmp_path) is None
-    assert run_to_resume(tmp_path, False, None) == tmp_path
-    assert run_to_resume(None, True, tmp_path) is None
+    assert run_to_resume(Start(run_dir=tmp_path)) is None
+    assert run_to_resume(Start(resume=tmp_path)) == tmp_path
+    assert run_to_resume(Start(run_dir=tmp_path, auto_resume=True)) is None
     (tmp_path / "config.json").write_text("{}")
-    assert run_to_resume(None, True, tmp_path) == tmp_path
+    assert run_to_resume(Start(run_dir=tmp_path, auto_resume=True)) == tmp_path
     with pytest.raises(UsageError, match="--resume needs the run folder"):
-        run_to_resume(Path(""), False, None)
+        run_to_resume(Start(resume=Path("")))
     with pytest.raises(UsageError, match="give --run-dir too"):
-        run_to_resume(None, True, None)
+        run_to_resume(Start(auto_resume=True))
 
 
 def test_resumed_returns_the_configuration_of_the_run(run_dir: Path) -> None:
@@ -53,15 +53,15 @@ def test_resumed_returns_the_configuration_of_the_run(run_dir: Path) -> None:
     ("change", "message"),
     [
         ({"ppo": {"gamma": "x"}}, "does not describe a run to resume: "),
-        ({"ppo": {"normalize_advantage": 3}}, "normalize_advantage is '3'"),
+        ({"ppo": {"normalize_advantage": 3}}, "normalize_advantage is 3, of type int"),
         ({"ppo": {"gamma": 3.0}}, "gamma must be between 0 and 1"),
         ({"ppo": {"gama": 3.0}}, "gama"),
-        ({"environment": {"num_envs": 2.5}}, "num_envs is '2.5'"),
+        ({"environment": {"num_envs": 2.5}}, "num_envs is 2.5, of type float"),
         ({"environment": {"num_envs": 4}}, "belongs to a run of other than 4 environments"),
-        ({"environment": {"env_options": {"x": [1]}}}, "env_options is"),
+        ({"environment": {"env_options": 3}}, "env_options is 3"),
         ({"environment": {"vectorization": "magic"}}, "vectorization='magic'"),
         ({"agent": {"features": 3}}, "another configuration"),
-        ({"seed": None}, "seed is 'None'"),
+        ({"seed": None}, "seed is None"),
     ],
     ids=str,
 )

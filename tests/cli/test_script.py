@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tyro._docstrings import parse_docstring_from_object
 
 from rmc_agents.cli.config import RunConfig, RunOptions, Selection
-from rmc_agents.cli.script import (
-    COMMANDS,
-    OLD_FLAGS,
-    changed_fields,
-    checking,
-    choose_device,
-    command_name,
-    field_names,
-    in_flags,
-    parse,
-    parse_some,
-    resume_command,
-    run_script,
-    whole_number,
-)
+from rmc_agents.cli.flags import OLD_FLAGS, field_names, in_flags, parse, parse_some, whole_number
+from rmc_agents.cli.script import changed_fields, checking, choose_device, resume_command, run_script, say
+from rmc_agents.cli.start import COMMANDS, command_name
 from rmc_agents.errors import Interrupted, TrainingError, UsageError
 from rmc_agents.options import Options
+from rmc_agents.scripts.nth_farthest_flags import NthFarthestConfig
 from tests.support.commands import ROOT
-from train.nth_farthest import NthFarthestConfig
+from train.evaluate import EvaluateConfig
+from train.play import PlayConfig
+from train.probe import ProbeConfig
+from train.report import ReportConfig
 
 SCRIPT = """
 import sys
@@ -321,3 +316,41 @@ def test_script_whose_output_nobody_reads_ends_without_a_message(body: str, mess
         assert errors.endswith(message)
     else:
         assert errors == ""
+
+
+CONFIGS = [RunConfig, NthFarthestConfig, EvaluateConfig, ProbeConfig, PlayConfig, ReportConfig]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
+def test_help_of_each_flag_is_one_paragraph(
+    config: type, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "4000")
+    with pytest.raises(SystemExit):
+        parse(config, None, ["--help"], "test")
+    out = capsys.readouterr().out
+    parts = [config, *(type(value) for value in vars(_plain(config)).values())]
+    for part in filter(dataclasses.is_dataclass, parts):
+        for each in dataclasses.fields(part):
+            text = " ".join((parse_docstring_from_object(part).get(each.name) or "").split())
+            assert text or dataclasses.is_dataclass(each.default_factory), f"{each.name} has no help"
+            assert text[:200] in out  # a line of a box holds about 250 characters
+
+
+def test_help_of_nth_farthest_groups_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(NthFarthestConfig, None, ["--help"], "test")
+    out = capsys.readouterr().out
+    groups = ("network options", "supervised options", "run options", "evaluation options")
+    places = [out.index(group) for group in groups]
+    assert places == sorted(places)
+
+
+def _plain(config: type) -> Any:
+    """Return a configuration with its defaults."""
+    return config(runs=()) if "runs" in field_names(config) else config()
+
+
+def test_say_escapes_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[2J\nb [/x]")
+    assert capsys.readouterr().out == "a\\x1b[2J\\nb [/x]\n"

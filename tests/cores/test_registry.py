@@ -23,7 +23,7 @@ from rmc_agents.cores import (
     core_options,
     make_core,
 )
-from tests.support.cores import assert_equal, sequence, unroll_by_steps, values_and_gradients
+from tests.support.cores import assert_correct, sequence, values_and_gradients
 
 
 @pytest.fixture
@@ -59,8 +59,7 @@ def test_default_unroll_resets_to_any_initial_state(
     outputs, state = core.unroll(*seq)
     assert outputs.shape == (6, 4, 8)
     assert torch.equal(outputs[-1], state.h)
-    expected = values_and_gradients(core, lambda *s: unroll_by_steps(core, *s), seq)
-    assert_equal(values_and_gradients(core, core.unroll, seq), expected)
+    assert_correct(core, seq, values_and_gradients(core, core.unroll, seq))
 
 
 @pytest.mark.parametrize(

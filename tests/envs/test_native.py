@@ -61,7 +61,7 @@ def assert_follows_contract(batch: BatchedEnv, obs: Obs, step: Transition | None
 @pytest.mark.parametrize(("env_id", "options"), WITH_SEEDINGS)
 def test_native_task_passes_the_checker(env_id: str, options: dict) -> None:
     on_the_host = options.get("seeding") == "farama"
-    rmc_envs.check(rmc_envs.make(env_id, num_envs=4, **options), steps=900, meta=not on_the_host)
+    rmc_envs.check(rmc_envs.make(env_id, num_envs=4, **options), steps=300, meta=not on_the_host)
 
 
 @pytest.mark.parametrize("env_id", ALL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmc_agents import UsageError
+from rmc_agents.evaluation.entries import Entry, Figures
 from rmc_agents.evaluation.results import (
-    Entry,
-    Figures,
     Result,
     Scores,
     by_size,
+    by_training,
+    kept_note,
     merge_entry,
     read_entries,
     read_evaluation,
     read_results,
     save_entry,
     scores_by_core,
+    training_of,
 )
 from rmc_agents.runs.files import write_json
 from tests.support.agents import evaluation_figures
@@ -208,3 +211,102 @@ def test_results_are_read_from_a_run_folder(tmp_path: Path) -> None:
     assert read_results(tmp_path) == [
         Result(tmp_path.name, "gru", env_id, entry(0.5)) for env_id in ("Maze9-v0", "Maze10-v0")
     ]
+
+
+def counted(episodes: int, step: int = 7, **more: Any) -> Entry:
+    """Return an entry of so many episodes, of the checkpoint after so many steps."""
+    checkpoint = f"runs/x/checkpoints/step_{step:012d}.pt"
+    data = {**entry_json(episodes / 1000), "episodes": episodes, "checkpoint": checkpoint, **more}
+    return Entry.from_json(data, "test")
+
+
+def kept(folder: Path, *entries: Entry) -> Entry:
+    """Save entries one after the other, and return what the file holds."""
+    for each in entries:
+        save_entry(folder, "A", each)
+    return read_evaluation(folder)["A"]
+
+
+def test_more_episodes_of_the_same_agent_are_kept(tmp_path: Path) -> None:
+    best = counted(1000, date="2026-01-01T00:00:00+00:00")
+    few = counted(200, date="2026-01-02T00:00:00+00:00")
+    assert kept(tmp_path, best, few) == best
+    path = tmp_path / "evaluation.json"
+    assert kept_note(path, "A", few) == f"{path} keeps the figures of 1,000 episodes instead of these 200"
+    more = counted(1000, command="again", date="2026-01-03T00:00:00+00:00")
+    assert kept(tmp_path, more) == more, "of equally many episodes, the later figures"
+    assert kept_note(path, "A", more) is None
+
+
+def test_memoryless_figures_are_added_to_better_ones(tmp_path: Path) -> None:
+    blind = {"run": "blind", **evaluation_figures(0.5, 0.2)}
+    found = kept(tmp_path, counted(1000), counted(200, memoryless=blind))
+    assert found.episodes == 1000
+    assert found.memoryless is not None
+    assert found.memoryless.run == "blind"
+
+
+def test_better_figures_of_another_checkpoint_are_kept_besides(tmp_path: Path) -> None:
+    old = counted(1000, date="2026-01-01T00:00:00+00:00")
+    new = counted(200, step=9, date="2026-01-02T00:00:00+00:00")
+    found = kept(tmp_path, old, new)
+    assert dataclasses.replace(found, earlier=()) == new
+    assert found.earlier == (old,)
+    path = tmp_path / "evaluation.json"
+    assert kept_note(path, "A", new) == f"{path} keeps the figures of 1,000 episodes besides these 200"
+    found = kept(tmp_path, counted(2000, step=9))
+    assert (found.episodes, found.earlier) == (2000, ())
+    found = kept(tmp_path, counted(3000, step=11))
+    assert (found.episodes, found.earlier) == (3000, ())
+
+
+def test_figures_of_the_other_kind_of_actions_are_kept_besides(tmp_path: Path) -> None:
+    best, drawn = counted(1000), counted(300, deterministic=False)
+    found = kept(tmp_path, best, drawn)
+    assert dataclasses.replace(found, earlier=()) == drawn
+    assert found.earlier == (best,)
+    found = kept(tmp_path, counted(200))
+    assert (found.episodes, found.is_drawn) == (1000, False), "fewer episodes do not replace earlier ones"
+    assert found.earlier == (drawn,)
+
+
+def test_checkpoint_that_was_written_again_is_another_agent(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "step_000000000007.pt"
+    checkpoint.write_text("")
+    old = counted(1000, checkpoint=str(checkpoint), date="2020-01-01T00:00:00+00:00")
+    new = counted(200, checkpoint=str(checkpoint))
+    found = kept(tmp_path, old, new)
+    assert (found.episodes, [each.episodes for each in found.earlier]) == (200, [1000])
+
+
+def test_runs_trained_in_different_environments_are_not_pooled() -> None:
+    results = [
+        Result(name, "rmc", env_id, entry(rate), training)
+        for name, training, rate in (("a", "MemoryS7", 0.2), ("b", "MemoryS13", 0.9), ("c", "MemoryS13", 0.8))
+        for env_id in ("Maze-v0", "Other-v0")
+    ]
+    scores = scores_by_core(results)
+    assert scores.by_core == {
+        "rmc, trained in MemoryS7": [[0.2], [0.2]],
+        "rmc, trained in MemoryS13": [[0.9, 0.8], [0.9, 0.8]],
+    }
+    assert list(by_training(results[2:])) == ["rmc"], "one training needs no label"
+    own = [Result(env_id, "rmc", env_id, entry(0.5), env_id) for env_id in ("Maze-v0", "Other-v0")]
+    assert list(by_training(own)) == ["rmc"], "each run in its own environment: nothing is pooled"
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (None, ""),
+        ("nonsense", ""),
+        (
+            {"env": "MiniGrid-MemoryS9-v0", "env_options": {"view_size": 3, "seeding": "x"}},
+            "MemoryS9 view_size=3",
+        ),
+        ({"env": "A-v0", "train_on": "MiniGrid-MemoryS5-v0, B-v1"}, "MemoryS5, B-v1"),
+        ({"env": "[/x]\x1b[2J", "env_options": []}, r"[/x]\x1b[2J"),
+    ],
+)
+def test_training_is_described_by_environments_and_options(environment: Any, expected: str) -> None:
+    assert training_of(environment) == expected

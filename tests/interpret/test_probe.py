@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from rmc_agents import UsageError
 from rmc_agents.interpret.probe import (
     CUE,
     POSITION,
@@ -18,6 +19,7 @@ from rmc_agents.interpret.probe import (
     folds_of,
     probe,
     r_squared,
+    require_variety,
 )
 from rmc_agents.interpret.recording import OBSERVATION, WHOLE, Recording
 from tests.support.slot_player import SLOTS, Slots
@@ -186,3 +188,35 @@ def test_effective_number_is_kishs() -> None:
     assert effective_number(np.ones(7)) == 7
     assert effective_number(np.array([3.0, 3.0])) == 2
     assert effective_number(np.array([1.0, 2.0, 3.0])) == pytest.approx(36 / 14)
+
+
+def test_ridge_equals_the_direct_solution() -> None:
+    """The normal equations, solved for each fold; inputs of any scale, wide or tall, some constant."""
+    rng = np.random.default_rng(0)
+    for n, columns, scale in ((200, 30, 1.0), (200, 30, 1e3), (40, 90, 1.0), (60, 10, 1e-3)):
+        x = scale * rng.normal(size=(n, columns)) + 5
+        x[:, 0] = 3.0
+        y, weight, fold = rng.normal(size=(n, 2)), rng.integers(1, 9, n).astype(float), np.arange(n) % 5
+        x[:, 1] = np.where(fold == 0, x[:, 1], 2.0)
+        expected = np.empty_like(y)
+        for held_out in range(5):
+            test = fold == held_out
+            share = weight[~test, None] / weight[~test].sum()
+            mean, middle = (share * x[~test]).sum(0), (share * y[~test]).sum(0)
+            deviation = np.sqrt((share * (x[~test] - mean) ** 2).sum(0))
+            used = deviation > 1e-6
+            z = ((x - mean) / np.where(used, deviation, 1))[:, used]
+            gram = (share * z[~test]).T @ z[~test] + 0.1 * np.eye(used.sum())
+            slopes = np.linalg.solve(gram, (share * z[~test]).T @ (y[~test] - middle))
+            expected[test] = z[test] @ slopes + middle
+        np.testing.assert_allclose(cross_validated(x, y, fold=fold, weight=weight), expected, atol=1e-8)
+
+
+def test_recording_without_variety_is_refused_with_the_reason() -> None:
+    require_variety(recording(), "run in maze")
+    same = recording(state_id=np.zeros((STEPS, EPISODES), dtype=np.int64))
+    with pytest.raises(UsageError, match=r"run in maze cannot be probed: .* 1 different starts"):
+        require_variety(same, "run in maze")
+    alike = recording(history=np.zeros((STEPS, EPISODES), dtype=np.int64))
+    with pytest.raises(UsageError, match="fewer than 10 different histories of both cues"):
+        require_variety(alike, "run in maze")

@@ -9,7 +9,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from rmc_agents.evaluation.curves import Curve
-from rmc_agents.evaluation.results import Entry, Result
+from rmc_agents.evaluation.entries import Entry
+from rmc_agents.evaluation.results import Result
 from rmc_agents.plots import learning
 from rmc_agents.plots.learning import Point
 from rmc_agents.plots.style import CORE_COLOURS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -93,3 +95,16 @@ def test_measurement_finds_cut_and_overlapping_texts() -> None:
     figure.text(0.2, 0.5, "one")
     figure.text(0.2, 0.5, "other")
     assert text_faults(figure) == ["cut: a text that leaves the figure", "overlapping: one, other"]
+
+
+@pytest.mark.parametrize("shape", [(224, 224, 3), (288, 288, 3), (400, 600, 3), (60, 600, 3), (600, 60, 3)])
+@pytest.mark.parametrize("traced", [False, True], ids=["without slots", "with slots"])
+def test_titles_are_whole_above_pictures_of_any_shape(shape: tuple[int, ...], traced: bool) -> None:
+    episode = traced_episode([True, False, False, True, False], slots=4 if traced else 0)
+    picture = np.full(shape, 100, dtype=np.uint8)
+    square = shape[0] == shape[1]  # as in the mazes, which alone have a cue
+    moments = [
+        dataclasses.replace(moment, picture=picture, cue=moment.cue if square else None)
+        for moment in episode.moments
+    ]
+    assert text_faults(still.draw(dataclasses.replace(episode, moments=moments))) == []

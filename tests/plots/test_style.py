@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
 from rmc_agents.evaluation.curves import Curve
 from rmc_agents.plots import learning, style
+from rmc_agents.plots.learning import Point
 from rmc_agents.plots.style import CORE_COLOURS, OKABE_ITO, styles
 from tests.support.figures import text_faults
 
@@ -46,3 +48,34 @@ def test_dollar_signs_in_titles_and_labels_are_plain_text() -> None:
     figure = learning.learning_curves({f"{name}$": CURVES["rmc"]}, f"{name}$")
     assert text_faults(figure) == []
     assert figure.axes[0].get_title(loc="left") == f"{name}$"
+
+
+LONG_NAMES = {
+    "module and id": "my_package.tasks:mine/AVeryLongNameOfAnEnvironmentWithoutAnySpacesInIt-v0",
+    "wide letters": "W" * 300,
+    "many words": "a b " * 200,
+    "markup": "$x$ [/b] <b> \x1b[31m %s {0}\n",
+}
+
+
+@pytest.mark.parametrize("name", LONG_NAMES.values(), ids=LONG_NAMES)
+def test_names_of_any_length_stay_inside_the_figure(name: str) -> None:
+    curve = Curve.of([1, 2], [0.1, 0.5])
+    curves = {f"{core}, trained in {name}": [curve] for core in ("rmc", "gru")}
+    points = {core: [[Point(3, 0.5, (0.4, 0.6)), Point(7, 0.6, None)]] for core in curves}
+    log = {f"rollout/success_rate/{name}{i}": curve for i in range(3)}
+    panels = learning.training_panels(log)
+    assert panels is not None
+    for figure in (
+        learning.learning_curves(curves, name),
+        learning.success_by_hallway(points, {3: "S9", 7: "S13"}, title=name, trained_up_to=3),
+        panels,
+    ):
+        assert text_faults(figure) == []
+
+
+def test_fitted_text_is_cut_after_its_lines() -> None:
+    assert style.fitted("a short title", 5, 12) == "a short title"
+    assert style.fitted("word " * 100, 2, 12, lines=2).count("\n") == 1
+    assert style.fitted("word " * 100, 2, 12).endswith(" ...")
+    assert style.fitted("", 2, 12) == ""

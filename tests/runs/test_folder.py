@@ -15,6 +15,7 @@ from rmc_agents import UsageError
 from rmc_agents.cli.resume import resumed
 from rmc_agents.runs.checkpoint import save_checkpoint
 from rmc_agents.runs.folder import free_run_dir, read_config, require_no_run, require_run, write_config
+from rmc_agents.runs.migrations import CONFIG_FORMAT
 from rmc_agents.runs.versions import PACKAGES, versions
 
 
@@ -44,7 +45,11 @@ def test_folder_holds_a_run_once_a_checkpoint_is_saved(tmp_path: Path) -> None:
 
 def test_write_config_adds_format_and_versions(tmp_path: Path) -> None:
     write_config(tmp_path, {"agent": {"core": "gru"}})
-    assert read_config(tmp_path) == {"format": 2, "agent": {"core": "gru"}, "versions": versions()}
+    assert read_config(tmp_path) == {
+        "format": CONFIG_FORMAT,
+        "agent": {"core": "gru"},
+        "versions": versions(),
+    }
     assert versions().keys() == {"python", *PACKAGES}
 
 
@@ -59,7 +64,7 @@ def test_write_config_adds_format_and_versions(tmp_path: Path) -> None:
         ('{"format": 2, "agent": {}, "imports": "os"}', "imports is 'os', expected names of modules"),
         ('{"format": 2, "agent": {}, "imports": [1]}', "expected names of modules"),
         ('{"format": 2, "agent": {"features": 1e9}}', r"asks for a size of 1e\+09"),
-        ('{"format": 2, "agent": {}, "observation_space": {"shape": [99999, 999]}}', "asks for a size of"),
+        ('{"format": 3, "agent": {}, "observation_space": {"shape": [99999, 999]}}', "asks for a size of"),
     ],
 )
 def test_config_json_that_describes_no_run_is_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -76,6 +81,7 @@ def test_mutated_configurations_are_loaded_or_refused(tiny: Path) -> None:
 def test_description_of_a_giant_network_is_refused_before_it_is_built(tiny: Path) -> None:
     path = tiny / "config.json"
     good = path.read_text()
+    rmc_agents.load(tiny)  # what loading imports takes memory, too
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         for change in ({"features": 10**6}, {"hidden_size": 10**6}, {"core_options": {"hidden_size": 10**6}}):

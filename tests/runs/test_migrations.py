@@ -23,6 +23,8 @@ from rmc_agents.runs.checkpoint import read_checkpoint, read_newest, save_checkp
 from rmc_agents.runs.files import write_json
 from rmc_agents.runs.folder import checkpoints, read_config
 from rmc_agents.runs.migrations import CHECKPOINT_FORMAT, CONFIG_FORMAT, migrate_checkpoint, migrate_config
+from rmc_agents.spaces import read as read_space
+from rmc_agents.spaces import space_from_json
 from rmc_agents.supervised.classifier import SequenceClassifier, load_classifier
 from rmc_agents.supervised.evaluate import evaluate_classifier
 from tests.support.commands import ROOT, Command, in_process
@@ -118,6 +120,7 @@ def test_old_classifier_resumes_to_its_end(old_run: Path, nth_farthest: Command)
     config = json.loads((run_dir / "config.json").read_text())
     assert config["format"] == CONFIG_FORMAT
     assert config["target_accuracy"] == 0.99
+    assert config["supervised"]["orthogonalization"] == "bfloat16"
     assert load_classifier(run_dir)[1] == path
 
 
@@ -153,6 +156,29 @@ def test_trained_network_loads_and_fits(run_dir: Path) -> None:
 # ---- config.json, key by key
 
 
+@pytest.mark.parametrize(
+    ("shape", "dtype", "reading"),
+    [
+        ([7, 7, 3], "uint8", "codes:11,6,4"),
+        ([84, 84, 3], "uint8", "picture:hwc"),
+        ([4, 84, 84], "uint8", "picture:chw"),
+        ([7, 7, 20], "uint8", "picture:chw"),
+        ([36, 36], "uint8", "raw"),
+        ([84, 84, 3], "float32", "raw"),
+    ],
+)
+def test_format_2_read_observations_by_their_shape(shape: list[int], dtype: str, reading: str) -> None:
+    """Old agents keep the reading with which they were trained, even where it was a poor one."""
+    box = {"type": "Box", "low": 0, "high": 255, "shape": shape, "dtype": dtype}
+    space = {"type": "Dict", "spaces": {"x": box, "n": {"type": "Discrete", "n": 2, "start": 0}}}
+    old = {"format": 2, "agent": {}, "observation_space": space, "action_space": {}}
+    new = migrate_config(old)
+    assert new["observation_space"]["spaces"] == {**space["spaces"], "x": {**box, "read_as": reading}}
+    assert "read_as" not in box, "the old configuration is not changed"
+    again = space_from_json(new["observation_space"])["x"]  # type: ignore[index]
+    assert str(read_space(again)) == reading
+
+
 def test_config_of_an_agent_has_every_key_renamed() -> None:
     old = old_config("recall")
     new = migrate_config(old)
@@ -165,7 +191,7 @@ def test_config_of_an_agent_has_every_key_renamed() -> None:
         "restart_crashed_envs": old["env"]["restart"],
         **{name: old["env"][name] for name in ("train_on", "curriculum", "num_envs", "vectorization")},
     }
-    assert new["observation_space"] == old["agent"]["observation_space"]
+    assert new["observation_space"] == {**old["agent"]["observation_space"], "read_as": "raw"}
     assert new["action_space"] == old["agent"]["action_space"]
     assert new["aux_size"] == old["agent"]["hint_size"]
     moved = ("observation_space", "action_space", "hint_size")
@@ -189,7 +215,10 @@ def test_config_of_a_classifier_has_every_key_renamed() -> None:
         "aux_size": old["agent"]["hint_size"],
     }
     renamed = {"hint_weight": "aux_coef", "aids_share": "aux_until"}
-    assert new["supervised"] == {renamed.get(k, k): value for k, value in old["supervised"].items()}
+    assert new["supervised"] == {
+        **{renamed.get(k, k): value for k, value in old["supervised"].items()},
+        "orthogonalization": "bfloat16",
+    }
     assert (new["supervised"]["aux_coef"], new["supervised"]["aux_until"]) == (20.0, 0.9)
     assert new["nth_farthest"] == {
         **{name: value for name, value in old["nth_farthest"].items() if name != "hints"},
@@ -219,7 +248,7 @@ def test_migration_does_not_change_what_it_is_given() -> None:
         assert migrate_config(new) == new
 
 
-@pytest.mark.parametrize("found", [3, 0, -1, 1.5, "2", None, 10**30])
+@pytest.mark.parametrize("found", [CONFIG_FORMAT + 1, 0, -1, 1.5, "2", None, 10**30])
 def test_config_of_an_unknown_format_is_refused(found: object, old_run: Path) -> None:
     path = old_run / "recall" / "config.json"
     write_json(path, {**json.loads(path.read_text()), "format": found})
@@ -305,6 +334,6 @@ def test_checkpoint_of_a_future_format_is_one_message(old_run: Path, ppo: Comman
     code, _, errors = ppo("--resume", str(old_run / "recall"))
     assert code == 2
     assert errors == (
-        f"error: {old_run}/recall holds no readable checkpoint\n"
-        f"  {path} has format 99; this version reads formats 1 to {CHECKPOINT_FORMAT}\n"
+        f"error: {old_run}/recall holds no readable checkpoint: "
+        f"{path} has format 99; this version reads formats 1 to {CHECKPOINT_FORMAT}\n"
     )

@@ -93,7 +93,7 @@ def test_classifier_of_another_shape_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not describe a classifier"):
         load_classifier(tmp_path)
     write_config(tmp_path, {"agent": {"core": "gru"}})
-    with pytest.raises(UsageError, match=r"holds an agent, not a classifier: python train/evaluate\.py"):
+    with pytest.raises(UsageError, match=r"holds an agent, not a classifier: load it with rmc_agents\.load"):
         load_classifier(tmp_path)
 
 

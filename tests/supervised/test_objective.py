@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from rmc_agents.supervised import trainer as trainer_module
+from rmc_agents.supervised.muon import Muon
 from rmc_agents.supervised.objective import SupervisedConfig, count_right, loss
 from rmc_agents.supervised.trainer import TEST_SEED
-from tests.support.trainers import supervised_trainer
+from tests.support.trainers import save_interrupted, supervised_trainer
 
 
 def test_loss_matches_hand_computation(tmp_path: Path) -> None:
@@ -63,6 +65,29 @@ def test_muon_gets_the_inner_matrices_and_adam_all_other_parameters(tmp_path: Pa
     assert adam | muon == {id(p) for p in trainer.model.parameters()}
     assert not adam & muon
     assert len(supervised_trainer(tmp_path, muon_lr=0.0).optimizers) == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_muon_orthogonalizes_in_the_precision_of_the_settings(precision: Any, tmp_path: Path) -> None:
+    muon = supervised_trainer(tmp_path, orthogonalization=precision).optimizers[1]
+    assert isinstance(muon, Muon)
+    assert muon.dtype == getattr(torch, precision)
+    assert SupervisedConfig().orthogonalization == "float32"
+    with pytest.raises(ValueError, match="orthogonalization must be one of"):
+        SupervisedConfig(orthogonalization="float16")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("precision", "slow"), [("float32", True), ("bfloat16", True), ("bfloat16", False)])
+def test_resume_says_that_bfloat16_is_slow(
+    precision: Any, slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "bfloat16_is_slow", lambda _: slow)
+    trainer = supervised_trainer(tmp_path, orthogonalization=precision)
+    save_interrupted(trainer)
+    notes = supervised_trainer(tmp_path, orthogonalization=precision).restore()
+    assert any("bfloat16, which is slow on this CPU" in note for note in notes) == (
+        precision == "bfloat16" and slow
+    )
 
 
 def test_right_answers_are_counted_on_the_last_level(tmp_path: Path) -> None:

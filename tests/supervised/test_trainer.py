@@ -12,7 +12,9 @@ import torch
 from rmc_agents.errors import TrainingError, UsageError
 from rmc_agents.runs.checkpoint import read_newest
 from rmc_agents.runs.folder import read_config
+from rmc_agents.runs.migrations import CONFIG_FORMAT
 from rmc_agents.supervised.classifier import export_classifier, load_classifier
+from rmc_agents.supervised.muon import Muon
 from rmc_agents.supervised.objective import loss
 from rmc_agents.supervised.trainer import COLUMNS, TEST_SEED
 from rmc_agents.training.progress import Progress
@@ -151,7 +153,7 @@ def test_config_json_describes_the_run(tmp_path: Path) -> None:
     t.extra = {"imports": ["math"], "note": "hand-written"}
     t.run()
     config = read_config(tmp_path)
-    assert config["format"] == 2
+    assert config["format"] == CONFIG_FORMAT
     assert config["classifier"] == t.model.to_json()
     assert config["supervised"]["total_samples"] == 64
     assert (config["seed"], config["target_accuracy"], config["note"]) == (0, 0.9, "hand-written")
@@ -233,7 +235,7 @@ def test_learning_rates_and_auxiliary_losses_follow_the_budget(tmp_path: Path) -
     t = trainer(tmp_path, total_samples=3200, decay_share=0.5, aux_until=0.5, adam_lr=1e-3, muon_lr=1e-2)
     adam, muon = t.optimizers
     assert isinstance(adam, torch.optim.Adam)
-    assert isinstance(muon, torch.optim.Muon)
+    assert isinstance(muon, Muon)
     rates, with_auxiliary = [], []
     while t.progress < 1:
         with_auxiliary.append("aux_loss" in t.update())

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import ctypes
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
+import pytest
 import torch
 from torch import Tensor
 
 from rmc_agents.cores import HoistedCore, MemoryCore, State, core_options, make_core, reset_rows
+from rmc_agents.cores.kernels import build
 from rmc_agents.tree import map_tree
 from tests.conftest import small_options
+from tests.support.rounding import rounding_error
 
 TINY = {
     "rmc": {"num_slots": 3, "num_heads": 2, "head_size": 2},
@@ -40,6 +45,14 @@ def float32_core(name: str, input_size: int = 3, **options: object) -> HoistedCo
     return cast(HoistedCore, tiny_core(name, input_size, torch.float32, **options))
 
 
+def require_instructions(name: str) -> ctypes.CDLL:
+    """Return the library compiled for an instruction set; skip the test where it cannot run."""
+    try:
+        return build.load(name)
+    except build.BuildError as error:
+        pytest.skip(str(error))
+
+
 def usual_core(name: str) -> HoistedCore:
     """Build a float32 core of a usual size that has an implementation in C: one of `NATIVE_CORES`."""
     return float32_core(name, 20, **USUAL.get(name, {"hidden_size": 64}))
@@ -56,6 +69,10 @@ def arbitrary_state(core: MemoryCore, batch_size: int) -> State:
 
 def dtype_of(core: MemoryCore) -> torch.dtype:
     return next(core.parameters()).dtype
+
+
+Run = Callable[..., tuple[Tensor, State]]
+"""A way of computing `MemoryCore.unroll`."""
 
 
 class Sequence(NamedTuple):
@@ -78,6 +95,10 @@ def sequence(core: MemoryCore, length: int = 6, batch_size: int = 4) -> Sequence
     return Sequence(inputs, arbitrary_state(core, batch_size), starts)
 
 
+Compute = Callable[[Any, Run, Sequence], dict[str, Tensor]]
+"""Results of a core, by name, computed by a `Run` for a sequence."""
+
+
 def unroll_by_steps(core: MemoryCore, inputs: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
     """Compute `unroll` by its definition: for each input, reset where an episode starts, then step."""
     outputs = []
@@ -87,14 +108,12 @@ def unroll_by_steps(core: MemoryCore, inputs: Tensor, state: State, starts: Tens
     return torch.stack(outputs), state
 
 
-def plain_unroll(core: HoistedCore) -> Callable[..., tuple[Tensor, State]]:
+def plain_unroll(core: HoistedCore) -> Run:
     """Return the loop over `project` and `recur`, without the core's fast implementation."""
     return lambda inputs, state, starts: HoistedCore.unroll(core, inputs, state, starts)
 
 
-def values_and_gradients(
-    core: MemoryCore, run: Callable[..., tuple[Tensor, State]], seq: Sequence
-) -> dict[str, Tensor]:
+def values_and_gradients(core: MemoryCore, run: Run, seq: Sequence) -> dict[str, Tensor]:
     """Return outputs and last state, and the gradients of a loss on both.
 
     The gradients are those of the inputs, the first state and the parameters.
@@ -109,7 +128,60 @@ def values_and_gradients(
     return values | {f"gradient of {name}": g for name, g in zip(wanted, gradients, strict=True)}
 
 
-def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+def beyond_rounding(
+    core: MemoryCore, seq: Sequence, found: dict[str, Tensor], compute: Compute = values_and_gradients
+) -> list[str]:
+    """Return the float32 results that differ from those of double precision by more than rounding.
+
+    Norms over few numbers amplify rounding errors. By how much shows in double precision, where inputs,
+    states and parameters are moved by a rounding error each.
+    """
+    exact = _in_double_precision(core, seq, compute)
+    generator = torch.Generator().manual_seed(0)
+    moved = [_in_double_precision(core, seq, compute, generator) for _ in range(4)]
+    assert found.keys() == exact.keys()
+    wrong = []
+    for name, value in exact.items():
+        assert found[name].shape == value.shape
+        if not value.numel():
+            continue
+        magnitude = max(1.0, value.abs().max().item())
+        change = max((other[name] - value).abs().max().item() for other in moved)
+        bound = rounding_error(seq.starts.numel(), magnitude) + 8 * change
+        error = (found[name] - value).abs().max().item()
+        if not error <= bound:
+            wrong.append(f"{name}: an error of {error:.2g}, at most {bound:.2g} can be rounding")
+    return wrong
+
+
+def assert_correct(
+    core: MemoryCore, seq: Sequence, found: dict[str, Tensor], compute: Compute = values_and_gradients
+) -> None:
+    """Assert that float32 results of `compute` are those of double precision, up to rounding."""
+    assert beyond_rounding(core, seq, found, compute) == []
+
+
+def _in_double_precision(
+    core: MemoryCore, seq: Sequence, compute: Compute, moved: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """Return the results of stepping in float64; with `moved`, of arguments with other rounding errors."""
+
+    def convert(x: Tensor) -> Tensor:
+        x = x.detach().double()
+        if moved is not None:
+            noise = torch.randn(x.shape, dtype=x.dtype, generator=moved)
+            x = x * (1 + torch.finfo(torch.float32).eps * noise)
+        return x.requires_grad_()
+
+    core = copy.deepcopy(core).double()
+    with torch.no_grad():
+        for parameter in core.parameters():
+            parameter.copy_(convert(parameter))
+    converted = Sequence(convert(seq.inputs), map_tree(convert, seq.state), seq.starts)
+    return compute(core, lambda *arguments: unroll_by_steps(core, *arguments), converted)
+
+
+def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
     """Assert equal names and shapes, and equal values up to rounding."""
     assert actual.keys() == expected.keys()
     for name in expected:

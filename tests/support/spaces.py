@@ -9,6 +9,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rmc_agents.spaces.annotated import minigrid_image
+
 OBSERVATION_SPACES: dict[str, spaces.Space[Any]] = {
     "grid": spaces.Box(0, 255, (7, 7, 3), np.uint8),
     "image": spaces.Box(0, 255, (84, 84, 3), np.uint8),
@@ -29,7 +31,7 @@ ACTION_SPACES: dict[str, spaces.Space[Any]] = {
     "multibinary": spaces.MultiBinary(4),
     "box": spaces.Box(-0.1, 0.1, (2,)),
 }
-MAZE_SPACE = spaces.Dict(image=spaces.Box(0, 255, (7, 7, 3), np.uint8), direction=spaces.Discrete(4))
+MAZE_SPACE = spaces.Dict(image=minigrid_image(7), direction=spaces.Discrete(4))
 """Space of a Memory maze's observations."""
 
 

@@ -140,7 +140,7 @@ def test_classifiers_are_reported_and_skipped(
         evaluate.main([str(classifier), "--episodes", "2"])
     with pytest.raises(UsageError, match="none of these runs"):
         evaluate.main([str(classifier), str(classifier), "--episodes", "2"])
-    with pytest.raises(UsageError, match=r"holds an agent, not a classifier: python train/evaluate\.py"):
+    with pytest.raises(UsageError, match=r"holds an agent, not a classifier: load it with rmc_agents\.load"):
         load_classifier(run)
 
 
@@ -259,7 +259,8 @@ def test_unknown_core_is_one_message(user_folder: Path) -> None:
         evaluate.main([str(user_folder / "run")])
 
 
-def test_stored_command_is_the_installed_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_command_is_the_installed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = saved_run(tmp_path / "run", core="gru", actions=3)
     monkeypatch.setattr(sys, "argv", ["/usr/local/bin/rmc-evaluate"])
     evaluate.main([str(run), "--episodes", "1", "--implementation", "batched", *QUIET])
     expected = f"rmc-evaluate {run} --episodes 1 --implementation batched --no-gif --no-report"

@@ -14,6 +14,7 @@ import torch
 
 from rmc_agents.runs.checkpoint import read_newest
 from rmc_agents.runs.folder import checkpoints
+from rmc_agents.scripts.nth_farthest_flags import NetworkOptions, NthFarthestConfig
 from rmc_agents.supervised.classifier import SequenceClassifier, load_classifier
 from rmc_agents.supervised.objective import SupervisedConfig
 from rmc_agents.supervised.trainer import SupervisedTrainer
@@ -85,7 +86,8 @@ def test_levels_are_questions_with_fewer_ranks_objects_and_dimensions() -> None:
 
 def test_training_passes_through_levels_of_every_kind(nth_farthest: Command) -> None:
     levels = ["--ranks", *"1248", "--objects", *"248", "--dims", "2", "16", "--promote-at", "0"]
-    flags = [*SMALL, *levels, "--total-samples", "16000", "--batch-size", "32", "--test-samples", "100"]
+    quick = ["--batch-size", "32", "--test-samples", "100", "--muon-lr", "0"]
+    flags = [*SMALL, *levels, "--total-samples", "16000", *quick]
     code, _, errors = nth_farthest(*flags, "--run-dir", "run")
     assert (code, errors) == (0, "")
     lines = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
@@ -125,7 +127,7 @@ def test_core_with_memory_learns_and_one_without_does_not(core: str, tmp_path: P
 
 def test_every_core_has_about_the_same_number_of_parameters() -> None:
     for core in set(script.CORE_OPTIONS) | set(CORES_WITH_MEMORY):
-        model = script.build(script.NthFarthestConfig(core=core, aux_targets=False)).model
+        model = script.build(NthFarthestConfig(NetworkOptions(core=core, aux_targets=False))).model
         assert 605_000 < sum(p.numel() for p in model.parameters()) < 625_000, core
 
 
@@ -148,7 +150,7 @@ def test_job_whose_minutes_are_over_trains_no_more(nth_farthest: Command) -> Non
 
 
 def test_interrupted_run_resumes_to_the_same_weights(nth_farthest: Command, tmp_path: Path) -> None:
-    flags = [*SMALL, "--total-samples", "16000", "--batch-size", "32", "--run-dir"]
+    flags = [*SMALL, "--total-samples", "6400", "--batch-size", "32", "--run-dir"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     process = subprocess.Popen(
         [sys.executable, script_path("nth_farthest"), *flags, str(parts), "--device", "cpu"],
@@ -165,7 +167,7 @@ def test_interrupted_run_resumes_to_the_same_weights(nth_farthest: Command, tmp_
     assert process.returncode == 143
     assert f"resume with: python train/nth_farthest.py --resume {parts} --device cpu" in errors
     stopped = read_newest(parts)[1]["counters"][0]
-    assert 0 < stopped < 16_000
+    assert 0 < stopped < 6400
 
     assert nth_farthest("--resume", str(parts), "--test-samples", "100")[0] == 0
     assert nth_farthest(*flags, str(whole), "--test-samples", "100")[0] == 0
@@ -177,7 +179,7 @@ def test_resumed_run_refuses_other_settings(nth_farthest: Command) -> None:
     assert nth_farthest(*SMALL, *TINY, "--run-dir", "run")[0] == 0
     assert nth_farthest(*SMALL, *TINY, "--run-dir", "run")[0] == 2
     for flags, message in [
-        (["--seed", "3", "--aux-coef", "2"], "--seed was 0, now 3; --aux-coef was"),
+        (["--seed", "3", "--aux-coef", "2"], "--aux-coef was 20.0, now 2.0; --seed was 0, now 3"),
         (["--run-dir", "other"], "--resume run continues in that folder, not in --run-dir other"),
         (["--total-samples", "64"], "the run has already learned from 2,048"),
         (

@@ -10,8 +10,8 @@ import pytest
 
 import rmc_envs
 from rmc_agents.cli.config import RunConfig, Selection
+from rmc_agents.cli.flags import parse
 from rmc_agents.cli.presets import find_preset
-from rmc_agents.cli.script import parse
 from rmc_agents.runs.folder import checkpoints
 from tests.support.commands import ROOT, Command, in_process, run_python, script_path
 from tests.support.trainers import QUICK, ppo_trainer
@@ -354,6 +354,7 @@ def test_run_name_has_characters_of_every_file_system() -> None:
         ("MiniGrid-MemoryS9-v0", "memorys9-gru-s3"),
         ("mine.tasks:Echo-v0", "mine.tasks-echo-gru-s3"),
         ("rmc/Recall-v0,rmc/Memory-v0", "rmc-recall+rmc-memory-gru-s3"),
+        ("popgym:popgym-RepeatPreviousEasy-v0", "popgym-popgym-repeatpreviouseasy-gru-s3"),
     ]:
         config = parse(RunConfig, None, ["--env", env, "--core", "gru", "--seed", "3"], "test")
         assert script.run_name(config) == name

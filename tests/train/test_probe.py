@@ -11,12 +11,14 @@ from PIL import Image
 
 import rmc_envs
 from rmc_agents import UsageError
+from rmc_agents.errors import Incomplete
 from rmc_agents.interpret.recording import OBSERVATION, WHOLE
 from tests.support.agents import MAZE
 from tests.support.runs import saved_run
 from train import probe
 
-QUICK = ["--episodes", "600", "--steps", "30", "--swap-after", "1"]
+EPISODES = 160
+QUICK = ["--episodes", str(EPISODES), "--steps", "16", "--swap-after", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def test_runs_are_probed_and_compared(runs: dict[str, Path], capsys: pytest.Capt
         found = entry(run)
         parts = [*(f"slot {i}" for i in range(1, 5))] * (core == "rmc") + [WHOLE, OBSERVATION]
         assert found["probe"]["parts"] == parts
-        assert found["probe"]["episodes"] == 600
+        assert found["probe"]["episodes"] == EPISODES
         assert found["command"].startswith("python train/probe.py")
         assert found["versions"]["torch"]
         assert found["core"] == core
@@ -87,6 +89,18 @@ def test_bad_flag_is_one_message_before_any_work(
         probe.main([str(runs["gru"]), *args] if args else [])
 
 
+def test_task_with_few_starts_is_refused_with_the_reason(tmp_path: Path) -> None:
+    few, enough = (
+        saved_run(tmp_path / maze, f"MiniGrid-Memory{maze}-v0", "gru", actions=3) for maze in ("S5", "S7")
+    )
+    with pytest.raises(UsageError, match=r"cannot be probed: its .* episodes have 4 different starts"):
+        probe.main([str(few), *QUICK])
+    assert not (few / "probe.json").exists()
+    with pytest.raises(Incomplete, match=r"S5 in MiniGrid-MemoryS5-v0 was not probed"):
+        probe.main([str(few), str(enough), *QUICK, "--no-swap"])
+    assert entry(enough)["probe"]["episodes"] == EPISODES
+
+
 def test_damaged_file_is_reported_before_any_work(tmp_path: Path) -> None:
     run = saved_run(tmp_path / "run", core="gru", actions=3)
     (run / "probe.json").write_text("{")
@@ -99,7 +113,7 @@ def test_users_task_with_a_cue_is_probed(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(rmc_envs.NATIVE, "mine/Maze-v0", rmc_envs.native(MAZE))
     run = saved_run(tmp_path / "run", "mine/Maze-v0", "gru", actions=3)
     probe.main([str(run), *QUICK])
-    assert entry(run, "mine/Maze-v0")["probe"]["episodes"] == 600
+    assert entry(run, "mine/Maze-v0")["probe"]["episodes"] == EPISODES
     assert (run / "media" / "mine-Maze-v0-probe.png").is_file()
 
 

@@ -20,6 +20,7 @@ from rmc_agents import SupervisedTrainer, Trainer, TrainingError, UsageError
 from rmc_agents.errors import Interrupted
 from rmc_agents.runs.checkpoint import read_newest, save_checkpoint
 from rmc_agents.runs.folder import checkpoints, read_config
+from rmc_agents.runs.migrations import CONFIG_FORMAT
 from rmc_agents.training.loop import training_loop, write_diagnostic
 from tests.support.trainers import ppo_trainer, supervised_trainer
 
@@ -38,7 +39,7 @@ class Counter:
     """Smallest thing that the loop can train: it counts to three."""
 
     checkpoint_seconds = 1e9
-    restored = False
+    restored = opened = False
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir, self.count, self.broken = run_dir, 0, False
@@ -80,7 +81,11 @@ def test_loop_writes_config_log_and_last_checkpoint(
     count(Counter(tmp_path / "run"))
     assert saved(tmp_path / "run") == [3]
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (config["format"], config["agent"], config["imports"]) == (2, {"core": "counter"}, ["math"])
+    assert (config["format"], config["agent"], config["imports"]) == (
+        CONFIG_FORMAT,
+        {"core": "counter"},
+        ["math"],
+    )
     assert "torch" in config["versions"]
     lines = logged(tmp_path / "run")
     assert [x["step"] for x in lines if "time/fps" in x] == [1, 2, 3]

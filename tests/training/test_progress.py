@@ -9,7 +9,17 @@ from rich.console import Console
 
 from rmc_agents.training.progress import Progress
 
-BRACKETS = ["[/joint]", "sweep[lr=1e-3]/run", "[bold]loud[/bold]", "[link=x", "\\[red]"]
+BRACKETS = [
+    "[/joint]",
+    "sweep[lr=1e-3]/run",
+    "[bold]loud[/bold]",
+    "[link=x",
+    "\\[red]",
+    ":smile:",
+    "{steps}",
+    "%s %d",
+    "50 %",
+]
 COLUMNS = {"steps": "{:,.0f}", "steps/s": "{:,.0f}", "time left": "{}"}
 
 

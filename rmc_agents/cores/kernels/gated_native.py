@@ -75,11 +75,11 @@ def usable(kind: Kind, a: Arguments) -> bool:
     flags = None if a.starts is None else (T, B)
     expected = [(T, B, input_size), (B, H), cell, flags, (W, input_size), (W,), (W, H), bias]
     shapes = [None if tensor is None else tensor.shape for tensor in a]
-    return shapes == expected and min(T, B, input_size, H) > 0 and _works()
+    return shapes == expected and min(T, B, input_size, H) > 0 and works()
 
 
 @functools.cache
-def _works() -> bool:
+def works() -> bool:
     """Return whether there is a library, and its results match those of PyTorch's recurrent networks."""
     if library() is None:
         return False

@@ -115,12 +115,12 @@ def usable(inputs: Tensor, context: Context, p: Parameters, num_heads: int) -> b
         and F > D
         and (F - D) % (2 * num_heads) == 0
         and G2 in (0, 2, 2 * D)
-        and _works()
+        and works()
     )
 
 
 @functools.cache
-def _works() -> bool:
+def works() -> bool:
     """Return whether there is a library, and its results match those of PyTorch."""
     if library() is None:
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,41 +16,48 @@ from rmc_agents.tree import map_tree
 from tests.support.cores import (
     NATIVE_CORES,
     USUAL,
+    Run,
     Sequence,
-    assert_equal,
+    assert_correct,
+    beyond_rounding,
     float32_core,
     plain_unroll,
+    require_instructions,
     sequence,
     usual_core,
     values_and_gradients,
 )
+from tests.support.rounding import tolerances
 
 pytestmark = pytest.mark.skipif(build.library() is None, reason="the native kernels cannot be compiled here")
 
+
+def narrower_instructions() -> list[str]:
+    """Return the instruction sets of older processors than this one."""
+    names, own = list(build.INSTRUCTIONS), build.state()
+    return names[names.index(own) + 1 :] if own in names else []
+
+
+@pytest.fixture(autouse=True, scope="module", params=["1", *narrower_instructions()])
+def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run every test with the kernels for this processor, and with those for each older one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "_loaded", [require_instructions(request.param)])
+        yield request.param
+
+
+def test_instruction_set_is_the_one_asked_for(instructions: str) -> None:
+    assert build.state() == instructions or instructions == "1"
+
+
 every_core = pytest.mark.parametrize("name", NATIVE_CORES)
-
-
-def in_double_precision(core: HoistedCore, seq: Sequence) -> dict[str, torch.Tensor]:
-    def double(x: torch.Tensor) -> torch.Tensor:
-        return x.detach().double().requires_grad_()
-
-    core = copy.deepcopy(core).double()
-    doubled = Sequence(double(seq.inputs), map_tree(double, seq.state), seq.starts)
-    return values_and_gradients(core, plain_unroll(core), doubled)
 
 
 def differing(core: HoistedCore, length: int, batch_size: int) -> list[str]:
     """Return the names of values and gradients whose error exceeds that of rounding."""
     seq = sequence(core, length, batch_size)
     seq.starts.logical_or_(torch.rand(seq.starts.shape) < 0.1)
-    found, rounded = (values_and_gradients(core, run, seq) for run in (core.unroll, plain_unroll(core)))
-    wrong = []
-    for name, exact in in_double_precision(core, seq).items():
-        # A norm over few numbers amplifies rounding errors: compare with the error of PyTorch.
-        bound = 1e-5 * (1 + exact.abs()) + 3 * (rounded[name] - exact).abs().max()
-        if ((found[name] - exact).abs() > bound).any():
-            wrong.append(name)
-    return wrong
+    return beyond_rounding(core, seq, values_and_gradients(core, core.unroll, seq))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -110,12 +117,11 @@ def test_gated_cores_are_correct_at_any_size(
 def test_results_at_usual_sizes_match_double_precision(
     name: str, options: dict[str, Any], native_calls: list[str]
 ) -> None:
-    """Compare with double precision: in sums this long, two float32 results differ by both their errors."""
     core = float32_core(name, 40, **options)
     seq = sequence(core, 16, 32)
     found = values_and_gradients(core, core.unroll, seq)
     assert {function.split("_")[1] for function in native_calls} == {"forward", "saved", "backward"}
-    assert_equal({name: value.double() for name, value in found.items()}, in_double_precision(core, seq))
+    assert_correct(core, seq, found)
 
 
 @every_core
@@ -174,7 +180,9 @@ def test_infinite_inputs_give_the_values_of_the_plain_loop(name: str) -> None:
     with torch.no_grad():
         inputs[1, 0, 0], inputs[2, 1, 1], inputs[0, 2, :] = torch.inf, -torch.inf, 1e30
         found, expected = core.unroll(inputs, state, starts)[0], plain_unroll(core)(inputs, state, starts)[0]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5, equal_nan=True)
+    torch.testing.assert_close(
+        found, expected, **tolerances(expected[expected.isfinite()], starts.numel()), equal_nan=True
+    )
 
 
 @every_core
@@ -191,12 +199,13 @@ def test_gradient_of_a_reset_state_is_zero(name: str) -> None:
 @every_core
 @pytest.mark.parametrize("part", ["outputs", "last", "both"])
 def test_gradients_of_each_result_match_the_plain_loop(name: str, part: str) -> None:
-    core = float32_core(name)
-    seq = sequence(core)
-    gradients = []
-    for run in (core.unroll, plain_unroll(core)):
+    def gradients(core: HoistedCore, run: Run, seq: Sequence) -> dict[str, torch.Tensor]:
         outputs, last = run(*seq)
         parts = [outputs[2]] * (part != "last") + [*last] * (part != "outputs")
         loss = sum(x.sin().sum() for x in parts)
-        gradients.append(torch.autograd.grad(loss, [seq.inputs, *seq.state, *core.parameters()]))
-    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+        found = torch.autograd.grad(loss, [seq.inputs, *seq.state, *core.parameters()])
+        return {str(i): gradient for i, gradient in enumerate(found)}
+
+    core = float32_core(name)
+    seq = sequence(core)
+    assert_correct(core, seq, gradients(core, core.unroll, seq), gradients)

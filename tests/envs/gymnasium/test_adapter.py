@@ -207,7 +207,7 @@ def test_actions_are_converted(space: spaces.Space, given: torch.Tensor, arrives
         (spaces.Text(4), spaces.Discrete(2)),
         (spaces.Sequence(IMAGE), spaces.Discrete(2)),
         (spaces.Dict({"mission": spaces.Text(4)}), spaces.Discrete(2)),
-        (IMAGE, spaces.Dict({"a": spaces.Discrete(2)})),
+        (IMAGE, spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Box(-1, 1, (2,))})),
     ],
 )
 def test_unsupported_spaces_are_refused(observation: spaces.Space, action: spaces.Space) -> None:

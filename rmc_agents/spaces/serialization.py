@@ -7,30 +7,41 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from rmc_agents.spaces.annotated import AnnotatedBox
+from rmc_agents.spaces.plain import is_text
+
 
 def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
-    """Describe a Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of them, as JSON.
+    """Describe a Box, Discrete, MultiDiscrete, MultiBinary or Text, or a Dict or Tuple of them, as JSON.
 
     Raises:
         ValueError: any other space.
     """
     if isinstance(space, spaces.Box):
-        return {
+        described = {
             "type": "Box",
             "low": _bound_to_json(space.low),
             "high": _bound_to_json(space.high),
             "shape": list(space.shape),
             "dtype": np.dtype(space.dtype).name,  # type: ignore[arg-type]
         }
+        return {**described, "read_as": space.read_as} if isinstance(space, AnnotatedBox) else described
     if isinstance(space, spaces.Discrete):
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, spaces.MultiDiscrete):
-        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist()}
+        described = {"type": "MultiDiscrete", "nvec": space.nvec.tolist()}
+        return {**described, "start": space.start.tolist()} if space.start.any() else described
     if isinstance(space, spaces.MultiBinary):
         return {"type": "MultiBinary", "shape": list(space.shape)}
     if isinstance(space, spaces.Dict):
         return {"type": "Dict", "spaces": {key: space_to_json(part) for key, part in space.spaces.items()}}
-    raise ValueError(f"{space} cannot be saved; use Box, Discrete, MultiDiscrete, MultiBinary or a flat Dict")
+    if isinstance(space, spaces.Tuple):
+        return {"type": "Tuple", "spaces": [space_to_json(part) for part in space.spaces]}
+    if is_text(space):
+        return {"type": "Text"}
+    raise ValueError(
+        f"{space} cannot be saved; use Box, Discrete, MultiDiscrete, MultiBinary, or Dict and Tuple of them"
+    )
 
 
 def space_from_json(description: dict[str, Any]) -> spaces.Space[Any]:
@@ -42,25 +53,35 @@ def space_from_json(description: dict[str, Any]) -> spaces.Space[Any]:
     kind = description["type"]
     if kind == "Box":
         dtype, shape = np.dtype(description["dtype"]), tuple(description["shape"])
-        low, high = (
-            np.broadcast_to(np.asarray(description[end], dtype=np.float64), shape).astype(dtype)
-            for end in ("low", "high")
-        )
-        return spaces.Box(low, high, shape, dtype.type)
+        low, high = (_bound_from_json(description[end], shape, dtype) for end in ("low", "high"))
+        box = spaces.Box(low, high, shape, dtype.type)
+        return AnnotatedBox(box, description["read_as"]) if "read_as" in description else box
     if kind == "Discrete":
         return spaces.Discrete(description["n"], start=description["start"])
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(description["nvec"])
+        return spaces.MultiDiscrete(description["nvec"], start=description.get("start"))
     if kind == "MultiBinary":
         shape = description["shape"]
         return spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)  # n and [n] are not equal
     if kind == "Dict":
         # From a list, because Gymnasium sorts a dictionary's keys, and an encoder depends on their order.
         return spaces.Dict([(key, space_from_json(part)) for key, part in description["spaces"].items()])
+    if kind == "Tuple":
+        return spaces.Tuple([space_from_json(part) for part in description["spaces"]])
+    if kind == "Text":
+        return spaces.Text(1)  # never read, so its length does not matter
     raise ValueError(f"unknown type of space {kind!r}")
 
 
 def _bound_to_json(bound: np.ndarray[Any, Any]) -> Any:
     """Return one number where all are equal, else nested lists; Python's JSON writes infinities."""
-    flat = bound.astype(np.float64).ravel()
-    return float(flat[0]) if flat.size and (flat == flat[0]).all() else bound.astype(np.float64).tolist()
+    # Integers stay integers: a float has 53 bits only.
+    numbers = bound.astype(np.float64) if bound.dtype.kind == "f" else bound.astype(object)
+    flat = bound.ravel()
+    return numbers.ravel().tolist()[0] if flat.size and (flat == flat[0]).all() else numbers.tolist()
+
+
+def _bound_from_json(numbers: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray[Any, Any]:
+    if dtype.kind == "f":
+        return np.broadcast_to(np.asarray(numbers, dtype=np.float64), shape).astype(dtype)
+    return np.broadcast_to(np.asarray(numbers, dtype=object), shape).astype(dtype)

@@ -1,0 +1,109 @@
+"""Notes about Gymnasium environments that the user should read before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gymnasium import spaces
+
+LARGE_PICTURE = 100 * 100
+"""Number of pixels above which convolutions make training slow."""
+
+
+def notes_about(env: Any, name: str) -> tuple[str, ...]:
+    """Return notes about a vector environment: dropped texts, running statistics, large pictures.
+
+    Args:
+        env: a `gymnasium.vector.VectorEnv`.
+        name: its id.
+    """
+    space = env.single_observation_space
+    return (
+        *text_notes(space, name),
+        *statistics_notes(layers_with_statistics(env), name),
+        *picture_notes(space, name),
+    )
+
+
+def text_notes(space: spaces.Space[Any], name: str) -> tuple[str, ...]:
+    """Return a note if the observation has texts that may change; the agent does not see them."""
+    texts = ["'" + ".".join(map(str, path)) + "'" for path, part in _parts(space) if _varies_as_text(part)]
+    if not texts:
+        return ()
+    what = f"text {texts[0]}" if len(texts) == 1 else f"texts {', '.join(texts)}"
+    return (f"warning: {name}: the agent does not see the {what} of the observation",)
+
+
+def layers_with_statistics(env: Any) -> tuple[str, ...]:
+    """Return the classes, in and around an environment, that keep running statistics.
+
+    Gymnasium's are NormalizeObservation and NormalizeReward, for single and for vector environments.
+    """
+    found = []
+    for layer in _layers(env):
+        own = vars(layer) if hasattr(layer, "__dict__") else {}
+        if any(name.endswith("_rms") or "RunningMean" in type(x).__name__ for name, x in own.items()):
+            found.append(type(layer).__name__)
+        found += getattr(layer, "statistics", ())  # of `Workers`, whose environments are elsewhere
+    return tuple(dict.fromkeys(found))
+
+
+def statistics_notes(layers: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """Return a note about the layers with running statistics, if there are any."""
+    if not layers:
+        return ()
+    return (
+        f"warning: {name} contains {' and '.join(layers)}, with running statistics that are not saved with "
+        "the agent: evaluation and a resumed run start their own, so their numbers differ from training's. "
+        "Scale by fixed numbers instead, for example with gymnasium.wrappers.TransformObservation or "
+        "TransformReward",
+    )
+
+
+def picture_notes(space: spaces.Space[Any], name: str) -> tuple[str, ...]:
+    """Return a note about the largest picture of an observation, if it makes training slow."""
+    sizes = [sorted(part.shape)[-2:] for _, part in _parts(space) if _is_picture(part)]
+    height, width = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+    if height * width <= LARGE_PICTURE:
+        return ()
+    advice = (
+        "the option preprocessing='atari' (--env-options preprocessing=atari) applies the usual preprocessing"
+        if "ALE/" in name
+        else "register the environment with gymnasium.wrappers.ResizeObservation around it, in a module of "
+        "your own that --import names (Atari games have --env-options preprocessing=atari)"
+    )
+    return (
+        f"warning: {name} shows pictures of {height}x{width} pixels, which make training slow. Reduce them "
+        f"to about 84x84: {advice}; see docs/guide/tasks.md",
+    )
+
+
+def _layers(env: Any) -> Iterator[Any]:
+    """Yield an environment, what it wraps, and the first environment of a batch in this process."""
+    seen: set[int] = set()
+    while env is not None and id(env) not in seen:
+        seen.add(id(env))
+        yield env
+        inside = vars(env) if hasattr(env, "__dict__") else {}
+        batch = inside.get("envs")
+        env = batch[0] if isinstance(batch, list | tuple) and batch else inside.get("env")
+
+
+def _parts(space: spaces.Space[Any], path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield the parts of a space that are not `Dict` or `Tuple`, with their paths."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for key, part in space.items() if isinstance(space, spaces.Dict) else enumerate(space):
+            yield from _parts(part, (*path, key))
+    else:
+        yield path, space
+
+
+def _varies_as_text(space: spaces.Space[Any]) -> bool:
+    is_text = isinstance(space, spaces.Text) or (space.dtype is not None and space.dtype.kind == "U")
+    # MiniGrid's mission space without placeholders holds a single text.
+    return is_text and getattr(space, "ordered_placeholders", "") is not None
+
+
+def _is_picture(space: spaces.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and len(space.shape) >= 2 and sorted(space.shape)[-2] >= 32

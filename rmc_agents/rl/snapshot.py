@@ -1,0 +1,114 @@
+"""Parts of a PPO checkpoint, validated before a trainer continues from them.
+
+A checkpoint may belong to another configuration, or be forged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from gymnasium import spaces
+
+from rmc_agents.rl.curriculum import Curriculum
+from rmc_agents.rl.episode_stats import EpisodeAccumulator, EpisodeWindow
+from rmc_agents.rl.rollout import Carry
+from rmc_agents.runs.weights import non_finite
+from rmc_agents.training.snapshot import require_count, require_moments, require_same_form
+from rmc_agents.tree import leaves, unflatten
+
+
+class Snapshot(NamedTuple):
+    """What a checkpoint holds besides the weights."""
+
+    steps: int
+    iterations: int
+    seconds: float
+    recent: EpisodeWindow
+    curriculum: Curriculum | None
+    running: EpisodeAccumulator
+    carry: Carry
+    moments: dict[int, Any]
+    """Of the optimizer, by parameter."""
+    env: dict[str, Any] | None
+
+
+def read_snapshot(
+    state: Mapping[str, Any],
+    *,
+    carry: Carry,
+    actions: spaces.Space[Any],
+    running: EpisodeAccumulator,
+    num_tasks: int | None,
+    optimizer: torch.optim.Optimizer,
+    env: dict[str, Any] | None,
+) -> Snapshot:
+    """Return the parts of a checkpoint, if they fit the trainer's own.
+
+    Args:
+        state: the checkpoint.
+        carry, running, optimizer, env: the trainer's own (env is the state of its environments).
+        actions: the action space.
+        num_tasks: tasks of its curriculum; None for no curriculum.
+
+    Raises:
+        KeyError, TypeError, ValueError: a part is missing, or of another form.
+    """
+    if not isinstance(state["optimizer"], dict):
+        raise ValueError("the optimizer's moments are not those of an optimizer")
+    steps, iterations = (state[name] for name in ("steps", "iterations"))
+    if not (type(steps) is type(iterations) is int and min(steps, iterations) >= 0):
+        raise ValueError(f"saved after {steps!r:.60} steps, {iterations!r:.60} iterations")
+    saved_env = state["env"]
+    if (saved_env is None) != (env is None):
+        raise ValueError("the environments were of another kind")
+    require_same_form("the environments' state", env, saved_env)
+    return Snapshot(
+        require_count("steps", steps),
+        require_count("iterations", iterations),
+        float(require_count("seconds", state["seconds"], most=1e12)),
+        _recent(state["recent"]),
+        None if num_tasks is None else _curriculum(state["curriculum"], num_tasks),
+        _running(unflatten(running, state["running"])),
+        _carry(carry, state["carry"], actions),
+        require_moments(optimizer, state["optimizer"]["state"]),
+        saved_env,
+    )
+
+
+def _recent(rows: Any) -> EpisodeWindow:
+    numbers = [(float(n), float(solved), float(returns)) for n, solved, returns in rows]
+    for n, solved, returns in numbers:
+        if not (1 <= n <= 2**62 and 0 <= solved <= n and math.isfinite(returns)):
+            raise ValueError(f"{solved:g} of {n:g} recent episodes solved, with returns of {returns:g}")
+    return EpisodeWindow(numbers)
+
+
+def _curriculum(saved: Any, num_tasks: int) -> Curriculum:
+    curriculum = Curriculum(**saved)
+    if curriculum.num_tasks != num_tasks:
+        raise ValueError(f"a curriculum of {curriculum.num_tasks} tasks, expected {num_tasks}")
+    for count in (*curriculum.episodes, *curriculum.solved):
+        require_count("a task's number of episodes", count)
+    return curriculum
+
+
+def _running(saved: EpisodeAccumulator) -> EpisodeAccumulator:
+    if not bool(saved.returns.isfinite().all()) or bool((saved.lengths < 0).any()):
+        raise ValueError("the sums over unfinished episodes are not those of episodes")
+    return saved
+
+
+def _carry(own: Carry, tensors: Any, actions: spaces.Space[Any]) -> Carry:
+    carry = unflatten(own, tensors)
+    if non_finite(list(leaves(carry.state))):
+        raise ValueError("the memories hold numbers that are not finite")
+    action = carry.state.action
+    if isinstance(actions, spaces.Discrete | spaces.MultiDiscrete):
+        sizes = actions.n if isinstance(actions, spaces.Discrete) else actions.nvec
+        limit = torch.as_tensor(sizes, device=action.device)
+        if not bool(((action >= 0) & (action < limit)).all()):
+            raise ValueError("the latest actions are not actions of this task")
+    return carry
