@@ -46,7 +46,7 @@ from rmc_agents.evaluation.results import (
 from rmc_agents.evaluation.runs import load_with_imports
 from rmc_agents.report import page, tables
 from rmc_agents.runs.files import portable_name
-from rmc_agents.runs.folder import cannot_write
+from rmc_agents.runs.folder import cannot_write_results
 from rmc_agents.runs.versions import versions
 
 MAX_EPISODES = 10_000_000
@@ -333,7 +333,7 @@ def keep(job: Job, entry: Entry) -> list[str]:
     try:
         path = save_entry(job.output, job.env_id, entry)
     except OSError as error:
-        return [f"the figures were not saved: {cannot_write(job.output, error)}"]
+        return [f"the figures were not saved: {cannot_write_results(job.output, error)}"]
     note = kept_note(path, job.env_id, entry)
     if note is not None:
         say(note)
@@ -362,7 +362,7 @@ def draw(job: Job, config: EvaluateConfig) -> str:
                 )
         finally:
             env.close()
-    except Exception as error:  # of somebody's environment, its display or the disk: the figures are there
+    except (Exception, SystemExit) as error:  # of somebody's environment, display or disk: figures are there
         kind = (
             "" if isinstance(error, UsageError | rmc_envs.EnvironmentFailed) else f"{type(error).__name__}: "
         )

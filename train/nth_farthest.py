@@ -42,7 +42,7 @@ from rmc_agents.options import require_sizes
 from rmc_agents.plugins import import_modules, load_installed
 from rmc_agents.report.tables import Table
 from rmc_agents.runs.folder import (
-    cannot_write,
+    cannot_write_results,
     checkpoints,
     free_run_dir,
     read_config,
@@ -250,7 +250,7 @@ def evaluate_run(run_dir: Path, config: NthFarthestConfig, args: Sequence[str]) 
     try:
         saved = save_entry(output, ENV_ID, entry)
     except OSError as error:
-        raise Incomplete(f"the figures were not saved: {cannot_write(output, error)}") from error
+        raise Incomplete(f"the figures were not saved: {cannot_write_results(output, error)}") from error
     say(kept_note(saved, ENV_ID, entry) or f"figures: {saved}")
 
 

@@ -55,7 +55,7 @@ def main(args: Sequence[str]) -> None:
     if terminal:
         if not config.terminal:
             say("no screen here: playing in the terminal")
-        manual.play_in_terminal(env, config.seed, sys.stdin)
+        manual.play_in_terminal(env, config.seed, sys.stdin or ())
         return
     try:
         manual.Window(env, config.seed).start()

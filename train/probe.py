@@ -34,7 +34,7 @@ from rmc_agents.interpret.recording import RandomActions, Recording, record
 from rmc_agents.report.page import write_report
 from rmc_agents.report.tables import Table, value_cell
 from rmc_agents.runs.files import portable_name
-from rmc_agents.runs.folder import cannot_write
+from rmc_agents.runs.folder import cannot_write_results
 from rmc_agents.runs.versions import versions
 
 MAX_EPISODES, MAX_STEPS = 1_000_000, 100_000
@@ -142,7 +142,7 @@ def write(found: Findings, config: ProbeConfig, command: str) -> list[str]:
         say(f"figures: {save(found, config, command)}")
         say(f"pictures: {', '.join(map(str, draw(found, config)))}")
     except OSError as error:
-        return [str(cannot_write(found.output, error))]
+        return [str(cannot_write_results(found.output, error))]
     return []
 
 
@@ -157,7 +157,7 @@ def finish(found: Sequence[Findings], several: bool) -> list[str]:
     except UsageError as error:
         return [str(error)]
     except OSError as error:
-        return [str(cannot_write(found[0].output, error))]
+        return [str(cannot_write_results(found[0].output, error))]
     return []
 
 

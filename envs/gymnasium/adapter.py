@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, final
 
+import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rmc_agents.environment import BatchedEnv, EnvironmentFailed, Obs, Transition
+from rmc_agents.spaces.annotated import annotate
 from rmc_agents.spaces.plain import Actions, Observations, key_of, leaf_at, to_plain
 
 from .checked import CheckedEnv
@@ -23,6 +25,7 @@ from .failures import CloseWarning, described
 from .final_obs import Overwritten, final_obs_of
 from .first_episodes import FirstEpisodes
 from .notes import notes_about
+from .outside import Outside
 from .protocol import ProtocolError, checked_reset, checked_vector_step
 from .success import infos_of_ended, success_of, unreadable_in
 from .workers import Workers
@@ -99,13 +102,14 @@ class GymnasiumEnvs(BatchedEnv):
         self.reports_success = True if reward_is_success else None
         self.notes = notes_about(env, self.tasks[0])
         self._overwritten = Overwritten() if _may_overwrite(env, self.tasks[0]) else None
-        self.own_spaces = env.single_observation_space, env.single_action_space
+        self.own_spaces = _observation_space(env), env.single_action_space
         try:
-            self._observations = Observations(env.single_observation_space)
+            self._observations = Observations(self.own_spaces[0])
             self._actions = Actions(env.single_action_space)
         except ValueError as error:
             raise ValueError(f"{self.tasks[0]}: {error}") from error
         self.observation_space, self.action_space = self._observations.plain, self._actions.plain
+        self._outside = Outside(self._observations.leaves)
         self._shapes = {key_of(path): space.shape or () for path, space in self._observations.leaves}
         self._ended: NDArray[np.bool_] | None = None  # [B] with NEXT_STEP: the next step is a filler
         self._steps = 0
@@ -192,6 +196,7 @@ class GymnasiumEnvs(BatchedEnv):
             if array.shape != expected:
                 raise self._failed(f"observations {key} of shape {array.shape}, expected {expected}")
             self._require_finite(f"observation {key}".strip(), array)
+        self._messages += [f"warning: {self.tasks[0]} {found}" for found in self._outside.found_in(arrays)]
         return arrays
 
     def _final(self, arrays: dict[str, NDArray], final: Any, ended: NDArray[np.bool_]) -> dict[str, NDArray]:
@@ -262,6 +267,16 @@ class GymnasiumEnvs(BatchedEnv):
                 f"environment {environment} ({self.tasks[0]}) returned {number}{at} as {name}, "
                 f"at step {self._steps} of the batch"
             )
+
+
+def _observation_space(env: VectorEnv) -> gymnasium.Space:
+    """Return the space of one environment's observation, with what MiniGrid's wrappers say about it."""
+    singles = getattr(env, "envs", ())
+    if singles and isinstance(singles[0], gymnasium.Env):
+        annotated = annotate(singles[0])
+        if annotated == env.single_observation_space:
+            return annotated
+    return env.single_observation_space
 
 
 def _may_overwrite(env: VectorEnv, name: str) -> bool:

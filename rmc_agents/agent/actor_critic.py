@@ -404,11 +404,14 @@ def _tensors(arrays: Any) -> Any:
 def _batch_of(name: str, value: Any, batch_size: int, device: torch.device) -> Tensor:
     """Return an argument of `predict` as [B] float32; ValueError if it does not fit."""
     try:
-        numbers = torch.as_tensor(np.asarray(value, dtype=np.float32), device=device)
+        array = np.asarray(value, dtype=np.float32)
+        if not np.isfinite(array).all():
+            raise ValueError("NaN or infinity")
+        numbers = torch.as_tensor(array, device=device)
         return numbers.reshape(() if numbers.ndim == 0 else (batch_size,)).expand(batch_size)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"{name} must be a number, or one for each of the {batch_size} rows of obs, got "
+            f"{name} must be a number, or one for each of the {batch_size} rows of obs, and finite, got "
             f"{shown(repr(value), 60)}"
         ) from error
 

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rmc_agents.agent.distinct import find_distinct_rows
-from rmc_agents.spaces.reading import bounds, category_sizes, read, scaling
+from rmc_agents.spaces.reading import bounds, category_sizes, code_values, owners, read, scaling
 
 LARGE_VOCABULARY = 1024
 """Number of categories above which they are embedded instead of made one-hot."""
@@ -119,11 +119,11 @@ class _Codes(nn.Module):
         self.output_size = shape[0] * shape[1] * width
         self.embedding = nn.Linear(sum(sizes), width, bias=False)
         nn.init.normal_(self.embedding.weight, std=len(sizes) ** -0.5)
-        codes = torch.cat([torch.arange(n) for n in sizes])
+        codes = torch.tensor(code_values(sizes))
         self.register_buffer("codes", codes.to(torch.uint8), persistent=False)
         self.register_buffer(
             "channel",
-            torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes), output_size=sum(sizes)),
+            torch.tensor(owners(sizes)),
             persistent=False,
         )
 
@@ -190,7 +190,9 @@ class _Cells(nn.Module):
         nn.init.normal_(self.categories.weight, std=c**-0.5)
         self.brightness = nn.Linear(c, width, bias=False)
         nn.init.orthogonal_(self.brightness.weight, gain=math.sqrt(2))
-        self.register_buffer("offset", self.CATEGORIES * torch.arange(c).reshape(-1, 1, 1), persistent=False)
+        self.register_buffer(
+            "offset", self.CATEGORIES * torch.tensor(code_values([c])).reshape(-1, 1, 1), persistent=False
+        )
         self.convolutions = _initialized(_small_convolutions(width)) if max(h, w) > 15 else nn.Flatten()
         with torch.no_grad():
             self.output_size = self.convolutions(torch.zeros(1, width, h, w)).numel()
@@ -258,11 +260,11 @@ class _OneHot(nn.Module):
     def __init__(self, sizes: list[int], shape: tuple[int, ...], start: list[int]) -> None:
         super().__init__()
         self.ndim, self.output_size = len(shape), sum(sizes)
-        codes = torch.cat([torch.arange(n) + first for n, first in zip(sizes, start, strict=True)])
+        codes = torch.tensor(code_values(sizes, start))
         self.register_buffer("codes", codes, persistent=False)
         self.register_buffer(
             "component",
-            torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes), output_size=sum(sizes)),
+            torch.tensor(owners(sizes)),
             persistent=False,
         )
 

@@ -16,6 +16,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from rmc_agents.spaces.reading import code_values, owners
+
 
 class ActionHead(nn.Module, ABC):
     """A distribution over actions [..., *action_shape] with parameters [..., P]."""
@@ -85,10 +87,10 @@ class CategoricalHead(ActionHead):
         self.sizes = sizes
         self.action_dtype = torch.int64
         self.encoding_size = sum(sizes)
-        self.register_buffer("codes", torch.cat([torch.arange(n) for n in sizes]), persistent=False)
+        self.register_buffer("codes", torch.tensor(code_values(sizes)), persistent=False)
         self.register_buffer(
             "component",
-            torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes), output_size=sum(sizes)),
+            torch.tensor(owners(sizes)),
             persistent=False,
         )
 

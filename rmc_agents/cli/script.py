@@ -24,19 +24,31 @@ MAX_MESSAGE = 2000
 """Characters of an error message."""
 
 
-def say(text: str) -> None:
-    """Print a line for the user; control characters in it are escaped.
+_lost: list[OSError] = []
+"""Why results could not be printed."""
 
-    A full disk behind the output does not end the script, but a reader that closed it (`| head`) does.
+
+def say(text: str) -> None:
+    """Print a line for the user; control characters in it are escaped (see `showing`)."""
+    with showing():
+        print(printable(text), flush=True)
+
+
+@contextlib.contextmanager
+def showing() -> Iterator[None]:
+    """Print results inside this context: where the output fails, the script continues, and exits with 1.
+
+    What is still to be printed is discarded. A reader that closed the output (`| head`) ends the script.
 
     Raises:
         BrokenPipeError: nobody reads the output any more.
     """
     try:
-        print(printable(text), flush=True)
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:
+        _lost.append(error)
         output_failed(error)
 
 
@@ -130,6 +142,8 @@ def checking(names_options: bool = False) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:  # a path that is too long, or may not be read
+        if error.filename is None and _output_fails():  # --help, written to a full disk
+            _leave(f"the output cannot be written ({error.strerror})", 1)
         raise UsageError(f"{shown(error.filename or '')}: {error.strerror or error}".lstrip(": ")) from error
     except (ValueError, TypeError) as error:
         if isinstance(error, TypeError) and not names_options:
@@ -158,13 +172,17 @@ def run_script(
         failures: exceptions besides `TrainingError` that are reported in one message.
     """
     starting = raise_on_interrupt()
+    if sys.stdout is None:  # closed from the start
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for an output that has only ASCII
     try:
         try:
+            _lost.clear()
             script(sys.argv[1:])
-            if sys.stdout is not None:  # None: stdout was closed from the start
-                sys.stdout.flush()
+            sys.stdout.flush()
+            if _lost:  # said when it happened
+                sys.exit(1)
         finally:
             if starting:
                 leave_on_interrupt()

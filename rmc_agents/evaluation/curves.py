@@ -6,7 +6,6 @@ Axes: S runs (seeds), X points on the common axis of steps.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from rmc_agents.evaluation.statistics import iqm_band
 
 POINTS = 200
 """Points of a combined curve."""
+MAX_VALUE = float(np.finfo(np.float32).max)
+"""Largest value that is read from a log: figures can show no larger ones."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ def band(curves: Sequence[Curve], points: int = POINTS) -> Band:
 def read_log(run_dir: Path) -> dict[str, Curve]:
     """Read every value in a run's log.jsonl, by name, such as `rollout/success_rate`.
 
-    Missing and non-finite values are left out, and so are lines that a crash cut short. A step that was
-    logged twice counts once, with its later value. Without a log the result is empty.
+    Missing and non-finite values are left out, those that float32 cannot hold too, and so are lines that a
+    crash cut short. A step that was logged twice counts once, with its later value. Without a log the result
+    is empty.
     """
     path = run_dir / "log.jsonl"
     if not path.is_file():
@@ -98,10 +100,12 @@ def read_log(run_dir: Path) -> dict[str, Curve]:
         try:
             values = json.loads(line)
             step = float(values.pop("step"))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            continue
+        if not 0 <= step <= MAX_VALUE:
             continue
         for name, value in values.items():
-            if isinstance(value, int | float) and math.isfinite(value):
+            if isinstance(value, int | float) and abs(value) <= MAX_VALUE:  # NaN is not
                 found.setdefault(name, {})[step] = float(value)
     return {
         name: Curve.of([step for step, _ in points], [value for _, value in points])

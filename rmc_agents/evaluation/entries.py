@@ -12,6 +12,9 @@ from typing import Any
 from rmc_agents.errors import UsageError, shown
 from rmc_agents.evaluation.statistics import Interval
 
+MAX_WHOLE = 2**256
+"""Largest whole number in an entry: plots and tables compute in float64, which holds squares of it."""
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -221,11 +224,11 @@ class _Reader:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, float) or _is_whole(value)
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_WHOLE
 
 
 def _is_text(value: Any) -> bool:

@@ -125,7 +125,7 @@ def success_by_hallway(
 def results_by_hallway(results: Sequence[Result]) -> Figure | None:
     """Return `success_by_hallway` of all results in mazes of fixed length, by core and training.
 
-    Returns None if they cover fewer than two such mazes.
+    MemoryS5 has no hallway, and is left out. Returns None if the results cover fewer than two mazes.
     """
     mazes: dict[int, str] = {}
     by_core: dict[str, dict[str, list[Point]]] = {}
@@ -133,7 +133,7 @@ def results_by_hallway(results: Sequence[Result]) -> Figure | None:
     grouped = [(core, result) for core, group in by_training(results).items() for result in group]
     for core, result in grouped:
         entry, figures = result.entry, result.entry.figures
-        if entry.hallway is None or figures.success_rate is None:
+        if entry.hallway is None or entry.hallway < 1 or figures.success_rate is None:
             continue
         mazes[entry.hallway] = result.env_id.split("Memory")[-1].removesuffix("-v0")
         point = Point(entry.hallway, figures.success_rate, figures.success_ci95)
@@ -242,7 +242,8 @@ def _hallway_line(axes: Axes, runs: Sequence[Sequence[Point]], label: str, colou
 
 def _shade_beyond(axes: Axes, trained_up_to: int, hallways: Sequence[int]) -> None:
     """Shade the hallways that are longer than any in training."""
-    edge = (trained_up_to * min(h for h in hallways if h > trained_up_to)) ** 0.5
+    first = min(h for h in hallways if h > trained_up_to)
+    edge = (max(trained_up_to, first / 1.5) * first) ** 0.5  # trained_up_to of MemoryS5 is -1
     axes.axvspan(edge, max(hallways) * 1.3, color=BLACK, alpha=0.06, lw=0)
     axes.text(
         0.99,

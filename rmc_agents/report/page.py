@@ -22,7 +22,7 @@ from rmc_agents.evaluation.results import PROBE, Result, core_of, read_results
 from rmc_agents.report.tables import evaluation_table
 from rmc_agents.report.text import encodable, markdown_code, markdown_text
 from rmc_agents.runs.files import write_text
-from rmc_agents.runs.folder import cannot_write, read_config
+from rmc_agents.runs.folder import cannot_write_results, read_config
 
 MAX_BYTES = 5_000_000
 """Largest report.html."""
@@ -238,7 +238,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise cannot_write_results(folder, error) from error
 
 
 def _facts(config: Mapping[str, Any], results: Sequence[Result], log: Mapping[str, Curve]) -> list[Fact]:

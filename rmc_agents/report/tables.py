@@ -9,6 +9,7 @@ from rich import table as rich_table
 from rich.console import Console
 from rich.text import Text
 
+from rmc_agents.cli.script import showing
 from rmc_agents.errors import printable
 from rmc_agents.evaluation.entries import Figures
 from rmc_agents.evaluation.results import Result, by_size, scores_by_core
@@ -55,7 +56,8 @@ class Table:
             for row in section:
                 table.add_row(*(Text(printable(cell)) for cell in row))
             table.add_section()
-        console.print(table)
+        with showing():
+            console.print(table)
 
     def markdown(self) -> str:
         """Return a pipe table, without the title."""

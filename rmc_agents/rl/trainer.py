@@ -159,11 +159,9 @@ class Trainer:
         monitor = diagnostics.DivergenceMonitor(self.agent.action_space)
         title = f"{self.agent.core_name} on {', '.join(self.env.tasks)}"
         with training_loop(self, title, self.config.total_steps, COLUMNS) as loop:
-            described = self.agent.describe().splitlines()
-            for line in described:
-                loop.log.message(self.steps, line)
-            doubts = [line for line in described if needs_attention(line)]
-            loop.tell([*doubts, *self.env.notes, *self._missing_success()])
+            if not self.restored:  # the log says it once
+                loop.tell(self.agent.describe().splitlines(), shown=needs_attention)
+            loop.tell([*self.env.notes, *self._missing_success()])
             while loop.running:
                 try:
                     figures = self.iterate()

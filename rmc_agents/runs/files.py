@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -66,6 +67,22 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write text atomically, in UTF-8; what UTF-8 cannot hold (bytes of a file name) is escaped."""
     write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the contents of a regular file; a pipe or a device might never end.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+    """
+    require_regular(path)
+    return path.read_bytes()
+
+
+def require_regular(path: Path) -> None:
+    """Raise OSError unless a path is that of a regular file."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 MAX_NAME = 100

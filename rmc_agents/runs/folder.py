@@ -19,7 +19,7 @@ from typing import Any
 
 from rmc_agents.errors import UsageError, shown
 from rmc_agents.options import as_plain, is_plain, require_sizes
-from rmc_agents.runs.files import portable_name, write_json
+from rmc_agents.runs.files import portable_name, read_regular, write_json
 from rmc_agents.runs.migrations import CONFIG_FORMAT, migrate_config
 from rmc_agents.runs.versions import versions
 
@@ -51,7 +51,7 @@ def checkpoint_path(run_dir: Path, step: int) -> Path:
 def best_checkpoint(run_dir: Path) -> tuple[Path, list[float]] | None:
     """Return the checkpoint with the best score in training, and its score: success rate, mean return."""
     try:
-        best = json.loads((run_dir / "checkpoints" / "best.json").read_text())
+        best = json.loads(read_regular(run_dir / "checkpoints" / "best.json"))
         score = [float(x) for x in best["score"]]
         if not _CHECKPOINT_NAME.fullmatch(best["checkpoint"]) or not all(map(math.isfinite, score)):
             return None
@@ -63,10 +63,18 @@ def best_checkpoint(run_dir: Path) -> tuple[Path, list[float]] | None:
 def evaluated_checkpoints(run_dir: Path) -> set[str]:
     """Return the names of the checkpoints whose figures are in evaluation.json."""
     try:
-        entries = json.loads((run_dir / "evaluation.json").read_text()).values()
-        return {Path(entry["checkpoint"]).name for entry in entries}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        evaluation = json.loads(read_regular(run_dir / "evaluation.json"))
+    except (OSError, ValueError, RecursionError):
         return set()
+    entries = list(evaluation.values()) if isinstance(evaluation, dict) else []
+    names: set[str] = set()
+    while entries:  # a damaged entry does not hide the others
+        entry = entries.pop()
+        if isinstance(entry, dict):
+            names.add(Path(str(entry.get("checkpoint"))).name)
+            earlier = entry.get("earlier")
+            entries += earlier if isinstance(earlier, list) else []
+    return names
 
 
 def set_aside(path: Path) -> Path:
@@ -125,6 +133,15 @@ def cannot_write(run_dir: Path, error: OSError) -> UsageError:
     )
 
 
+def cannot_write_results(folder: Path, error: OSError) -> UsageError:
+    """Return the error for a folder of results that cannot be written."""
+    kind = "the run folder " if (folder / "config.json").is_file() else ""
+    reason = error.strerror or error
+    return UsageError(
+        f"cannot write to {kind}{folder}: {reason}; make room, or choose another folder for the output"
+    )
+
+
 def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
     """Write config.json, with its format and the versions in use.
 
@@ -155,7 +172,9 @@ def read_config(run_dir: Path | str) -> dict[str, Any]:
             raise UsageError(f"{path} is nested too deeply for a configuration")
     except UsageError:
         raise
-    except (ValueError, OSError, RecursionError) as error:
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {str(error)[:200] or type(error).__name__}") from error
     try:
         config = migrate_config(config)

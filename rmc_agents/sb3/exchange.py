@@ -90,7 +90,7 @@ def copy_to_agent(policy: ExchangeablePolicy, observation_space: spaces.Space[An
     assert isinstance(extractor, EncoderExtractor)
     own = extractor.own_space
     if observation_space is not None:
-        own = with_readings(Observations(observation_space).plain, _kinds(own))
+        own = with_readings(_in_order(Observations(observation_space).plain, own), _kinds(own))
     agent = ActorCritic.from_config(own, policy.action_space, config)
     if observation_space is not None:
         agent.use_spaces(observation_space, policy.action_space)
@@ -102,11 +102,19 @@ def copy_to_agent(policy: ExchangeablePolicy, observation_space: spaces.Space[An
     return agent
 
 
+def _in_order(space: spaces.Space[Any], of: spaces.Space[Any]) -> spaces.Space[Any]:
+    """Return a plain `Dict` with its parts in the order of another: the encoder's weights depend on it."""
+    order = [str(key) for key in named_parts(of)]
+    if not isinstance(space, spaces.Dict) or sorted(order) != sorted(space.spaces):
+        return space
+    return spaces.Dict([(key, space[key]) for key in order])
+
+
 def _kinds(space: spaces.Space[Any]) -> dict[str, str]:
     """Return how each `Box` is read, without the order of a picture's axes."""
     parts = named_parts(space)
     readings = {key: part.read_as for key, part in parts.items() if isinstance(part, AnnotatedBox)}
-    return {key: x if x.startswith("codes") else x.partition(":")[0] for key, x in readings.items()}
+    return {str(key): x if x.startswith("codes") else x.partition(":")[0] for key, x in readings.items()}
 
 
 def copy_from_agent(policy: ExchangeablePolicy, agent: ActorCritic) -> None:

@@ -9,22 +9,19 @@ Axes: B batch, V side of MiniGrid's view.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import (
-    get_flattened_obs_dim,
-    is_image_space,
-    is_image_space_channels_first,
-)
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
 from rmc_agents.agent.encoders import Encoder
-from rmc_agents.spaces.annotated import MINIGRID_CODES, AnnotatedBox, codes_reading
-from rmc_agents.spaces.reading import WHOLE, named_parts, with_readings
+from rmc_agents.spaces.annotated import MINIGRID_CODES, AnnotatedBox, AnnotatedDict, codes_reading
+from rmc_agents.spaces.reading import WHOLE, category_sizes, named_parts, read, with_readings
 
 SMALL_GRID = 15
 """Side of the largest grid whose transposition is undone."""
@@ -65,7 +62,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
             key: _preparation(part, restored[key], normalize_images)
             for key, part in named_parts(observation_space).items()
         }
-        self.encoder = Encoder(_prepared_space(self.own_space), features_dim)
+        self.encoder = Encoder(self.own_space, features_dim)
 
     def forward(self, observations: Any) -> Tensor:
         """Encode the output of SB3's `preprocess_obs` [B, ...] as features [B, features_dim]."""
@@ -77,7 +74,8 @@ class EncoderExtractor(BaseFeaturesExtractor):
 def restore(space: spaces.Space[Any], read_as: Mapping[str, Any]) -> spaces.Space[Any]:
     """Return the environment's own space, with small grids channels last again, and how it is read."""
     parts = named_parts(space)
-    restored, readings = {}, dict(read_as)
+    restored = {}
+    readings = {**(space.read_as if isinstance(space, AnnotatedDict) else {}), **read_as}
     for key, part in parts.items():
         reading = readings.get(key, part.read_as if isinstance(part, AnnotatedBox) else None)
         if reading is None and _is_minigrid(parts, key):
@@ -95,12 +93,25 @@ def restore(space: spaces.Space[Any], read_as: Mapping[str, Any]) -> spaces.Spac
 def is_transposed(space: spaces.Space[Any], is_codes: bool = False) -> bool:
     """Return whether SB3 has transposed a small grid from [V, V, 3] to [3, V, V].
 
-    SB3 does not transpose a 3 x 3 image, so the answer for it is False. A grid of codes may have any size.
+    SB3 does not transpose a 3 x 3 image, so the answer for it is False. A grid of codes may have any size and
+    number of channels.
     """
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) != 3:
         return False
+    if is_codes:
+        return is_image_space(space) and _looks_transposed(space)
     channels, height, width = space.shape
-    return channels == 3 and width != 3 and (is_codes or max(height, width) <= SMALL_GRID)
+    return channels == 3 and width != 3 and max(height, width) <= SMALL_GRID
+
+
+def _looks_transposed(space: spaces.Box) -> bool:
+    """Return whether a picture is channels first for SB3, and would not be if it had not been transposed.
+
+    SB3 leaves alone what it takes for channels first already: (3, 3, 3) or (7, 7, 20), say.
+    """
+    return is_image_space_channels_first(space) and not is_image_space_channels_first(
+        _to_channels_last(space)
+    )
 
 
 def map_parts(function: Callable[[spaces.Space[Any]], spaces.Space[Any]], space: spaces.Dict) -> spaces.Dict:
@@ -120,7 +131,9 @@ def _is_flipped(reading: str, space: spaces.Space[Any]) -> bool:
     """Return whether a reading of [H, W, C] is given for a picture that is channels first, or the reverse."""
     if not isinstance(space, spaces.Box) or len(space.shape) != 3 or not is_image_space(space):
         return False
-    return reading.endswith("hwc" if is_image_space_channels_first(space) else "chw")
+    if not is_image_space_channels_first(space):
+        return reading.endswith("chw")
+    return reading.endswith("hwc") and _looks_transposed(space)
 
 
 def _is_minigrid(parts: Mapping[str, spaces.Space[Any]], key: str) -> bool:
@@ -139,7 +152,7 @@ def _without_annotation(space: spaces.Space[Any]) -> spaces.Space[Any]:
     return spaces.Box(space.low, space.high, dtype=np.dtype(space.dtype).type)  # type: ignore[arg-type]
 
 
-def _to_channels_last(space: spaces.Space[Any]) -> spaces.Space[Any]:
+def _to_channels_last(space: spaces.Space[Any]) -> spaces.Box:
     assert isinstance(space, spaces.Box)
     low, high = (np.moveaxis(bound, 0, -1) for bound in (space.low, space.high))
     return spaces.Box(low, high, dtype=space.dtype.type)  # type: ignore[union-attr]
@@ -160,18 +173,27 @@ def _preparation(
     space: spaces.Space[Any], restored: spaces.Space[Any], normalize_images: bool
 ) -> Callable[[Tensor], Tensor]:
     """Return the function that turns the output of SB3's `preprocess_obs` into the encoder's input."""
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return partial(_integers, category_sizes(space), isinstance(space, spaces.Discrete))
     if not isinstance(space, spaces.Box):
-        return _flatten
+        return _identity
     moved = space.shape != restored.shape
-    if isinstance(restored, AnnotatedBox) and restored.read_as.startswith("codes"):
+    reading = read(restored)
+    if reading.kind == "codes" and max(reading.sizes) < 256:
         return _transposed_codes if moved else _codes
     if is_image_space(space) and normalize_images:
         return _transposed_pixels if moved else _pixels
     return _transposed if moved else _identity
 
 
+def _integers(sizes: list[int], single: bool, x: Tensor) -> Tensor:
+    """Return the integers [B] or [B, n] of concatenated one-hot vectors [B, sum(sizes)]."""
+    integers = [one_hot.argmax(-1) for one_hot in x.flatten(1).split(sizes, dim=-1)]
+    return integers[0] if single else torch.stack(integers, dim=-1)
+
+
 def _codes(x: Tensor) -> Tensor:
-    # Codes are whole numbers, so one between 0 and 1 has been divided by 255.
+    # Codes are whole numbers below 255, so one between 0 and 1 has been divided by 255.
     return torch.where(x < 1, x * 255, x).round()
 
 
@@ -191,19 +213,5 @@ def _transposed_pixels(x: Tensor) -> Tensor:
     return _pixels(_transposed(x))
 
 
-def _flatten(x: Tensor) -> Tensor:
-    return x.flatten(1)
-
-
 def _identity(x: Tensor) -> Tensor:
     return x
-
-
-def _prepared_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """Return the space of prepared observations, in which SB3 has already made integers one-hot."""
-    if isinstance(space, spaces.Dict):
-        return map_parts(_prepared_space, space)
-    if isinstance(space, spaces.Box):
-        return space
-    box = spaces.Box(0.0, 1.0, (int(get_flattened_obs_dim(space)),), np.float32)
-    return AnnotatedBox(box, "raw")

@@ -217,12 +217,13 @@ RMCMultiInputPolicy = RMCPolicy
 
 
 def _check_actions(space: spaces.Space[Any]) -> None:
-    if np.any(getattr(space, "start", 0)) or (
-        not isinstance(space, spaces.Discrete) and len(space.shape or ()) != 1
-    ):
+    # SB3's buffer would cut the policy's numbers to integers.
+    integers = isinstance(space, spaces.Box) and np.dtype(space.dtype).kind != "f"
+    axes = 0 if isinstance(space, spaces.Discrete) else 1
+    if np.any(getattr(space, "start", 0)) or len(space.shape or ()) != axes or integers:
         raise ValueError(
             f"SB3 cannot learn actions in {space}: it expects Discrete or MultiDiscrete that count from 0, "
-            "MultiBinary or Box, in one dimension; wrap the environment, or use "
+            "MultiBinary or a Box of floats, in one dimension; wrap the environment, or use "
             "rmc_agents.sb3.BatchedVecEnv(rmc_envs.make(...))"
         )
 

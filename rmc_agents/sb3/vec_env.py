@@ -23,7 +23,7 @@ from torch import Tensor
 from rmc_agents.environment import BatchedEnv, Transition
 from rmc_agents.sb3.features import flip, map_parts
 from rmc_agents.spaces.annotated import AnnotatedBox
-from rmc_agents.spaces.reading import WHOLE, named_parts
+from rmc_agents.spaces.reading import WHOLE, named_parts, with_readings
 
 _ACTION_DTYPES = {spaces.Discrete: torch.int64, spaces.MultiDiscrete: torch.int64}
 
@@ -47,7 +47,8 @@ class BatchedVecEnv(VecEnv):
         parts = named_parts(env.observation_space)
         self._image_keys = {key for key, space in parts.items() if _is_channels_last(space)}
         self._table_keys = {key for key, space in parts.items() if _is_table(space)}
-        observation_space = _to_channels_first(env.observation_space)
+        # Annotated, since SB3's spaces do not tell the policy what the batch's own space does.
+        observation_space = _to_channels_first(with_readings(env.observation_space, {}))
         super().__init__(env.num_envs, observation_space, _flattened(env.action_space))
         self._action_dtype = _ACTION_DTYPES.get(type(env.action_space), torch.float32)  # type: ignore[arg-type]
         self._actions: Tensor | None = None
@@ -190,11 +191,13 @@ def _is_table(space: spaces.Space[Any]) -> bool:
 
 def _flattened(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """Return an action space, or a table of integers, in one dimension."""
-    if isinstance(space, spaces.Box) and len(space.shape) != 1:
-        return spaces.Box(space.low.reshape(-1), space.high.reshape(-1), dtype=np.dtype(space.dtype).type)  # type: ignore[arg-type]
+    if isinstance(space, spaces.Box) and (len(space.shape) != 1 or space.dtype != np.float32):
+        # SB3's buffer stores actions in the type of their space, and would cut floats to integers.
+        low, high = (bound.reshape(-1).astype(np.float32) for bound in (space.low, space.high))
+        return spaces.Box(low, high, dtype=np.float32)
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim > 1:
         return spaces.MultiDiscrete(space.nvec.reshape(-1))
-    if isinstance(space, spaces.MultiBinary) and len(space.shape) > 1:
+    if isinstance(space, spaces.MultiBinary) and not isinstance(space.n, int):
         return spaces.MultiBinary(int(np.prod(space.shape)))
     return space
 

@@ -29,6 +29,19 @@ class AnnotatedBox(spaces.Box):
         self.read_as = read_as
 
 
+class AnnotatedDict(spaces.Dict):
+    """A `Dict` that says how its parts are read, for libraries that replace its boxes. It equals a `Dict`.
+
+    Args:
+        space: a `Dict`, in which an `AnnotatedBox` says how it is read.
+    """
+
+    def __init__(self, space: spaces.Dict) -> None:
+        super().__init__(list(space.spaces.items()))  # from a list, since Gymnasium sorts a dictionary's keys
+        parts = self.spaces.items()
+        self.read_as = {key: part.read_as for key, part in parts if isinstance(part, AnnotatedBox)}
+
+
 def minigrid_image(view_size: int) -> AnnotatedBox:
     """Return the space of MiniGrid's symbolic image, [view_size, view_size, 3]."""
     return AnnotatedBox(
@@ -66,10 +79,10 @@ _BY_WRAPPER = {
     "RGBImgObsWrapper": "picture:hwc",
     "RGBImgPartialObsWrapper": "picture:hwc",
     "OneHotPartialObsWrapper": "raw",
-    "FlatObsWrapper": "log",
+    "FlatObsWrapper": "raw",
     "SymbolicObsWrapper": "cells:hwc",
 }
-"""How the image of MiniGrid's wrappers is read: pixels, planes of zeros and ones, or a row of codes."""
+"""How the observations of MiniGrid's wrappers are read: pixels, zeros and ones, or codes beside positions."""
 
 
 def _minigrid_reading(classes: list[str]) -> str:
@@ -85,5 +98,5 @@ def _annotated(space: spaces.Space[Any], read_as: str) -> spaces.Space[Any]:
     if read_as.startswith("codes"):
         fits = len(space.shape) == 3 and space.shape[2] == len(MINIGRID_CODES)
     else:
-        fits = len(space.shape) == (1 if read_as == "log" else 3)
+        fits = len(space.shape) == 3 or (read_as == "raw" and len(space.shape) == 1)
     return AnnotatedBox(space, read_as) if fits else space

@@ -84,7 +84,7 @@ class Observations:
             the arrays, [B, ...], and whether `obs` was a single observation (B is then 1).
 
         Raises:
-            ValueError: neither a member of the space nor a batch of them.
+            ValueError: neither a member of the space nor a batch of them, or a number that is not finite.
         """
         raw = [(path, part, np.asarray(self._part(obs, path))) for path, part in self.leaves]
         shapes = [(key_of(path), x.shape, part.shape or ()) for path, part, x in raw]
@@ -94,9 +94,10 @@ class Observations:
         arrays = {
             key_of(path): to_plain(part, x[None] if single else x, key_of(path)) for path, part, x in raw
         }
-        if not self.structured:
-            return arrays[""], single
-        return arrays, single
+        for key, x in arrays.items():
+            if not np.isfinite(x).all():
+                raise ValueError(f"obs{f'[{key!r}]' if key else ''} holds NaN or infinity")
+        return (arrays if self.structured else arrays[""]), single
 
     def _part(self, obs: Any, path: Path) -> Any:
         try:
@@ -255,6 +256,10 @@ def _leaves(space: spaces.Space[Any], path: Path = ()) -> Iterator[tuple[Path, s
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
         for key, part in space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces):
+            if not isinstance(key, str | int):
+                raise ValueError(
+                    f"key {key!r} in {space}: expected a string or an integer; wrap the environment"
+                )
             yield from _leaves(part, (*path, key))
     else:
         if not is_text(space):
@@ -331,7 +336,7 @@ def _require_batch(shapes: list[tuple[str, tuple[int, ...], tuple[int, ...]]]) -
     """Raise ValueError unless all parts are batches of one size, from their names, shapes and own shapes."""
     size = next((found[0] for _, found, own in shapes if found[1:] == own and len(found) > len(own)), None)
     for key, found, own in shapes:
-        if size is None or found != (size, *own):
+        if not size or found != (size, *own):
             batched = ", ".join(map(str, ("B" if size is None else size, *own)))
             raise ValueError(
                 f"obs{f'[{key!r}]' if key else ''} has shape {found}; expected {own} or, for a batch, "

@@ -18,7 +18,7 @@ The letters of a picture or grid name its axes: n frames, h height, w width, c c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -35,8 +35,12 @@ SMALL = 36
 """Side below which a uint8 picture may as well be a grid of codes. The usual convolutions need 36 pixels."""
 MAX_CATEGORIES = 2**20
 """Largest number of values of an integer."""
+LARGEST_PIXEL = 2**16
+"""Numbers with bounds beyond this are not taken for pixels."""
 NO_BOUND = 1e9
 """Bounds of a picture beyond this are no bounds, but a formality."""
+NEAR_ZERO = 20
+"""Floats whose bounds are within this distance of 0, and whose range is not small, stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,19 @@ class Reading:
             raise ValueError(f"{space} cannot be read as {text}: only a Box can be read in several ways")
         shape = space.shape
         if name == "codes":
+            _require_integers(space, text)
             sizes = _parse_sizes(details) if details else _code_sizes(space)
-            if len(shape) not in (2, 3) or (len(shape) == 3 and len(sizes) != shape[2]):
+            if len(shape) not in (2, 3) or len(sizes) != (shape[2] if len(shape) == 3 else 1):
                 raise ValueError(
                     f"{space} cannot be read as {text}: codes need [H, W, C] and a number of values for each "
                     "of the C channels"
                 )
             return cls("codes", sizes=sizes)
         if name in ("picture", "cells"):
+            if name == "cells":
+                _require_integers(space, text)
+                if (space.low < 0).any() or (space.high > 255).any():
+                    raise ValueError(f"{space} cannot be read as {text}: cells are numbers from 0 to 255")
             layout = details or _layout(shape)
             if layout not in LAYOUTS or len(layout) != len(shape):
                 raise ValueError(
@@ -167,7 +176,7 @@ def _read_box(space: spaces.Box) -> Reading:
 def _uniform_bounds(space: spaces.Box) -> tuple[float, float] | None:
     """Return the bounds if all numbers have the same finite ones, as pixels do."""
     low, high = (np.unique(bound.astype(np.float64)) for bound in (space.low, space.high))
-    if len(low) == len(high) == 1 and abs(low[0]) < NO_BOUND and abs(high[0]) < NO_BOUND and low[0] < high[0]:
+    if len(low) == len(high) == 1 and -LARGEST_PIXEL <= low[0] < high[0] <= LARGEST_PIXEL:
         return float(low[0]), float(high[0])
     return None
 
@@ -190,8 +199,8 @@ def scaling(space: spaces.Box) -> tuple[NDArray[np.float32], NDArray[np.float32]
     """Return how `numbers` are scaled: shift, factor, and where the logarithm is taken instead.
 
     A number between finite bounds becomes (x - shift) * factor, which lies in [0, 1], or in [-1, 1] if the
-    bounds have both signs. Floats whose range is of the order of 1 stay as they are. Where the range is above
-    1000, or an integer has no bounds, the logarithm keeps small and large numbers apart.
+    bounds have both signs. Floats that are of the order of 1 stay as they are. Where the range is above 1000,
+    or an integer has no bounds, the logarithm keeps small and large numbers apart.
 
     Returns:
         three arrays of the space's shape.
@@ -202,8 +211,9 @@ def scaling(space: spaces.Box) -> tuple[NDArray[np.float32], NDArray[np.float32]
     span = high - low
     is_float = np.dtype(space.dtype).kind == "f"
     large = np.where(finite, span > 1000, not is_float)
-    plain = is_float & ((span >= 0.2) & (span <= 20))
-    scaled = finite & ~large & ~plain & (span > 0)
+    near = np.maximum(np.abs(low), np.abs(high)) <= NEAR_ZERO
+    plain = is_float & near & (span >= 0.2) & (span <= 20)
+    scaled = finite & ~large & ~plain & (span > 1e-30)  # the factor of a smaller range is infinite
     signed = scaled & (low < 0)
     shift = np.where(scaled, np.where(signed, (low + high) / 2, low), 0.0)
     factor = np.where(scaled, np.where(signed, 2.0, 1.0) / np.where(scaled, span, 1.0), 1.0)
@@ -255,12 +265,33 @@ def category_sizes(space: spaces.Space[Any]) -> list[int]:
     raise ValueError(f"{space} cannot be read as categories: its numbers are not integers")
 
 
+def owners(sizes: Sequence[int]) -> list[int]:
+    """Return the vector that each entry of concatenated one-hot vectors of these sizes belongs to."""
+    return [i for i, size in enumerate(sizes) for _ in range(size)]
+
+
+def code_values(sizes: Sequence[int], start: Sequence[int] | None = None) -> list[int]:
+    """Return the number that each entry of concatenated one-hot vectors of these sizes stands for.
+
+    In Python, because torch.arange and repeat_interleave on the meta device import sympy and torch._dynamo,
+    which takes more than a second.
+    """
+    return [
+        first + k for first, size in zip(start or [0] * len(sizes), sizes, strict=True) for k in range(size)
+    ]
+
+
 def _code_sizes(space: spaces.Box) -> tuple[int, ...]:
     """Return the number of codes of each channel, from the bounds of the space."""
-    if np.dtype(space.dtype).kind not in "biu" or (space.low < 0).any() or (space.high > 255).any():
+    if (space.low < 0).any() or (space.high > 255).any():
         raise ValueError(f"{space} cannot be read as codes: codes are whole numbers from 0 to 255")
     high = space.high.reshape(-1, space.shape[2]) if len(space.shape) == 3 else space.high.reshape(-1, 1)
     return tuple(int(n) + 1 for n in high.max(axis=0))
+
+
+def _require_integers(space: spaces.Box, text: str) -> None:
+    if np.dtype(space.dtype).kind not in "biu":
+        raise ValueError(f"{space} cannot be read as {text}: its numbers are not integers")
 
 
 def _parse_sizes(details: str) -> tuple[int, ...]:

@@ -27,14 +27,21 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
         }
         return {**described, "read_as": space.read_as} if isinstance(space, AnnotatedBox) else described
     if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start), **_dtype_of(space)}
     if isinstance(space, spaces.MultiDiscrete):
-        described = {"type": "MultiDiscrete", "nvec": space.nvec.tolist()}
+        described = {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), **_dtype_of(space)}
         return {**described, "start": space.start.tolist()} if space.start.any() else described
     if isinstance(space, spaces.MultiBinary):
-        return {"type": "MultiBinary", "shape": list(space.shape)}
+        described = {"type": "MultiBinary", "shape": list(space.shape)}
+        # MultiBinary(1) and MultiBinary([1]) have the same shape, and are not equal.
+        return (
+            described if isinstance(space.n, int) == (len(space.shape) == 1) else {**described, "list": True}
+        )
     if isinstance(space, spaces.Dict):
-        return {"type": "Dict", "spaces": {key: space_to_json(part) for key, part in space.spaces.items()}}
+        parts = {key: space_to_json(part) for key, part in space.spaces.items()}
+        # The keys of a JSON object are strings.
+        strings = all(isinstance(key, str) for key in parts)
+        return {"type": "Dict", "spaces": parts if strings else [list(pair) for pair in parts.items()]}
     if isinstance(space, spaces.Tuple):
         return {"type": "Tuple", "spaces": [space_to_json(part) for part in space.spaces]}
     if is_text(space):
@@ -57,20 +64,33 @@ def space_from_json(description: dict[str, Any]) -> spaces.Space[Any]:
         box = spaces.Box(low, high, shape, dtype.type)
         return AnnotatedBox(box, description["read_as"]) if "read_as" in description else box
     if kind == "Discrete":
-        return spaces.Discrete(description["n"], start=description["start"])
+        return spaces.Discrete(description["n"], start=description["start"], **_dtype_from(description))
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(description["nvec"], start=description.get("start"))
+        options = _dtype_from(description)
+        return spaces.MultiDiscrete(description["nvec"], start=description.get("start"), **options)
     if kind == "MultiBinary":
         shape = description["shape"]
-        return spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)  # n and [n] are not equal
+        return spaces.MultiBinary(shape[0] if len(shape) == 1 and not description.get("list") else shape)
     if kind == "Dict":
         # From a list, because Gymnasium sorts a dictionary's keys, and an encoder depends on their order.
-        return spaces.Dict([(key, space_from_json(part)) for key, part in description["spaces"].items()])
+        parts = description["spaces"]
+        pairs = parts.items() if isinstance(parts, dict) else parts
+        return spaces.Dict([(key, space_from_json(part)) for key, part in pairs])
     if kind == "Tuple":
         return spaces.Tuple([space_from_json(part) for part in description["spaces"]])
     if kind == "Text":
         return spaces.Text(1)  # never read, so its length does not matter
     raise ValueError(f"unknown type of space {kind!r}")
+
+
+def _dtype_of(space: spaces.Discrete | spaces.MultiDiscrete) -> dict[str, str]:
+    """Return the type of integers that are not int64."""
+    dtype = np.dtype(space.dtype)  # type: ignore[arg-type]
+    return {} if dtype == np.int64 else {"dtype": dtype.name}
+
+
+def _dtype_from(description: dict[str, Any]) -> dict[str, Any]:
+    return {"dtype": np.dtype(description["dtype"]).type} if "dtype" in description else {}
 
 
 def _bound_to_json(bound: np.ndarray[Any, Any]) -> Any:

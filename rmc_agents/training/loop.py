@@ -11,7 +11,7 @@ into `Interrupted` after the iteration has ended and been saved.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,10 +102,11 @@ class TrainingLoop:
             self.saved_at = time.monotonic()
         self.tell(messages)
 
-    def tell(self, messages: Sequence[str]) -> None:
-        """Log and show messages for the user."""
+    def tell(self, messages: Sequence[str], shown: Callable[[str], bool] = bool) -> None:
+        """Log messages for the user, and show those for which `shown` returns true."""
         for message in messages:
-            self.progress.note(message)
+            if shown(message):
+                self.progress.note(message)
             self.log.message(self.trainer.count, message)
 
     def save_after_failure(self) -> None:

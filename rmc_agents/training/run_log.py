@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from rmc_agents.runs.files import write_atomically
+from rmc_agents.runs.files import read_regular, write_atomically
 
 
 class RunLog:
@@ -102,7 +102,7 @@ def _drop_after(path: Path, step: int) -> None:
     """Keep the lines about steps up to `step`; drop the others, and a line cut short by a crash."""
     if not path.exists():
         return
-    data = path.read_bytes()
+    data = read_regular(path)
     kept = b"".join(line for line in data.splitlines(keepends=True) if _is_upto(line, step))
     if kept != data:
         write_atomically(path, lambda file: file.write(kept))

@@ -354,3 +354,51 @@ def _plain(config: type) -> Any:
 def test_say_escapes_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     say("a\x1b[2J\nb [/x]")
     assert capsys.readouterr().out == "a\\x1b[2J\\nb [/x]\n"
+
+
+TABLE = """
+import sys
+from rmc_agents.cli.script import run_script, say
+from rmc_agents.report.tables import Table
+
+def main(args):
+    {body}
+    print("went on", file=sys.stderr)
+
+run_script(main)
+"""
+
+
+@pytest.mark.parametrize(
+    "body", ["say('x')", "Table('title', ('a',), frozenset(), ((('b',),),)).print()"], ids=["line", "table"]
+)
+def test_script_whose_results_cannot_be_printed_continues_and_exits_with_1(body: str) -> None:
+    command = [sys.executable, "-c", TABLE.format(body=f"{body}; {body}")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "warning: stdout cannot be written (No space left on device); output is discarded",
+        "went on",
+    ]
+
+
+def test_help_on_a_full_disk_is_one_message() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "train/report.py", "--help"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: the output cannot be written (No space left on device)\n",
+    )
+
+
+def test_help_without_stdout_ends_with_0() -> None:
+    done = subprocess.run(
+        [sys.executable, "train/report.py", "--help"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.close(1),
+    )
+    assert (done.returncode, done.stderr) == (0, "")

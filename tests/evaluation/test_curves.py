@@ -77,3 +77,21 @@ def test_band_combines_runs_of_different_length() -> None:
     assert together.high is not None
     assert (together.low[-1], together.high[-1]) == (0.5, 1)
     assert band([Curve.of([3], [0.5])]).low is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        '{"step": 1' + "0" * 400 + ', "x": 1}',
+        '{"step": 1, "x": 1' + "0" * 400 + "}",
+        '{"step": 1, "x": -1e308}',
+        '{"step": 1e308, "x": 1}',
+        '{"step": -1, "x": 1}',
+        '{"step": NaN, "x": 1}',
+    ],
+    ids=lambda line: line[:24],
+)
+def test_read_log_skips_numbers_that_no_figure_can_show(line: str, tmp_path: Path) -> None:
+    curve = read_log(log(tmp_path, line, {"step": 2, "x": 3.0}))["x"]
+    assert (curve.steps.tolist(), curve.values.tolist()) == ([2.0], [3.0])

@@ -134,6 +134,8 @@ def test_entry_keeps_every_value(known: dict[str, Any], unknown: dict[str, Any])
         ({"random": 0.5}, "random: '0.5' is not an object"),
         ({"memoryless": {"mean_length": []}}, "memoryless: mean_length is"),
         ({"hallway": "3"}, "hallway is .*expected a whole number"),
+        ({"mean_return": 10**400}, "mean_return is .*expected a number"),
+        ({"trained_hallway": -(10**400)}, "trained_hallway is .*expected a whole number"),
         ({"success_rate": None, "mean_return": None}, "neither a success_rate nor a mean_return"),
     ],
 )

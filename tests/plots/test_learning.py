@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,3 +97,13 @@ def test_training_panels_show_whole_texts() -> None:
     assert figure is not None
     assert len(figure.axes) == len(learning.PANELS)
     assert text_faults(figure) == []
+
+
+def test_run_trained_in_a_maze_without_hallway_is_drawn() -> None:
+    results = [result("a", "rmc", hallway, 0.5) for hallway in (-1, 1, 3)]
+    trained = [replace(each, entry=replace(each.entry, trained_hallway=-1)) for each in results]
+    figure = learning.results_by_hallway(trained)
+    assert figure is not None
+    figure.draw_without_rendering()
+    labels = [label.get_text().split("\n")[0] for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["1", "3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -14,7 +15,15 @@ from benchmarks.robustness import mutations, processes
 from rmc_agents import UsageError
 from rmc_agents.cli.resume import resumed
 from rmc_agents.runs.checkpoint import save_checkpoint
-from rmc_agents.runs.folder import free_run_dir, read_config, require_no_run, require_run, write_config
+from rmc_agents.runs.folder import (
+    best_checkpoint,
+    evaluated_checkpoints,
+    free_run_dir,
+    read_config,
+    require_no_run,
+    require_run,
+    write_config,
+)
 from rmc_agents.runs.migrations import CONFIG_FORMAT
 from rmc_agents.runs.versions import PACKAGES, versions
 
@@ -95,3 +104,20 @@ def test_description_of_a_giant_network_is_refused_before_it_is_built(tiny: Path
     finally:
         path.write_text(good)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+
+
+@pytest.mark.parametrize("damaged", [None, 5, [], {}, {"checkpoint": None}, {"earlier": {"x": 1}}])
+def test_damaged_entry_does_not_hide_other_evaluated_checkpoints(damaged: object, tmp_path: Path) -> None:
+    names = {"step_000000000001.pt", "step_000000000002.pt"}
+    entry = {"checkpoint": "run/checkpoints/step_000000000002.pt"}
+    entries = {"a": damaged, "b": {**entry, "earlier": [damaged, {"checkpoint": "step_000000000001.pt"}]}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(entries))
+    assert evaluated_checkpoints(tmp_path) >= names
+
+
+def test_pipe_in_a_run_folder_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    os.mkfifo(tmp_path / "evaluation.json")
+    os.mkfifo(tmp_path / "checkpoints" / "best.json")
+    assert evaluated_checkpoints(tmp_path) == set()
+    assert best_checkpoint(tmp_path) is None

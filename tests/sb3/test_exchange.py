@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rmc_agents import ActorCritic
 from rmc_agents.sb3 import RMCPolicy, policy_kwargs_for
@@ -137,3 +140,85 @@ def test_agents_of_other_shapes_are_rejected_and_nothing_is_copied() -> None:
     with pytest.raises(ValueError, match=r"are \('gru', 'none', .*\) in the agent but \('gru', 'shared'"):
         policy.load_agent(small_agent(critic_memory="none"))
     assert all(torch.equal(before[name], value) for name, value in policy.state_dict().items())
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3), (7, 7, 20), (7, 7, 3), (40, 40, 3)], ids=str)
+def test_readings_of_pictures_survive_the_exchange(shape: tuple[int, ...]) -> None:
+    """SB3 transposes some pictures and takes others for channels first; the values stay the same."""
+    env = spaced(spaces.Box(0, 255, shape, np.uint8))
+    agent = ActorCritic(env.observation_space, env.action_space, "gru", {"hidden_size": 4})
+    model = RecurrentPPO(
+        RMCPolicy,
+        DummyVecEnv([lambda: env]),
+        n_steps=8,
+        batch_size=8,
+        device="cpu",
+        policy_kwargs=policy_kwargs_for(agent),
+    )
+    model.policy.load_agent(agent)
+    assert_equal_values(model, model.policy.to_agent(env.observation_space))
+    assert_equal_values(model, agent)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.MultiDiscrete([2000, 3]),
+        spaces.Discrete(1500),
+        spaces.Dict(a=spaces.Discrete(3), b=spaces.Discrete(1500)),
+    ],
+    ids=str,
+)
+def test_integers_with_many_values_are_embedded_in_both(space: spaces.Space) -> None:
+    env = spaced(space)
+    model = RecurrentPPO(
+        RMCPolicy,
+        DummyVecEnv([lambda: env]),
+        n_steps=8,
+        batch_size=8,
+        device="cpu",
+        policy_kwargs={"core": "gru", "hidden_size": 4, **SHARED},
+    )
+    assert_equal_values(model, model.policy.to_agent(env.observation_space))
+
+
+def test_parts_in_another_order_get_their_own_weights() -> None:
+    parts = {"b": spaces.Discrete(3), "a": spaces.Discrete(3)}
+    env = spaced(spaces.Dict(list(parts.items())))
+    model = RecurrentPPO(
+        RMCPolicy,
+        DummyVecEnv([lambda: env]),
+        n_steps=8,
+        batch_size=8,
+        device="cpu",
+        policy_kwargs={"core": "gru", "hidden_size": 4, **SHARED},
+    )
+    assert_equal_values(model, model.policy.to_agent(spaces.Dict(sorted(parts.items()))))
+
+
+SHARED = {"shared_lstm": True, "enable_critic_lstm": False}
+
+
+def spaced(space: spaces.Space) -> gymnasium.Env:
+    """Return an environment whose observations are samples of `space`."""
+    return gymnasium.wrappers.TransformObservation(
+        gymnasium.make("CartPole-v1"), lambda obs: space.sample(), space
+    )
+
+
+def assert_equal_values(model: RecurrentPPO, agent: ActorCritic) -> None:
+    """Compare the values of one observation, given as the environment returns it."""
+    obs = model.get_env().envs[0].observation_space.sample()  # type: ignore[union-attr]
+    tensors, _ = model.policy.obs_to_tensor(obs)
+    zeros = torch.zeros(1, 1, model.policy.lstm_actor.hidden_size)
+    theirs = model.policy.predict_values(tensors, (zeros, zeros), torch.ones(1))
+    arrays, _ = agent.observations.read(obs)
+    row = (
+        {k: torch.as_tensor(x) for k, x in arrays.items()}
+        if isinstance(arrays, dict)
+        else torch.as_tensor(arrays)
+    )
+    starts = torch.ones(1, dtype=torch.bool)
+    with torch.no_grad():
+        ours = agent.act(row, starts, agent.initial_state(1))[2]
+    torch.testing.assert_close(theirs.reshape(-1), ours, rtol=1e-4, atol=1e-5)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from minigrid.wrappers import FlatObsWrapper, OneHotPartialObsWrapper, RGBImgPartialObsWrapper
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.preprocessing import preprocess_obs
-from stable_baselines3.common.vec_env import VecTransposeImage
+from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 
 from rmc_agents.agent.encoders import Encoder
 from rmc_agents.sb3 import EncoderExtractor
 from rmc_agents.sb3.features import restore
 from rmc_agents.spaces.annotated import minigrid_image
-from tests.support.sb3 import maze, stack
+from tests.support.sb3 import maze, small_model, stack
 
 
 def grid(side: int, top: int = 255) -> spaces.Box:
@@ -69,7 +73,9 @@ def test_features_equal_the_encoders(space: spaces.Space, transpose: bool, norma
     wrapped = wrap_space(space, transpose)
     extractor = EncoderExtractor(wrapped, 8, normalize_images)
     # Beside a direction, the extractor recognises MiniGrid's codes.
-    own = spaces.Dict({**space.spaces, "image": minigrid_image(7)}) if isinstance(obs, dict) else space
+    own = space
+    if isinstance(space, spaces.Dict):  # from a list, which keeps the order of the keys
+        own = spaces.Dict(list({**space.spaces, "image": minigrid_image(7)}.items()))
     encoder = Encoder(own, 8)
     encoder.load_state_dict(extractor.encoder.state_dict())
 
@@ -99,3 +105,53 @@ def test_algorithms_without_memory_read_the_maze_with_it(algorithm: type[PPO] | 
     )
     model.learn(24)
     assert model.predict(model.observation_space.sample())[0] in range(7)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "reading"),
+    [
+        (lambda env: env, "codes:11,6,4"),
+        (lambda env: RGBImgPartialObsWrapper(env, tile_size=1), "picture:hwc"),
+        (lambda env: RGBImgPartialObsWrapper(env, tile_size=2), "picture:hwc"),
+        (lambda env: RGBImgPartialObsWrapper(env, tile_size=8), "picture:chw"),
+        (OneHotPartialObsWrapper, "raw"),
+        (FlatObsWrapper, "raw"),
+    ],
+    ids=["symbolic", "1 pixel", "2 pixels", "8 pixels", "one-hot", "flat"],
+)
+def test_sb3_reads_minigrids_wrappers_as_the_agent_does(wrap: Any, reading: str) -> None:
+    """Pixels of a 7 x 7 picture are not taken for codes, of which the agent would see nothing."""
+    env = DummyVecEnv([lambda: wrap(gymnasium.make("MiniGrid-MemoryS7-v0"))])
+    env.seed(0)
+    model = small_model(env, "gru")
+    own = model.policy.features_extractor.own_space
+    image = own["image"] if isinstance(own, spaces.Dict) else own
+    assert image.read_as == reading
+    first = model.env.reset()
+    second = model.env.step(np.array([0]))[0]
+    features = [model.policy.extract_features(model.policy.obs_to_tensor(x)[0]) for x in (first, second)]
+    assert (features[0] - features[1]).abs().max() > 1e-2
+
+
+def test_an_image_beside_a_direction_that_is_not_minigrids_is_no_grid_of_codes() -> None:
+    space = spaces.Dict(image=grid(7), direction=spaces.Discrete(4))
+    env = gymnasium.wrappers.TransformObservation(
+        gymnasium.make("CartPole-v1"), lambda obs: space.sample(), space
+    )
+    own = small_model(DummyVecEnv([lambda: env]), "gru").policy.features_extractor.own_space
+    assert own["image"].read_as.startswith("cells")
+
+
+@pytest.mark.parametrize("side", [(8, 8, 1), (9, 8, 2), (7, 7, 3), (20, 20, 3)], ids=str)
+def test_codes_of_any_number_of_channels_are_channels_last_again(side: tuple[int, ...]) -> None:
+    space = spaces.Box(0, 255, side, np.uint8)
+    wrapped = VecTransposeImage.transpose_space(space)
+    own = restore(wrapped, {"observation": "codes:" + ",".join(["256"] * side[2])})
+    assert own == space
+    extractor = EncoderExtractor(wrapped, 8, read_as={"observation": own.read_as})  # type: ignore[attr-defined]
+    x = torch.full((2, *wrapped.shape), 254, dtype=torch.uint8)  # type: ignore[misc]
+    x[1] = 255
+    features = extractor(preprocess_obs(x, wrapped))
+    expected = extractor.encoder(x.movedim(1, -1))
+    torch.testing.assert_close(features, expected)
+    assert not torch.equal(features[0], features[1])

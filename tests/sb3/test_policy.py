@@ -238,3 +238,9 @@ def test_policy_trains_on_a_gpu() -> None:
     model = small_model(maze(device="cuda"), algorithm={"device": "cuda"}).learn(64)
     action, _ = model.predict(model.observation_space.sample())
     assert model.action_space.contains(int(action))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, bool], ids=lambda x: np.dtype(x).name)
+def test_boxes_of_integers_are_refused_as_actions(dtype: Any) -> None:
+    with pytest.raises(ValueError, match=r"a Box of floats.*BatchedVecEnv"):
+        RMCPolicy(spaces.Box(-1, 1, (3,)), spaces.Box(0, 1, (2,), dtype), lambda _: 1e-3)

@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor, VecTrans
 import rmc_envs
 from rmc_agents.environment import Transition
 from rmc_agents.sb3 import BatchedVecEnv, without_text
-from tests.support.sb3 import MAZE, maze, recall
+from tests.support.sb3 import MAZE, maze, recall, small_model
 
 
 def assert_same(ours: Any, theirs: Any) -> None:
@@ -205,3 +205,17 @@ def test_next_step_autoreset_is_rejected() -> None:
     env.reset()
     with pytest.raises(ValueError, match="make them with SAME_STEP"):
         env.step(np.array([0, 1]))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.float16, bool], ids=lambda x: np.dtype(x).name)
+def test_sb3_stores_the_actions_that_the_policy_drew(dtype: Any) -> None:
+    """SB3's buffer has the type of the action space; integers would change the policy's numbers."""
+    space = spaces.Box(0, 1 if dtype is bool else 3, (2,), dtype)
+    env = gymnasium.wrappers.TransformAction(gymnasium.make("CartPole-v1"), lambda action: 1, space)
+    batch = rmc_envs.GymnasiumEnvs(
+        gymnasium.vector.SyncVectorEnv([lambda: env], autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
+    )
+    model = small_model(BatchedVecEnv(batch, seed=0), "gru")
+    model.learn(16)
+    actions = model.rollout_buffer.actions
+    assert (actions != np.round(actions)).all()

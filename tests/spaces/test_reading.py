@@ -158,7 +158,7 @@ def test_minigrids_wrappers_say_how_their_images_are_read() -> None:
     assert readings(tiny, w.ImgObsWrapper) == {"": "picture:hwc"}
     assert readings(w.RGBImgObsWrapper) == {"image": "picture:hwc"}
     assert readings(w.OneHotPartialObsWrapper) == {"image": "raw"}
-    assert readings(w.FlatObsWrapper) == {"": "log"}
+    assert readings(w.FlatObsWrapper) == {"": "raw"}
     assert annotate(gymnasium.make("CartPole-v1")) == gymnasium.make("CartPole-v1").observation_space
 
 
@@ -179,3 +179,27 @@ def test_annotated_boxes_equal_plain_ones_and_survive_copies() -> None:
     for again in (copy.deepcopy(space), pickle.loads(pickle.dumps(space))):
         assert again == space
         assert again.read_as == space.read_as
+
+
+@pytest.mark.parametrize(
+    ("space", "read_as"),
+    [
+        (spaces.Box(0, 1, (7, 7, 3)), "codes:11,6,4"),
+        (spaces.Box(0, 1, (7, 7, 3)), "cells"),
+        (spaces.Box(-3, 9, (7, 7, 2), np.int64), "cells"),
+        (spaces.Box(0, 65535, (9, 9), np.uint16), "cells"),
+        (spaces.Box(0, 9, (5, 5), np.int64), "codes:5,5"),
+    ],
+    ids=str,
+)
+def test_readings_that_would_be_blind_or_fail_are_refused(space: spaces.Box, read_as: str) -> None:
+    with pytest.raises(ValueError, match="cannot be read as"):
+        Reading.parse(read_as, space)
+
+
+@pytest.mark.parametrize(("low", "high"), [(273, 290), (1000, 1001), (-5000, -4990), (1e6, 1e6 + 8)])
+def test_numbers_far_from_0_are_shifted(low: float, high: float) -> None:
+    shift, factor, _ = scaling(spaces.Box(low, high, (1,), np.float64))
+    assert abs((low - shift) * factor) <= 1
+    assert abs((high - shift) * factor) <= 1
+    assert (high - low) * factor >= 1

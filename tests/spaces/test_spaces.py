@@ -212,6 +212,20 @@ def test_actions_that_cannot_be_chosen_are_refused(name: str) -> None:
             build()
 
 
+def test_a_guess_is_shown_and_certain_readings_are_only_logged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer(make("grid of bytes", "box far away"), tmp_path / "a").run()
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "small grid of unknown meaning" in shown
+    assert "RescaleAction" in shown
+    plain = trainer(make("vector", "discrete"), tmp_path / "b")
+    plain.run()
+    log = [json.loads(line).get("note") for line in (tmp_path / "b" / "log.jsonl").read_text().splitlines()]
+    assert log[:2] == plain.agent.describe().splitlines()
+    assert "read as" not in capsys.readouterr().out
+
+
 def test_batches_of_members_are_read_as_batches() -> None:
     for space in OBSERVATIONS.values():
         observations = Observations(space)

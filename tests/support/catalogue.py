@@ -5,6 +5,7 @@ The tests of spaces run the whole catalogue through everything that touches a sp
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import gymnasium
@@ -16,6 +17,12 @@ INF = float("inf")
 
 def box(low: float, high: float, shape: tuple[int, ...], dtype: Any = np.float32) -> spaces.Box:
     return spaces.Box(low, high, shape, dtype)
+
+
+def small_discrete(n: int, start: int, dtype: Any) -> spaces.Discrete:
+    """Return a `Discrete` of a dtype, if this version of Gymnasium has them."""
+    own = {"dtype": dtype} if "dtype" in inspect.signature(spaces.Discrete).parameters else {}
+    return spaces.Discrete(n, start=start, **own)
 
 
 def full(dtype: Any, shape: tuple[int, ...] = (3,)) -> spaces.Box:
@@ -38,6 +45,9 @@ OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "narrow": box(0, 1e-3, (4,)),
     "percent": box(0, 100, (4,)),
     "constant": box(2, 2, (4,)),
+    "far from 0": box(273, 290, (3,)),
+    "far from 0 and narrow": box(1000, 1001, (2,)),
+    "narrower than float32": box(0, 1e-42, (2,), np.float64),
     "matrix": box(-1, 1, (3, 4)),
     "wide matrix": box(0, 255, (2, 5)),
     "cube": box(-1, 1, (2, 3, 4)),
@@ -70,6 +80,9 @@ OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "large grid of bytes": box(0, 255, (16, 16, 3), np.uint8),
     "flat grid of bytes": box(0, 255, (8, 8), np.uint8),
     "one-hot bytes": box(0, 255, (7, 7, 20), np.uint8),
+    "grid of large numbers": box(0, 2**20, (10, 10), np.int32),
+    "picture of large floats": box(0, 1e6, (20, 20, 3)),
+    "cube of bytes": box(0, 255, (3, 3, 3), np.uint8),
     "grid of bits": box(0, 1, (10, 10, 4), np.uint8),
     "grid of codes with bounds": box(0, 10, (7, 7, 3), np.uint8),
     "tiny grid": box(0, 255, (1, 1, 3), np.uint8),
@@ -78,12 +91,23 @@ OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "discrete from -2": spaces.Discrete(4, start=-2),
     "one value": spaces.Discrete(1),
     "many values": spaces.Discrete(50_000),
+    "discrete of 8 bits": small_discrete(4, 3, np.uint8),
+    "more than one-hot": spaces.MultiDiscrete([2000, 3]),
+    "multidiscrete of 8 bits": spaces.MultiDiscrete([3, 2], dtype=np.int8, start=[-3, 4]),
+    "multibinary of one": spaces.MultiBinary([1]),
     "multidiscrete": spaces.MultiDiscrete([2, 5, 3]),
     "multidiscrete with starts": spaces.MultiDiscrete([2, 5], start=[3, -1]),
     "multidiscrete matrix": spaces.MultiDiscrete([[2, 3], [4, 5]]),
     "multibinary": spaces.MultiBinary(5),
     "multibinary matrix": spaces.MultiBinary([2, 3]),
     "tuple": spaces.Tuple([spaces.Discrete(32), spaces.Discrete(11, start=2), box(-1, 1, (2,))]),
+    "dict of integers": spaces.Dict({i: spaces.Discrete(2, start=i) for i in range(12)}),
+    "dict of odd names": spaces.Dict(
+        {"a=b": spaces.Discrete(2), "": spaces.Discrete(3), "日本": box(-1, 1, (2,))}
+    ),
+    "dict like MiniGrid's": spaces.Dict(
+        image=box(0, 255, (3, 9, 9), np.uint8), direction=spaces.Discrete(4), a=spaces.Discrete(4)
+    ),
     "tuple of one": spaces.Tuple([spaces.Discrete(3)]),
     "dict": spaces.Dict(image=box(0, 255, (7, 7, 3), np.uint8), direction=spaces.Discrete(4)),
     "dict in any order": spaces.Dict([("z", spaces.Discrete(3)), ("a", box(-1, 1, (2,)))]),
@@ -103,6 +127,11 @@ ACTIONS: dict[str, spaces.Space[Any]] = {
     "discrete from 1": spaces.Discrete(3, start=1),
     "discrete from -7": spaces.Discrete(3, start=-7),
     "one value": spaces.Discrete(1),
+    "discrete of 32 bits": small_discrete(5, 0, np.int32),
+    "multidiscrete of 8 bits": spaces.MultiDiscrete([3, 2], dtype=np.int8, start=[-3, 4]),
+    "multibinary of one": spaces.MultiBinary([1]),
+    "box of bools": box(0, 1, (2,), bool),
+    "dict of integers": spaces.Dict({0: spaces.Discrete(2, start=1), 1: spaces.Discrete(3)}),
     "multidiscrete": spaces.MultiDiscrete([3, 2]),
     "multidiscrete with starts": spaces.MultiDiscrete([3, 2], start=[1, -4]),
     "multidiscrete matrix": spaces.MultiDiscrete([[2, 3], [4, 2]]),
@@ -132,6 +161,7 @@ REFUSED_OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "sequence in a dict": spaces.Dict(x=spaces.Discrete(2), y=spaces.Sequence(spaces.Discrete(3))),
     "nothing": spaces.Dict({}),
     "no numbers": box(0, 1, (0,)),
+    "names that are tuples": spaces.Dict({(0, 1): spaces.Discrete(2)}),
     "names that collide": spaces.Dict({"a.b": spaces.Discrete(2), "a": spaces.Dict(b=spaces.Discrete(2))}),
     "too many values": spaces.Discrete(2**24),
 }

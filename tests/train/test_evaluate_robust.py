@@ -42,7 +42,7 @@ class Drawn(gymnasium.Env):
         return np.zeros(2, np.float32), 1.0, self.steps == 3, False, {}
 
     def render(self) -> Any:
-        if isinstance(self.picture, Exception):
+        if isinstance(self.picture, BaseException):
             raise self.picture
         return self.picture
 
@@ -75,6 +75,7 @@ def entries(folder: Path) -> dict[str, Any]:
     ("picture", "reason"),
     [
         (RuntimeError("no display [/b]\x1b[2J"), r"raised in render: RuntimeError: no display [/b]\x1b[2J"),
+        (SystemExit(3), "SystemExit"),
         (None, "renders to NoneType"),
         ("ansi text", "renders to str"),
         ([np.zeros((4, 4, 3), np.uint8)], "renders to list"),

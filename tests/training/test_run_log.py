@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,9 @@ def test_messages_and_figures_appear_in_order(tmp_path: Path) -> None:
     log.close()
     lines = [json.loads(x) for x in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines == [{"step": 1, "time/fps": 2.0}, {"step": 1, "note": "warning: hot"}]
+
+
+def test_pipe_instead_of_a_log_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log.jsonl")
+    with pytest.raises(OSError, match="not a regular file"):
+        RunLog(tmp_path, 0, note=pytest.fail)
