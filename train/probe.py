@@ -190,6 +190,8 @@ def build(run: Run, env_id: str, num_envs: int) -> BatchedEnv:
     """
     try:
         native = rmc_envs.native(env_id) is not None
+        if not native:
+            rmc_envs.make_reference(env_id)  # raises for an id that nobody knows
         env = rmc_envs.make(env_id, num_envs, run.agent.device, **run.options_for(env_id)) if native else None
     except ValueError as error:
         raise UsageError(str(error)) from error

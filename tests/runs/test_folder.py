@@ -121,3 +121,12 @@ def test_pipe_in_a_run_folder_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "checkpoints" / "best.json")
     assert evaluated_checkpoints(tmp_path) == set()
     assert best_checkpoint(tmp_path) is None
+
+
+def test_checkpoint_in_the_place_of_a_run_folder_names_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "checkpoints" / "step_000000000064.pt"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match=f"is a checkpoint: give its run folder, {tmp_path / 'run'}"):
+        require_run(path)

@@ -44,7 +44,7 @@ def test_mutated_checkpoints_are_loaded_or_refused(tiny: Path) -> None:
     assert read_newest(tiny)[2] == []
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=400), cut=st.integers(0, 400))
 def test_arbitrary_bytes_are_refused_or_change_nothing(
     data: bytes, cut: int, tiny: Path, tmp_path: Path

@@ -77,6 +77,7 @@ def test_probe_repeats_its_figures_and_updates_an_existing_report(runs: dict[str
         (["--env", "rmc/Recall-v0"], "that reports where its cue is"),
         (["--env", "MiniGrid-MemoryS4-v0"], "maze size 4"),
         (["--env", "CartPole-v1"], "that reports where its cue is"),
+        (["--env", "Nope-v0"], "unknown environment 'Nope-v0'"),
         (["--episodes", "1"], "expected 2 or more"),
         (["--random-actions", "2"], "a share from 0 to 1"),
         (["--swap-after", "0"], "1 or more"),

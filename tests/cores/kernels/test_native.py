@@ -60,7 +60,7 @@ def differing(core: HoistedCore, length: int, batch_size: int) -> list[str]:
     return beyond_rounding(core, seq, values_and_gradients(core, core.unroll, seq))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     options=st.fixed_dictionaries(
         {
@@ -86,7 +86,7 @@ def test_rmc_is_correct_at_any_size(
     )
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(["lstm", "gru", "rnn"]),
     hidden_size=st.sampled_from([1, 2, 7, 16, 33, 64]),
