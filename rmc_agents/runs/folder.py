@@ -107,7 +107,9 @@ def require_run(run_dir: Path) -> None:
     if (run_dir / "config.json").is_file():
         return
     if run_dir.is_file() and (run_dir.absolute().parent.parent / "config.json").is_file():
-        raise UsageError(f"{run_dir} is a checkpoint: give its run folder, {run_dir.absolute().parent.parent}")
+        raise UsageError(
+            f"{run_dir} is a checkpoint: give its run folder, {run_dir.absolute().parent.parent}"
+        )
     raise UsageError(f"{run_dir} is not a run folder: it has no config.json (runs are under runs/)")
 
 
