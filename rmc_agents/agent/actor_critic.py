@@ -11,16 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from rmc_agents.agent.arguments import as_rows, as_tensors, require_state
 from rmc_agents.agent.config import AgentConfig
 from rmc_agents.agent.encoders import Encoder
 from rmc_agents.agent.heads import make_action_head
 from rmc_agents.cores import MemoryCore, State, make_core
-from rmc_agents.errors import shown
 from rmc_agents.options import Options
 from rmc_agents.spaces.annotated import AnnotatedBox
 from rmc_agents.spaces.description import describe
@@ -313,14 +312,14 @@ class ActorCritic(nn.Module):
             ValueError: an argument that does not fit; the message names it.
         """
         arrays, single = self.observations.read(obs)
-        tensors = map_tree(lambda x: torch.as_tensor(x, device=self.device), _tensors(arrays))
+        tensors = as_tensors(arrays, self.device)
         batch_size = next(leaves(tensors)).shape[0]
-        starts = _batch_of("episode_start", episode_start, batch_size, self.device) != 0
+        starts = as_rows("episode_start", episode_start, batch_size, self.device) != 0
         if state is None:
             state, starts = self.initial_state(batch_size), torch.ones_like(starts)
-        self._require_state(state, batch_size)
+        require_state(state, self.initial_state(batch_size), batch_size)
         if reward is not None:
-            state = state._replace(reward=_batch_of("reward", reward, batch_size, self.device))
+            state = state._replace(reward=as_rows("reward", reward, batch_size, self.device))
         if self.config.previous_reward and torch.isnan(state.reward[~starts]).any():
             raise ValueError(
                 "this agent reads the previous reward: pass the reward that came with obs as reward=..."
@@ -330,19 +329,6 @@ class ActorCritic(nn.Module):
         state = state._replace(reward=torch.full_like(state.reward, torch.nan))
         batch = self.actions.batch(action.cpu().numpy())
         return (self.actions.member(batch) if single else batch), state
-
-    def _require_state(self, state: Any, batch_size: int) -> None:
-        """Raise ValueError unless `state` is one of this agent's, for `batch_size` rows."""
-        expected = self.initial_state(batch_size)
-        shapes = [
-            [tuple(x.shape) for x in leaves(each)] if isinstance(each, AgentState) else None
-            for each in (state, expected)
-        ]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"state does not belong to this agent and obs of {batch_size} row{'s' * (batch_size > 1)}; "
-                "pass the state that the previous call of predict returned, or None"
-            )
 
     def wrap_networks(self, wrapper: Wrapper) -> None:
         """Replace the function that runs encoder, core and heads by `wrapper` of it.
@@ -392,28 +378,6 @@ class ActorCritic(nn.Module):
         values = self.value_head(self.value_hidden(critic_input)).squeeze(-1)
         after = state._replace(memory=memory, critic_memory=critic_memory)
         return NetworkOutput(parameters, values, after, outputs)
-
-
-def _tensors(arrays: Any) -> Any:
-    """Return plain arrays as tensors."""
-    if isinstance(arrays, dict):
-        return {key: torch.from_numpy(x) for key, x in arrays.items()}
-    return torch.from_numpy(arrays)
-
-
-def _batch_of(name: str, value: Any, batch_size: int, device: torch.device) -> Tensor:
-    """Return an argument of `predict` as [B] float32; ValueError if it does not fit."""
-    try:
-        array = np.asarray(value, dtype=np.float32)
-        if not np.isfinite(array).all():
-            raise ValueError("NaN or infinity")
-        numbers = torch.as_tensor(array, device=device)
-        return numbers.reshape(() if numbers.ndim == 0 else (batch_size,)).expand(batch_size)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"{name} must be a number, or one for each of the {batch_size} rows of obs, and finite, got "
-            f"{shown(repr(value), 60)}"
-        ) from error
 
 
 def _hidden(input_size: int, hidden_size: int) -> nn.Sequential:
