@@ -15,7 +15,7 @@ test: .venv/installed  ## every test, on two cores
 
 test-avx2: .venv/installed  ## numerical tests, on a newer CPU as if it had AVX2 only
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 RMC_AGENTS_NATIVE=avx2 $(PY) -m pytest -n 2 --dist worksteal \
-		tests/cores tests/agent tests/rl/test_ppo.py tests/rl/test_rollout.py tests/supervised
+		tests/cores tests/agent tests/rl/test_ppo.py tests/rl/test_rollout.py tests/supervised tests/benchmarks/test_speed.py
 
 lint: .venv/installed  ## format and lint
 	$(PY) -m ruff format --check .

@@ -99,7 +99,8 @@ def install(agent: ActorCritic, mode: str) -> None:
     """
     torch._dynamo.reset()
     notes = accelerate(agent, "bf16" if "bf16" in mode else "float32", "compile" in mode)
-    if notes:
+    # That bfloat16 is slow on some CPUs is what a benchmark may find, and no reason to stop.
+    if "compile" in mode and "compiled" not in agent.networks:
         raise RuntimeError(notes[0])
 
 
