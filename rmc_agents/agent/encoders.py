@@ -237,10 +237,21 @@ class _ScaledVector(_Vector):
         self.register_buffer("factor", torch.tensor(np.asarray(factor), dtype=torch.float32).reshape(-1))
         self.register_buffer("large", torch.tensor(np.asarray(large), dtype=torch.bool).reshape(-1))
 
+        self.register_load_state_dict_pre_hook(_fill_in_scaling)
+
     def forward(self, x: Tensor) -> Tensor:
         x = super().forward(x)
         logarithm = x.sign() * x.abs().log1p() / 5
         return torch.where(self.large, logarithm, (x - self.shift) * self.factor)
+
+
+def _fill_in_scaling(part: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Complete weights that were saved, and trained, when numbers were not scaled."""
+    assert isinstance(part, _ScaledVector)
+    if not any(prefix + name in state_dict for name in ("shift", "factor", "large")):
+        state_dict[f"{prefix}shift"] = torch.zeros_like(part.shift)
+        state_dict[f"{prefix}factor"] = torch.ones_like(part.factor)
+        state_dict[f"{prefix}large"] = torch.zeros_like(part.large)
 
 
 class _OneHot(nn.Module):

@@ -5,6 +5,7 @@ Axes: T time, B batch, D features, H output of the memory.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from rmc_agents import cores
 from rmc_agents.agent.actor_critic import ActorCritic
+from rmc_agents.errors import shown
 from rmc_agents.sb3.exchange import copy_from_agent, copy_to_agent
 from rmc_agents.sb3.features import EncoderExtractor
 from rmc_agents.sb3.packing import PackedCore, PackedState
@@ -135,6 +137,24 @@ class RMCPolicy(RecurrentActorCriticPolicy):
         """
         copy_from_agent(self, agent)
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights, all of them even if not `strict`.
+
+        SB3's `load` falls back to what fits, and would leave the rest of the network as it was drawn.
+
+        Raises:
+            ValueError: the weights belong to a policy of other options or spaces.
+        """
+        try:
+            found = super().load_state_dict(state_dict, strict=False, assign=assign)
+        except RuntimeError as error:  # other shapes
+            raise _other_policy(str(error).splitlines()[-1].strip()) from error
+        if found.missing_keys or found.unexpected_keys:
+            raise _other_policy(", ".join([*found.missing_keys, *found.unexpected_keys]))
+        return found
+
     def _build(self, lr_schedule: Schedule) -> None:
         """Build the memories before SB3 builds its layers and the optimizer, so that it holds them all."""
 
@@ -214,6 +234,14 @@ class RMCPolicy(RecurrentActorCriticPolicy):
 
 RMCCnnPolicy = RMCPolicy
 RMCMultiInputPolicy = RMCPolicy
+
+
+def _other_policy(differences: str) -> ValueError:
+    return ValueError(
+        f"the weights belong to another policy ({shown(differences)}). Models of older versions may read "
+        "observations in another way: load them with custom_objects=dict(policy_kwargs=dict(..., "
+        "features_extractor_kwargs=dict(read_as=...)))"
+    )
 
 
 def _check_actions(space: spaces.Space[Any]) -> None:

@@ -15,7 +15,7 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 
 from rmc_agents.agent.encoders import Encoder
-from rmc_agents.sb3 import EncoderExtractor
+from rmc_agents.sb3 import EncoderExtractor, RMCPolicy
 from rmc_agents.sb3.features import restore
 from rmc_agents.spaces.annotated import minigrid_image
 from tests.support.sb3 import maze, small_model, stack
@@ -155,3 +155,35 @@ def test_codes_of_any_number_of_channels_are_channels_last_again(side: tuple[int
     expected = extractor.encoder(x.movedim(1, -1))
     torch.testing.assert_close(features, expected)
     assert not torch.equal(features[0], features[1])
+
+
+def test_models_saved_before_numbers_were_scaled_read_them_as_they_did() -> None:
+    space = spaces.Box(0, 1000, (3,))
+    policy = RMCPolicy(space, spaces.Discrete(2), lambda _: 1e-3, core="gru", hidden_size=4)
+    old = {
+        k: v for k, v in policy.state_dict().items() if k.split(".")[-1] not in ("shift", "factor", "large")
+    }
+    assert len(old) < len(policy.state_dict())
+    policy.load_state_dict(old)
+    x = torch.tensor([[1.0, 20.0, 300.0]])
+    assert torch.equal(policy.features_extractor.encoder.parts[0](x), x)
+
+
+def test_weights_of_another_reading_are_refused_even_where_sb3_would_load_a_part() -> None:
+    small = spaces.Box(0, 255, (3, 20, 20), np.uint8)
+
+    def policy(**kwargs: Any) -> RMCPolicy:
+        return RMCPolicy(
+            small,
+            spaces.Discrete(2),
+            lambda _: 1e-3,
+            core="gru",
+            hidden_size=4,
+            features_extractor_kwargs={"features_dim": 8, **kwargs},
+        )
+
+    old = policy(read_as={"observation": "picture"}).state_dict()
+    for strict in (True, False):
+        with pytest.raises(ValueError, match=r"belong to another policy .*read_as"):
+            policy().load_state_dict(old, strict=strict)
+    policy(read_as={"observation": "picture"}).load_state_dict(old)
