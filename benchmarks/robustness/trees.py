@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -54,25 +54,23 @@ def paths(tree: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 def replaced(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
     """Return a copy of a tree in which the node at a path is another value."""
-    copied = copy.deepcopy(tree)
-    node = copied
-    for key in path[:-1]:
-        node = node[key]
-    if isinstance(node, tuple):
-        return tree
-    node[path[-1]] = value
-    return copied
+    return _edited(tree, path, lambda parent, key: parent.__setitem__(key, value))
 
 
 def without(tree: Any, path: tuple[Any, ...]) -> Any:
     """Return a copy of a tree without the node at a path."""
+    return _edited(tree, path, lambda parent, key: parent.__delitem__(key))
+
+
+def _edited(tree: Any, path: tuple[Any, ...], edit: Callable[[Any, Any], None]) -> Any:
+    """Return a copy of a tree after `edit(parent, key)` of the node at a path; the tree itself in a tuple."""
     copied = copy.deepcopy(tree)
     node = copied
     for key in path[:-1]:
         node = node[key]
     if isinstance(node, tuple):
         return tree
-    del node[path[-1]]
+    edit(node, path[-1])
     return copied
 
 

@@ -5,7 +5,6 @@ Axes: B environments.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, final
 
@@ -21,12 +20,12 @@ from rmc_agents.spaces.annotated import annotate
 from rmc_agents.spaces.plain import Actions, Observations, key_of, leaf_at, to_plain
 
 from .checked import CheckedEnv
-from .failures import CloseWarning, described
+from .failures import call, close
 from .final_obs import Overwritten, final_obs_of
 from .first_episodes import FirstEpisodes
 from .notes import notes_about
 from .outside import Outside
-from .protocol import ProtocolError, checked_reset, checked_vector_step
+from .protocol import checked_reset, checked_vector_step
 from .success import infos_of_ended, success_of, unreadable_in
 from .workers import Workers
 
@@ -100,7 +99,6 @@ class GymnasiumEnvs(BatchedEnv):
         self._success_in_infos = False
         self._messages, self._unreadable = list[str](), set[str]()
         self.reports_success = True if reward_is_success else None
-        self.notes = notes_about(env, self.tasks[0])
         self._overwritten = Overwritten() if _may_overwrite(env, self.tasks[0]) else None
         self.own_spaces = _observation_space(env), env.single_action_space
         try:
@@ -109,6 +107,7 @@ class GymnasiumEnvs(BatchedEnv):
         except ValueError as error:
             raise ValueError(f"{self.tasks[0]}: {error}") from error
         self.observation_space, self.action_space = self._observations.plain, self._actions.plain
+        self.notes = notes_about(env, self.tasks[0])
         self._outside = Outside(self._observations.leaves)
         self._shapes = {key_of(path): space.shape or () for path, space in self._observations.leaves}
         self._ended: NDArray[np.bool_] | None = None  # [B] with NEXT_STEP: the next step is a filler
@@ -157,26 +156,12 @@ class GymnasiumEnvs(BatchedEnv):
         return messages + (self.env.warnings() if isinstance(self.env, Workers) else [])
 
     def close(self) -> None:
-        """Close the environments; an error becomes a warning, since nothing depends on them any more."""
-        try:
-            self.env.close()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            message = f"{self.tasks[0]} raised in close: {described(error)}"
-            warnings.warn(message, CloseWarning, stacklevel=2)
+        """Close the environments; an error becomes a warning."""
+        close(self.env.close, self.tasks[0])
 
     def _call(self, function: Callable[[], Any], name: str) -> Any:
-        """Call the environments; turn their errors into EnvironmentFailed. Only Ctrl-C passes."""
         when = f"step {self._steps} of the batch" if name == "step" else name
-        try:
-            return function()
-        except (EnvironmentFailed, KeyboardInterrupt):
-            raise
-        except ProtocolError as error:
-            raise EnvironmentFailed(f"{self.tasks[0]} {error}, in {when}") from error
-        except BaseException as error:
-            raise EnvironmentFailed(f"{self.tasks[0]} raised in {when}: {described(error)}") from error
+        return call(function, self.tasks[0], f"in {when}")
 
     def _tensor(self, array: NDArray) -> Tensor:
         return torch.from_numpy(array).to(self.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +15,8 @@ from rmc_agents.errors import shown
 from rmc_agents.spaces.annotated import annotate
 from rmc_agents.spaces.plain import Observations, as_member, key_of, leaf_at, to_plain
 
-from .failures import CloseWarning, described
-from .protocol import ProtocolError, checked_reset, checked_step, copied, with_protocol
+from .failures import call, close
+from .protocol import checked_reset, checked_step, copied, with_protocol
 from .success import UNREADABLE, success_of, unreadable_in
 
 
@@ -60,25 +59,11 @@ class CheckedEnv(gymnasium.Wrapper):
         return self._copy(obs), reward, terminated, truncated, report
 
     def close(self) -> None:
-        """Close the environment; an error becomes a warning, since nothing depends on it any more."""
-        try:
-            self.env.close()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            message = f"{self._label} raised in close: {described(error)}"
-            warnings.warn(message, CloseWarning, stacklevel=2)
+        """Close the environment; an error becomes a warning."""
+        close(self.env.close, self._label)
 
     def _call(self, when: str, function: Callable[[], Any]) -> Any:
-        """Call the environment; everything that it raises is its failure, but for Ctrl-C."""
-        try:
-            return function()
-        except (KeyboardInterrupt, EnvironmentFailed):
-            raise
-        except ProtocolError as error:
-            raise EnvironmentFailed(f"{self._label} {error}, {when}") from error
-        except BaseException as error:
-            raise EnvironmentFailed(f"{self._label} raised {when}: {described(error)}") from error
+        return call(function, self._label, when)
 
     def _copy(self, obs: Any) -> Any:
         """Return a copy of an observation.

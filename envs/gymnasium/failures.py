@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rmc_agents.environment import EnvironmentFailed
 from rmc_agents.errors import UsageError, shown
+
+from .protocol import ProtocolError
 
 MAX_LENGTH = 1000
 """Number of characters of an environment's error that a message shows."""
@@ -33,6 +37,37 @@ class CannotBuild(UsageError):
 
 class CloseWarning(UserWarning):
     """An environment raised when it was closed."""
+
+
+def call(function: Callable[[], Any], label: str, when: str) -> Any:
+    """Call an environment; everything that it raises is its failure, but for Ctrl-C.
+
+    Args:
+        function: the call.
+        label: of the environment, such as "environment 3 (CartPole-v1)".
+        when: "in reset", or "at step 7 of its episode".
+
+    Raises:
+        EnvironmentFailed: the environment raised, or did not return what Gymnasium asks for.
+    """
+    try:
+        return function()
+    except (KeyboardInterrupt, EnvironmentFailed):
+        raise
+    except ProtocolError as error:
+        raise EnvironmentFailed(f"{label} {error}, {when}") from error
+    except BaseException as error:
+        raise EnvironmentFailed(f"{label} raised {when}: {described(error)}") from error
+
+
+def close(function: Callable[[], Any], label: str) -> None:
+    """Close an environment; an error becomes a warning, since nothing depends on it any more."""
+    try:
+        function()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        warnings.warn(f"{label} raised in close: {described(error)}", CloseWarning, stacklevel=3)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ from typing import Any
 
 from gymnasium import spaces
 
+from rmc_agents.spaces.plain import is_text, key_of, parts_of
+
 LARGE_PICTURE = 100 * 100
 """Number of pixels above which convolutions make training slow."""
 
@@ -28,7 +30,7 @@ def notes_about(env: Any, name: str) -> tuple[str, ...]:
 
 def text_notes(space: spaces.Space[Any], name: str) -> tuple[str, ...]:
     """Return a note if the observation has texts that may change; the agent does not see them."""
-    texts = ["'" + ".".join(map(str, path)) + "'" for path, part in _parts(space) if _varies_as_text(part)]
+    texts = [f"'{key_of(path)}'" for path, part in parts_of(space) if _varies_as_text(part)]
     if not texts:
         return ()
     what = f"text {texts[0]}" if len(texts) == 1 else f"texts {', '.join(texts)}"
@@ -63,7 +65,7 @@ def statistics_notes(layers: tuple[str, ...], name: str) -> tuple[str, ...]:
 
 def picture_notes(space: spaces.Space[Any], name: str) -> tuple[str, ...]:
     """Return a note about the largest picture of an observation, if it makes training slow."""
-    sizes = [sorted(part.shape)[-2:] for _, part in _parts(space) if _is_picture(part)]
+    sizes = [sorted(part.shape or ())[-2:] for _, part in parts_of(space) if _is_picture(part)]
     height, width = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
     if height * width <= LARGE_PICTURE:
         return ()
@@ -90,19 +92,9 @@ def _layers(env: Any) -> Iterator[Any]:
         env = batch[0] if isinstance(batch, list | tuple) and batch else inside.get("env")
 
 
-def _parts(space: spaces.Space[Any], path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield the parts of a space that are not `Dict` or `Tuple`, with their paths."""
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        for key, part in space.items() if isinstance(space, spaces.Dict) else enumerate(space):
-            yield from _parts(part, (*path, key))
-    else:
-        yield path, space
-
-
 def _varies_as_text(space: spaces.Space[Any]) -> bool:
-    is_text = isinstance(space, spaces.Text) or (space.dtype is not None and space.dtype.kind == "U")
     # MiniGrid's mission space without placeholders holds a single text.
-    return is_text and getattr(space, "ordered_placeholders", "") is not None
+    return is_text(space) and getattr(space, "ordered_placeholders", "") is not None
 
 
 def _is_picture(space: spaces.Space[Any]) -> bool:

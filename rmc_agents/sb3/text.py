@@ -28,6 +28,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rmc_agents.spaces.annotated import AnnotatedBox, AnnotatedDict, annotate
+from rmc_agents.spaces.plain import is_text
 from rmc_agents.spaces.reading import read
 
 with contextlib.suppress(ImportError):
@@ -46,7 +47,7 @@ def without_text(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     space = env.observation_space
     if not isinstance(space, spaces.Dict):
         return env
-    kept = [key for key, part in space.spaces.items() if not _is_text(part)]
+    kept = [key for key, part in space.spaces.items() if not is_text(part)]
     if len(kept) in (0, len(space.spaces)):
         return env
     return gymnasium.wrappers.FilterObservation(env, kept)
@@ -106,13 +107,7 @@ def remove_text_filter() -> None:
 def _filtering(env_fn: Callable[[], gymnasium.Env]) -> Callable[[], gymnasium.Env]:
     def make() -> gymnasium.Env:
         env = env_fn()
-        return (
-            annotated(without_text(env)) if isinstance(env, gymnasium.Env) else env
-        )  # SB3 converts old Gym's
+        # SB3 itself converts environments of the old Gym.
+        return annotated(without_text(env)) if isinstance(env, gymnasium.Env) else env
 
     return make
-
-
-def _is_text(space: spaces.Space[Any]) -> bool:
-    # MiniGrid's mission space is not a `Text`, but its dtype is str.
-    return isinstance(space, spaces.Text) or (space.dtype is not None and space.dtype.kind == "U")

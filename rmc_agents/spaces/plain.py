@@ -41,7 +41,7 @@ class Observations:
 
     def __init__(self, space: spaces.Space[Any]) -> None:
         self.space = space
-        parts = list(_leaves(space))
+        parts = list(parts_of(space))
         self.leaves = [(path, part) for path, part in parts if not is_text(part)]
         self.texts = [key_of(path) for path, part in parts if is_text(part) and path]
         if not self.leaves:
@@ -126,7 +126,7 @@ class Actions:
     def __init__(self, space: spaces.Space[Any]) -> None:
         self.space = space
         self.structured = isinstance(space, spaces.Dict | spaces.Tuple)
-        self.leaves = list(_leaves(space))
+        self.leaves = list(parts_of(space))
         for path, part in self.leaves:
             _require_action(space, part, key_of(path))
         if not self.leaves:
@@ -248,7 +248,7 @@ def from_plain(space: spaces.Space[Any], actions: NDArray[Any]) -> NDArray[Any]:
     return actions.astype(space.dtype)
 
 
-def _leaves(space: spaces.Space[Any], path: Path = ()) -> Iterator[tuple[Path, spaces.Space[Any]]]:
+def parts_of(space: spaces.Space[Any], path: Path = ()) -> Iterator[tuple[Path, spaces.Space[Any]]]:
     """Yield the parts of a space that are not `Dict` or `Tuple`, texts included, with their paths.
 
     Raises:
@@ -260,7 +260,7 @@ def _leaves(space: spaces.Space[Any], path: Path = ()) -> Iterator[tuple[Path, s
                 raise ValueError(
                     f"key {key!r} in {space}: expected a string or an integer; wrap the environment"
                 )
-            yield from _leaves(part, (*path, key))
+            yield from parts_of(part, (*path, key))
     else:
         if not is_text(space):
             plain_leaf(space)  # raises if it is not supported
