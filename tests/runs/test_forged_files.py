@@ -82,43 +82,40 @@ def test_config_json_with_a_strange_value_is_loaded_or_refused(run: Path, reques
     require_clear(found, examples)
 
 
+def require_clear_for_strange_checkpoints(run: Path, train: Callable[[], None], count: int) -> None:
+    """Run `train` on `count` checkpoints with one strange value each, and check every outcome."""
+    path = checkpoints(run)[0]
+    payload = torch.load(path, weights_only=True)
+    found, examples = Counter[str](), {}
+    for change, forged in variants(payload, [*STRANGE, *STRANGE_TENSORS], count):
+        torch.save(forged, path)
+        result = outcome(train)
+        found[result] += 1
+        examples.setdefault(result, change)
+    require_clear(found, examples)
+
+
 @pytest.mark.parametrize("run", ["agent_run"], indirect=True)
 def test_checkpoint_with_a_strange_value_is_resumed_or_refused(run: Path) -> None:
     """What is resumed also trains."""
     trainer = ppo.build(resumed(run))
-    path = checkpoints(run)[0]
-    payload = torch.load(path, weights_only=True)
-    found, examples = Counter[str](), {}
 
     def train() -> None:
         trainer.restore()
         trainer.iterate()
 
-    for change, forged in variants(payload, [*STRANGE, *STRANGE_TENSORS], 250):
-        torch.save(forged, path)
-        result = outcome(train)
-        found[result] += 1
-        examples.setdefault(result, change)
-    require_clear(found, examples)
+    require_clear_for_strange_checkpoints(run, train, 250)
 
 
 @pytest.mark.parametrize("run", ["classifier_run"], indirect=True)
 def test_checkpoint_of_a_classifier_with_a_strange_value_is_resumed_or_refused(run: Path) -> None:
     trainer = supervised_trainer(run, average_updates=20)
-    path = checkpoints(run)[0]
-    payload = torch.load(path, weights_only=True)
-    found, examples = Counter[str](), {}
 
     def train() -> None:
         trainer.restore()
         trainer.update()
 
-    for change, forged in variants(payload, [*STRANGE, *STRANGE_TENSORS], 200):
-        torch.save(forged, path)
-        result = outcome(train)
-        found[result] += 1
-        examples.setdefault(result, change)
-    require_clear(found, examples)
+    require_clear_for_strange_checkpoints(run, train, 200)
 
 
 @pytest.mark.parametrize("run", ["agent_run"], indirect=True)

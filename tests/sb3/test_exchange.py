@@ -147,14 +147,7 @@ def test_readings_of_pictures_survive_the_exchange(shape: tuple[int, ...]) -> No
     """SB3 transposes some pictures and takes others for channels first; the values stay the same."""
     env = spaced(spaces.Box(0, 255, shape, np.uint8))
     agent = ActorCritic(env.observation_space, env.action_space, "gru", {"hidden_size": 4})
-    model = RecurrentPPO(
-        RMCPolicy,
-        DummyVecEnv([lambda: env]),
-        n_steps=8,
-        batch_size=8,
-        device="cpu",
-        policy_kwargs=policy_kwargs_for(agent),
-    )
+    model = recurrent_ppo(env, **policy_kwargs_for(agent))
     model.policy.load_agent(agent)
     assert_equal_values(model, model.policy.to_agent(env.observation_space))
     assert_equal_values(model, agent)
@@ -171,28 +164,14 @@ def test_readings_of_pictures_survive_the_exchange(shape: tuple[int, ...]) -> No
 )
 def test_integers_with_many_values_are_embedded_in_both(space: spaces.Space) -> None:
     env = spaced(space)
-    model = RecurrentPPO(
-        RMCPolicy,
-        DummyVecEnv([lambda: env]),
-        n_steps=8,
-        batch_size=8,
-        device="cpu",
-        policy_kwargs={"core": "gru", "hidden_size": 4, **SHARED},
-    )
+    model = recurrent_ppo(env, core="gru", hidden_size=4, **SHARED)
     assert_equal_values(model, model.policy.to_agent(env.observation_space))
 
 
 def test_parts_in_another_order_get_their_own_weights() -> None:
     parts = {"b": spaces.Discrete(3), "a": spaces.Discrete(3)}
     env = spaced(spaces.Dict(list(parts.items())))
-    model = RecurrentPPO(
-        RMCPolicy,
-        DummyVecEnv([lambda: env]),
-        n_steps=8,
-        batch_size=8,
-        device="cpu",
-        policy_kwargs={"core": "gru", "hidden_size": 4, **SHARED},
-    )
+    model = recurrent_ppo(env, core="gru", hidden_size=4, **SHARED)
     assert_equal_values(model, model.policy.to_agent(spaces.Dict(sorted(parts.items()))))
 
 
@@ -203,6 +182,18 @@ def spaced(space: spaces.Space) -> gymnasium.Env:
     """Return an environment whose observations are samples of `space`."""
     return gymnasium.wrappers.TransformObservation(
         gymnasium.make("CartPole-v1"), lambda obs: space.sample(), space
+    )
+
+
+def recurrent_ppo(env: gymnasium.Env, **policy_kwargs: Any) -> RecurrentPPO:
+    """Return an untrained model on an environment that SB3 wraps as its own."""
+    return RecurrentPPO(
+        RMCPolicy,
+        DummyVecEnv([lambda: env]),
+        n_steps=8,
+        batch_size=8,
+        device="cpu",
+        policy_kwargs=policy_kwargs,
     )
 
 
