@@ -1,0 +1,132 @@
+"""CUDA graphs: called on a CPU, and with a stand-in for CUDA that replays by calling the function again."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, ClassVar, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from rmc_agents.training.graphs import WARM_UP_CALLS, Graph
+
+
+class Pair(NamedTuple):
+    a: Tensor
+    b: Tensor | None
+
+
+class FakeGraph:
+    """Stand-in for `torch.cuda.CUDAGraph`: computes again what was computed while it was captured."""
+
+    captured: Any = None
+    registered: ClassVar[list[object]] = []
+    replays = 0
+
+    def register_generator_state(self, generator: object) -> None:
+        FakeGraph.registered.append(generator)
+
+    def replay(self) -> None:
+        FakeGraph.replays += 1
+        graph = FakeGraph.captured
+        for to, x in zip(graph._outputs, graph.function(*graph._inputs), strict=True):
+            to.copy_(x)
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    class Stream:
+        def wait_stream(self, other: object) -> None: ...
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: contextlib.nullcontext())
+    FakeGraph.captured, FakeGraph.replays, FakeGraph.registered = None, 0, []
+    return torch.device("cuda")
+
+
+def test_graph_on_a_cpu_is_the_function() -> None:
+    calls: list[Tensor] = []
+
+    def function(x: Tensor) -> Tensor:
+        calls.append(x)
+        return x + 1
+
+    graph, x = Graph(function, torch.device("cpu")), torch.zeros(2)
+    for _ in range(WARM_UP_CALLS + 3):
+        assert torch.equal(graph(x), torch.ones(2))
+    assert all(given is x for given in calls)
+    assert not graph.enabled
+
+
+def test_replays_read_new_arguments_and_change_tensors_in_place(cuda: torch.device) -> None:
+    total, calls = torch.zeros(3), []
+
+    def function(pair: Pair, index: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(1)
+        total.add_(pair.a[index])
+        return total * 2, pair.a[index]
+
+    generator = torch.Generator()
+    graph = Graph(function, cuda, generator=generator)
+    FakeGraph.captured = graph
+    expected, pair = torch.zeros(3), Pair(torch.arange(6.0), None)
+    for i in range(10):
+        if i == 7:
+            pair = Pair(torch.arange(6.0) * 10, None)
+        index = torch.tensor([0, 1, 2]) + i % 3
+        doubled, picked = graph(pair, index)
+        expected += pair.a[index]
+        # The capture itself calls the stand-in's function, which CUDA would only record.
+        if i == WARM_UP_CALLS:
+            total.sub_(pair.a[index])
+            doubled.copy_(total * 2)
+        assert torch.equal(picked, pair.a[index])
+        assert torch.equal(total, expected)
+        assert torch.equal(doubled, 2 * expected)
+    assert FakeGraph.replays == 10 - WARM_UP_CALLS
+    assert FakeGraph.registered == [generator]
+
+
+def test_arguments_are_copied_only_when_they_change(cuda: torch.device) -> None:
+    graph = Graph(lambda x, y: (x + y,), cuda)
+    FakeGraph.captured = graph
+    x, y = torch.ones(2), torch.ones(2)
+    for _ in range(WARM_UP_CALLS + 1):
+        graph(x, y)
+    x.fill_(5)  # the same object: the caller promises that it has not changed
+    assert torch.equal(graph(x, torch.full((2,), 3.0))[0], torch.full((2,), 4.0))
+
+
+def test_results_can_be_the_next_arguments(cuda: torch.device) -> None:
+    graph = Graph(lambda x: (x[0] + 1,), cuda)
+    FakeGraph.captured = graph
+    x: Any = (torch.zeros(2),)
+    for i in range(WARM_UP_CALLS + 4):
+        x = graph(x)
+        assert torch.equal(x[0], torch.full((2,), i + 1.0))
+
+
+def test_function_that_cannot_be_captured_is_called(
+    cuda: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def function(x: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) == WARM_UP_CALLS + 1:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        return x + 1
+
+    graph = Graph(function, cuda)
+    for i in range(WARM_UP_CALLS + 3):
+        assert torch.equal(graph(torch.full((2,), float(i))), torch.full((2,), i + 1.0))
+    assert graph.failure == "operation not permitted when stream is capturing"
+    assert graph.failure_note() == [
+        f"function could not be recorded in a CUDA graph and runs without: {graph.failure}"
+    ]
+    assert graph.failure_note() == []
+    assert not graph.enabled
