@@ -13,6 +13,9 @@ from rmc_agents.cores import CORES, core_options
 
 # The processes that tests start: each worker of pytest-xdist has one core for itself and for them.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+# Without a GPU, Triton kernels run in Triton's interpreter; Triton reads this when it is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 # torch.compile would run code of its cache that was compiled with another ATEN_CPU_CAPABILITY.
 _user, _capability = getpass.getuser(), torch.backends.cpu.get_cpu_capability().replace(" ", "-")
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/inductor-{_user}-{_capability}")

@@ -10,8 +10,8 @@ recording them for autograd and copying between them. Here
 - the loops run outside autograd, in the layout [N, B, D]: the slots of all batch rows form one matrix with
   the input's rows directly below it, so nothing is concatenated or transposed;
 - attention and gates are optimised for few rows, see `rmc_torch_ops.py`;
-- weight gradients are accumulated in place, step by step, while their factors are in the cache: collecting
-  all time steps for a single product costs more than it saves.
+- on a CPU, weight gradients are accumulated step by step, while their factors are in the cache; on other
+  devices they are computed for all time steps at once, which saves 13 operations per step.
 
 Axes: T time, B batch, N slots, R rows (the slots, then the input: N + 1), P = N * B slot rows, A heads,
 K key size, V head size, D = A * V slot size, F = A * (2K + V) features of a row's queries, keys and values,
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rmc_agents.cores.kernels.rmc_torch_ops import Attention, Gates
+from rmc_agents.cores.kernels.rmc_torch_ops import Attention, Gates, MatrixGradient, NormGradient
 
 EPS = 1e-5
 
@@ -179,13 +179,12 @@ def _backward(
     (T, B, N, D), F = d_memories.shape, w.qkv.shape[0]
     P = N * B
     attention = Attention(d_memories, N, B, num_heads, D, F, backward=True)
-    gates = None if w.gates is None else Gates(w.gates, N, B, backward=True)
-    d_w = Weights(
-        *(torch.zeros_like(p) for p in w[:8]),
-        gates=None if gates is None else gates.d_weight,
-        mlp=tuple(torch.zeros_like(p) for p in w.mlp),
-    )
-    ones = d_memories.new_ones(P)
+    at_once = gradients_at_once(d_memories.device)
+    qkv_gradient, *mlp_gradients = (MatrixGradient(p, P, at_once) for p in (w.qkv, *w.mlp[::2]))
+    gates = None if w.gates is None else Gates(w.gates, N, B, MatrixGradient(w.gates, P, at_once, bias=False))
+    qkv_norm = NormGradient(w.qkv_norm, w.qkv_norm_bias, at_once)
+    attention_norm = NormGradient(w.attention_norm, w.attention_norm_bias, at_once)
+    mlp_norm = NormGradient(w.mlp_norm, w.mlp_norm_bias, at_once)
     d_x_qkv = d_memories.new_empty(T, B, F)
     d_x_qkv_steps = d_x_qkv.unbind(0)
     d_x_gates = None if gates is None else d_memories.new_empty(T, B, 2 * gates.G)
@@ -205,54 +204,30 @@ def _backward(
         else:
             content, tanh_m, gate, *mlp = step
             d, d_m = gates.backward(dm, m, content, tanh_m, gate, d_x_gates_steps[t])
-        d_out = _norm_backward(
-            d, out, mean2, rstd2, w.mlp_norm, w.mlp_norm_bias, d_w.mlp_norm, d_w.mlp_norm_bias
-        )
-        d = d_out
+        d = d_out = mlp_norm.backward(d, out, mean2, rstd2)
         for i in reversed(range(len(mlp))):
-            d_w.mlp[2 * i].addmm_(d.t(), mlp[i])
-            d_w.mlp[2 * i + 1].addmv_(d.t(), ones)
+            mlp_gradients[i].add(d, mlp[i])
             if i > 0:
                 d = torch.mm(d, w.mlp[2 * i])
                 _relu_backward(d, mlp[i], 0, grad_input=d)
         d = torch.addmm(d_out, d, w.mlp[0])
-        d_read = _norm_backward(
-            d,
-            read,
-            mean1,
-            rstd1,
-            w.attention_norm,
-            w.attention_norm_bias,
-            d_w.attention_norm,
-            d_w.attention_norm_bias,
-        )
+        d_read = attention_norm.backward(d, read, mean1, rstd1)
         d = attention.backward(d_read, qkv, attended)
-        d = _norm_backward(d, pre, mean0, rstd0, w.qkv_norm, w.qkv_norm_bias, d_w.qkv_norm, d_w.qkv_norm_bias)
+        d = qkv_norm.backward(d, pre, mean0, rstd0)
         d_x_qkv_steps[t].copy_(d[P:])
         d = d[:P]
-        d_w.qkv.addmm_(d.t(), m)
-        d_w.qkv_bias.addmv_(d.t(), ones)
+        qkv_gradient.add(d, m)
         d = d_read.addmm_(d, w.qkv)
         if d_m is not None:
             d.add_(d_m)
         dm = torch.addcmul(d_outputs[t - 1], d, carried[t])
-    return [dm.view(N, B, D).transpose(0, 1), d_x_qkv, d_x_gates, *d_w[:9], *d_w.mlp]
+    parts = qkv_gradient, qkv_norm, attention_norm, mlp_norm
+    d_gates = None if gates is None else gates.gradient.total()[0]
+    d_weights = [d for part in parts for d in part.total()]
+    d_mlp = [d for layer in mlp_gradients for d in layer.total()]
+    return [dm.view(N, B, D).transpose(0, 1), d_x_qkv, d_x_gates, *d_weights, d_gates, *d_mlp]
 
 
-def _norm_backward(
-    d: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    d_weight: Tensor,
-    d_bias: Tensor,
-) -> Tensor:
-    """Return the gradient of a layer norm's input; add those of its parameters to `d_weight` and `d_bias`."""
-    d_x, d_w, d_b = torch.ops.aten.native_layer_norm_backward.default(
-        d, x, weight.shape, mean, rstd, weight, bias, [True, True, True]
-    )
-    d_weight.add_(d_w)
-    d_bias.add_(d_b)
-    return d_x
+def gradients_at_once(device: torch.device) -> bool:
+    """Return whether weight gradients are computed after the loop, for all time steps at once."""
+    return device.type != "cpu"

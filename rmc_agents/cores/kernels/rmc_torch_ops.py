@@ -1,4 +1,4 @@
-"""Attention and gates of an RMC step with gradients derived by hand, for `rmc_torch.py`.
+"""Parts of an RMC step with gradients derived by hand, for `rmc_torch.py`.
 
 Each object serves one pass over one sequence, forward or backward, and owns the scratch memory for it.
 
@@ -8,6 +8,8 @@ G gate units (D or 1).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,17 +79,21 @@ class Gates:
     instead of M~ because the norm that computes M~ can double it at no cost.
     """
 
-    def __init__(self, weight: Tensor, N: int, B: int, backward: bool = False) -> None:
-        self.weight, self.N = weight, N
+    def __init__(self, weight: Tensor, N: int, B: int, gradient: MatrixGradient | None = None) -> None:
+        self.weight, self.N, self.B = weight, N, B
         self.G = weight.shape[0] // 2
-        if backward:
-            self.d_weight = torch.zeros_like(weight)
-            self.d_gates = weight.new_empty(N * B, 2 * self.G)
-            self.d_i, self.d_f = self.d_gates.chunk(2, 1)
-            self.d_gates_by_slot = self.d_gates.view(N, B, 2 * self.G)
+        if gradient is not None:
+            self.gradient = gradient
+            self._allocate()
         else:
             self.weight_t = weight.t()
             self.minus_one = weight.new_full((), -1.0)
+
+    def _allocate(self) -> None:
+        """Allocate the gradient of the gates before the sigmoid."""
+        self.d_gates = self.weight.new_empty(self.N * self.B, 2 * self.G)
+        self.d_i, self.d_f = self.d_gates.chunk(2, 1)
+        self.d_gates_by_slot = self.d_gates.view(self.N, self.B, 2 * self.G)
 
     def forward(self, x_gates: Tensor, m: Tensor, doubled: Tensor, out: Tensor) -> tuple[Tensor, ...]:
         """x_gates [B, 2G], m [P, D], doubled = 2 M~ [P, D], overwritten -> the tensors for `backward`.
@@ -107,8 +113,10 @@ class Gates:
     ) -> tuple[Tensor, Tensor]:
         """Gradients: dM' [P, D] -> dM~ and dM [P, D].
 
-        The gradient of x_gates is written to `d_x_gates`; that of the weight is added to `self.d_weight`.
+        The gradient of x_gates is written to `d_x_gates`; that of the weight is added to `self.gradient`.
         """
+        if self.gradient.at_once:
+            self._allocate()  # the tensor of the step before is kept by `self.gradient`
         i, f = gates.chunk(2, 1)
         if self.G == 1:
             torch.sum(dm * content, 1, keepdim=True, out=self.d_i)
@@ -118,9 +126,70 @@ class Gates:
             torch.mul(dm, m, out=self.d_f)
         _sigmoid_backward(self.d_gates, gates, grad_input=self.d_gates)
         torch.sum(self.d_gates_by_slot, 0, out=d_x_gates)
-        self.d_weight.addmm_(self.d_gates.t(), tanh_m)
+        self.gradient.add(self.d_gates, tanh_m)
         d_content = torch.mul(dm, i)
         _tanh_backward(d_content, content, grad_input=d_content)
         d_m = torch.mm(self.d_gates, self.weight)
         _tanh_backward(d_m, tanh_m, grad_input=d_m)
         return d_content, d_m.addcmul_(dm, f)
+
+
+class MatrixGradient:
+    """Gradient of a matrix [out, in] and its bias: the sums of d^T rows and of d over the time steps.
+
+    They are added up step by step or, if `at_once`, computed after the last step from all `d` and `rows`,
+    which must not change until then.
+    """
+
+    def __init__(self, weight: Tensor, num_rows: int, at_once: bool, bias: bool = True) -> None:
+        self.at_once, self._steps, self._bias = at_once, [], bias
+        if not at_once:
+            self._d_weight, self._d_bias = torch.zeros_like(weight), weight.new_zeros(len(weight))
+            self._ones = weight.new_ones(num_rows)
+
+    def add(self, d: Tensor, rows: Tensor) -> None:
+        """Add the rows [P, in] that entered the matrix, and the gradient [P, out] of those that left it."""
+        if self.at_once:
+            self._steps.append((d, rows))
+            return
+        self._d_weight.addmm_(d.t(), rows)
+        if self._bias:
+            self._d_bias.addmv_(d.t(), self._ones)
+
+    def total(self) -> tuple[Tensor, ...]:
+        """Return the gradient of the matrix and, if there is one, of the bias."""
+        if self.at_once:
+            d, rows = (torch.cat(tensors) for tensors in zip(*self._steps, strict=True))
+            return (d.t().mm(rows), d.sum(0)) if self._bias else (d.t().mm(rows),)
+        return (self._d_weight, self._d_bias) if self._bias else (self._d_weight,)
+
+
+class NormGradient:
+    """Gradients of weight and bias of a layer norm, summed over the time steps as in `MatrixGradient`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, at_once: bool) -> None:
+        self._at_once, self._steps, self._weight, self._bias = at_once, [], weight, bias
+        if not at_once:
+            self._d_weight, self._d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+
+    def backward(self, d: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+        """Return the gradient of the rows x [*, features] before the norm, from that of its result."""
+        if self._at_once:
+            self._steps.append((d, x, mean, rstd))
+            return self._gradients(d, x, mean, rstd, [True, False, False])[0]
+        d_x, d_weight, d_bias = self._gradients(d, x, mean, rstd, [True, True, True])
+        self._d_weight.add_(d_weight)
+        self._d_bias.add_(d_bias)
+        return d_x
+
+    def total(self) -> tuple[Tensor, ...]:
+        """Return the gradients of weight and bias."""
+        if not self._at_once:
+            return self._d_weight, self._d_bias
+        d, x, mean, rstd = (torch.cat(tensors) for tensors in zip(*self._steps, strict=True))
+        return self._gradients(d, x, mean, rstd, [False, True, True])[1:]
+
+    def _gradients(self, d: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, wanted: list[bool]) -> Any:
+        return torch.ops.aten.native_layer_norm_backward.default(
+            d, x, self._weight.shape, mean, rstd, self._weight, self._bias, wanted
+        )
