@@ -27,6 +27,7 @@ from rmc_agents.runs.folder import (
 from rmc_agents.runs.migrations import CHECKPOINT_FORMAT, migrate_checkpoint
 from rmc_agents.runs.safe_file import MAX_BYTES, Unsafe, check, rebuilt
 from rmc_agents.runs.weights import non_finite, shorten
+from rmc_agents.tree import to_device
 
 NETWORKS = ("agent", "newest", "optimizer", "optimizers")
 """Parts of a checkpoint whose numbers must be finite."""
@@ -164,17 +165,9 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if torch.device(device).type == "cpu":
         return payload
     try:
-        return _moved(payload, torch.device(device))
+        return to_device(payload, device)
     except RecursionError as error:
         raise Damaged(f"{path} is damaged: its contents are nested too deeply") from error
-
-
-def _moved(tree: Any, device: torch.device) -> Any:
-    if isinstance(tree, torch.Tensor):
-        return tree.to(device)
-    if isinstance(tree, dict):
-        return {key: _moved(part, device) for key, part in tree.items()}
-    return [_moved(part, device) for part in tree] if isinstance(tree, list | tuple) else tree
 
 
 class Damaged(UsageError):

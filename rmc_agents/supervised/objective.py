@@ -19,6 +19,7 @@ from rmc_agents.options import require_ranges, require_types
 from rmc_agents.supervised.classifier import SequenceClassifier
 from rmc_agents.supervised.muon import Muon, Orthogonalization, check_precision
 from rmc_agents.training.auxiliary import auxiliary_loss
+from rmc_agents.training.processes import ALONE, Processes
 
 
 class Examples(NamedTuple):
@@ -184,11 +185,13 @@ def loss(
     config: SupervisedConfig,
     generator: torch.Generator,
     auxiliary: bool,
+    processes: Processes = ALONE,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return the losses by name, and [B] 1 where the last answer is right, else 0.
 
     "loss" is the cross-entropy of the last answer; with `auxiliary` also that of the answers at `extra_steps`
-    other steps, and the weighted squared error of the auxiliary targets.
+    other steps, and the weighted squared error of the auxiliary targets. Several processes have equal parts
+    of a batch; the sum of their losses is that of the batch.
     """
     T, B = examples.targets.shape
     extra = min(config.extra_steps, T - 1) if auxiliary else 0
@@ -198,8 +201,10 @@ def loss(
     targets, counted = examples.targets[steps], examples.answerable[steps]
     errors = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(-1, B) * counted
     losses = {"answer_loss": errors[-1].mean(), "loss": errors.sum(0).mean()}
+    losses = {name: value / processes.size for name, value in losses.items()}
     if auxiliary and model.aux_head is not None and config.aux_coef:
         targets_and_weights = AuxiliaryTargets(examples.aux_targets, examples.aux_weights)
-        losses["aux_loss"] = auxiliary_loss(model.aux_head(outputs), targets_and_weights)
+        total = processes.sum(examples.aux_weights.sum())
+        losses["aux_loss"] = auxiliary_loss(model.aux_head(outputs), targets_and_weights, total)
         losses["loss"] = losses["loss"] + config.aux_coef * losses["aux_loss"]
     return losses, (logits[-1].argmax(-1) == targets[-1]).float()

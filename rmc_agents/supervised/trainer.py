@@ -21,6 +21,7 @@ from rmc_agents.agent.acceleration import bfloat16_is_slow
 from rmc_agents.errors import TrainingError, UsageError
 from rmc_agents.plugins import registering_modules
 from rmc_agents.runs.checkpoint import NETWORKS, save_checkpoint
+from rmc_agents.runs.folder import checkpoint_path
 from rmc_agents.runs.weights import load_weights, non_finite, shorten
 from rmc_agents.supervised.classifier import SequenceClassifier
 from rmc_agents.supervised.objective import (
@@ -39,10 +40,20 @@ from rmc_agents.training.loop import (
     training_loop,
     write_diagnostic,
 )
+from rmc_agents.training.processes import ALONE, Processes, share_of
 from rmc_agents.training.rng import resume_generator
-from rmc_agents.training.snapshot import load_all_or_nothing, load_newest, require_count, require_moments
+from rmc_agents.training.snapshot import (
+    load_all_or_nothing,
+    load_newest,
+    own_part,
+    require_count,
+    require_moments,
+    with_other_parts,
+)
 from rmc_agents.tree import clone
 
+OWN_PARTS = ("generator",)
+"""Parts of a state that each process has for itself; all others are equal in all processes."""
 TEST_SEED = 2_000_000
 """Seed of the questions for tests during training, added to the run's seed."""
 
@@ -74,9 +85,11 @@ class SupervisedTrainer:
             of that.
         log_every: updates per iteration, which logs one line of figures.
         extra: further entries of config.json.
+        processes: those that train together, on equal parts of each batch; all numbers of `config` are about
+            all of them. Process r adds r * 2^20 to the seed.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or batches cannot be divided among the processes.
     """
 
     def __init__(
@@ -91,6 +104,7 @@ class SupervisedTrainer:
         target_accuracy: float | None = None,
         log_every: int = 50,
         extra: Mapping[str, Any] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         require_run_arguments(seed, checkpoint_seconds, target_accuracy=target_accuracy)
         if type(log_every) is not int or log_every < 1:
@@ -98,15 +112,18 @@ class SupervisedTrainer:
         self.model, self.task, self.config = model, task, config
         self.run_dir, self.seed, self.extra = Path(run_dir), seed, dict(extra or {})
         self.checkpoint_seconds, self.target_accuracy = checkpoint_seconds, target_accuracy
-        self.log_every = log_every
+        self.log_every, self.processes = log_every, processes
+        self.batch_size = share_of(config.batch_size, processes.size, "batch_size")
         # Denormal numbers appear as gates saturate, and slow a CPU down threefold.
         torch.set_flush_denormal(True)
-        self.generator = torch.Generator(model.device).manual_seed(seed)
+        self.generator = torch.Generator(model.device).manual_seed(processes.seed(seed))
+        if processes.size > 1:
+            model.load_state_dict(processes.broadcast(model.state_dict()))
         self.optimizers = make_optimizers(model, config)
         self.mean = copy.deepcopy(model).requires_grad_(False) if config.average_updates else None
         self.samples = self.updates = self.level = 0
         self.seconds = self.cpu_seconds = 0.0
-        # [2, G] right answers and all answers, weighted by recency.
+        # [2, G] right answers and all answers, weighted by recency; of all processes between iterations.
         self.recent = torch.zeros(2, task.num_groups, device=model.device)
         self.updates_since_promotion = 0
         self.test_accuracy = 0.0
@@ -142,18 +159,20 @@ class SupervisedTrainer:
         )
 
     def update(self) -> dict[str, Tensor]:
-        """Learn from one batch; return the losses, on the device."""
+        """Learn from one batch; return this process's share of the losses, on the device."""
         config, model = self.config, self.model
         progress = self.progress
         rate, auxiliary = config.rate_at(progress, self.updates), progress < config.aux_until
         for optimizer, learning_rate in zip(self.optimizers, (config.adam_lr, config.muon_lr), strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * rate
-        examples = self.task.draw(config.batch_size, self.level, self.generator)
-        losses, right = loss(model, examples, config, self.generator, auxiliary)
+        examples = self.task.draw(self.batch_size, self.level, self.generator)
+        losses, right = loss(model, examples, config, self.generator, auxiliary, self.processes)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         losses["loss"].backward()
+        if self.processes.size > 1:
+            _sum_gradients(model, self.processes)
         if config.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         for optimizer in self.optimizers:
@@ -162,7 +181,7 @@ class SupervisedTrainer:
             average(self.mean, model, config.share_in_mean(self.updates))
         self.recent *= 0.99
         accumulate(self.recent, examples.groups, right)
-        self.samples += len(right)
+        self.samples += config.batch_size
         self.updates += 1
         self.updates_since_promotion += 1
         return {name: value.detach() for name, value in losses.items()}
@@ -174,6 +193,8 @@ class SupervisedTrainer:
             TrainingError: a loss, weight or moment that is not finite.
         """
         started, cpu_started, before = time.monotonic(), time.process_time(), self.samples
+        if self.processes.rank:
+            self.recent.zero_()  # the sums so far are in process 0
         total: dict[str, Tensor] = {}
         first = self.updates
         for _ in range(self.log_every):
@@ -182,7 +203,9 @@ class SupervisedTrainer:
             if self.progress >= 1:
                 break
         batches = self.updates - first
-        means = {name: value.item() / batches for name, value in total.items()}
+        self.processes.sum(self.recent)
+        sums = self.processes.sum(torch.stack([*total.values()])).tolist()
+        means = {name: value / batches for name, value in zip(total, sums, strict=True)}
         if not all(math.isfinite(value) for value in means.values()):
             raise TrainingError(
                 f"the loss is not finite after {self.samples:,} samples: {means}; a lower muon_lr or "
@@ -190,14 +213,15 @@ class SupervisedTrainer:
             )
         bad = non_finite({name: part for name, part in self._state().items() if name in NETWORKS})
         if bad:
-            write_diagnostic(self.run_dir, {"not_finite": bad, "samples": self.samples, **means})
+            if self.processes.rank == 0:
+                write_diagnostic(self.run_dir, {"not_finite": bad, "samples": self.samples, **means})
             raise TrainingError(
                 f"not finite after {self.samples:,} samples are {shorten(bad)}; a lower muon_lr or adam_lr "
                 "may help. Earlier checkpoints are intact"
             )
-        seconds = time.monotonic() - started
+        seconds, cpu_seconds = self._times(time.monotonic() - started, time.process_time() - cpu_started)
         self.seconds += seconds
-        self.cpu_seconds += time.process_time() - cpu_started
+        self.cpu_seconds += cpu_seconds
         shares = (self.recent[0] / self.recent[1].clamp(min=1)).tolist()
         return {
             "train/accuracy": self.accuracy,
@@ -207,14 +231,23 @@ class SupervisedTrainer:
             "train/learning_rate_factor": self.config.rate_at(self.progress, self.updates),
             "time/fps": (self.samples - before) / seconds,
             "time/total_seconds": self.seconds,
-            # Of all threads: the cost of a run, whatever else the machine does.
+            # Of all threads and processes: the cost of a run, whatever else the machine does.
             "time/total_cpu_seconds": self.cpu_seconds,
         }
 
+    def _times(self, seconds: float, cpu_seconds: float) -> list[float]:
+        """Return the seconds of process 0, and the CPU seconds of all processes."""
+        if self.processes.size == 1:
+            return [seconds, cpu_seconds]
+        mine = 0.0 if self.processes.rank else seconds
+        return self.processes.sum(torch.tensor([mine, cpu_seconds], dtype=torch.float64)).tolist()
+
     def test(self, samples: int = 4000) -> dict[str, float]:
         """Return the accuracy on questions of the last level that training does not use."""
-        generator = torch.Generator(self.model.device).manual_seed(self.seed + TEST_SEED)
-        right, asked = count_right(self.evaluated_model, self.task, samples, generator).sum(1).tolist()
+        seed, share = self.processes.seed(self.seed + TEST_SEED), -(-samples // self.processes.size)
+        generator = torch.Generator(self.model.device).manual_seed(seed)
+        counts = count_right(self.evaluated_model, self.task, share, generator)
+        right, asked = self.processes.sum(counts).sum(1).tolist()
         self.test_accuracy = right / asked
         return {"test/accuracy": self.test_accuracy}
 
@@ -255,6 +288,7 @@ class SupervisedTrainer:
             "supervised": asdict(self.config),
             "seed": self.seed,
             "target_accuracy": self.target_accuracy,
+            "processes": self.processes.size,
             **self.extra,
             "imports": list(dict.fromkeys(imports)),
         }
@@ -263,8 +297,9 @@ class SupervisedTrainer:
         """Return a copy of everything that the next update depends on.
 
         It consists of tensors, numbers, and containers of them, and does not change as training continues.
+        Several processes all call it; the state of process 0 holds the parts of the others, too.
         """
-        return clone(self._state())
+        return with_other_parts(clone(self._state()), OWN_PARTS, self.processes)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -282,14 +317,24 @@ class SupervisedTrainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
         """Continue from a `state_dict`; return notes for the user.
 
-        If the state does not fit, the trainer is as it was before.
+        If the state does not fit, the trainer is as it was before. Several processes all call it; process 0
+        passes the state that counts.
 
         Raises:
             KeyError, TypeError, ValueError, RuntimeError: the state belongs to another configuration.
         """
-        return load_all_or_nothing(self._load, self.state_dict(), state)
+        return self._load_shared(self.processes.broadcast(dict(state)))
 
-    def _load(self, state: dict[str, Any]) -> list[str]:
+    def _load_shared(self, state: Mapping[str, Any]) -> list[str]:
+        """Continue from a state that process 0 saved, and that is known to all processes."""
+        own, saved_by = own_part(state, OWN_PARTS, self.processes)
+        before = clone(self._state())
+        return load_all_or_nothing(
+            lambda: self._load(clone(own), saved_by), lambda: self._load(before), self.processes
+        )
+
+    def _load(self, state: dict[str, Any], saved_by: int | None = None) -> list[str]:
+        """Continue this process; it draws other examples if another number of processes saved the state."""
         if "optimizers" not in state:
             raise UsageError("the checkpoint holds a network only, which can be evaluated but not resumed")
         if ("newest" in state) != (self.mean is not None):
@@ -314,7 +359,14 @@ class SupervisedTrainer:
         for optimizer, moments in zip(self.optimizers, state["optimizers"], strict=True):
             moments = require_moments(optimizer, moments)
             optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-        notes = resume_generator(self.generator, state["generator"])
+        if saved_by in (None, self.processes.size):
+            notes = resume_generator(self.generator, state["generator"])
+        else:
+            self.generator.manual_seed(self.processes.seed(self.seed + counters[0]))
+            notes = [
+                f"the run was saved by {saved_by} processes and continues in {self.processes.size}: its "
+                "examples differ from here on"
+            ]
         if self.config.orthogonalization == "bfloat16" and bfloat16_is_slow(self.model.device):
             notes.append("this run orthogonalizes in bfloat16, which is slow on this CPU: use float32")
         self.recent.copy_(state["recent"])
@@ -325,25 +377,32 @@ class SupervisedTrainer:
     def save(self) -> Path:
         """Write a checkpoint from which `restore` continues bit for bit, and config.json before the first.
 
+        Several processes all call it, and process 0 writes.
+
         Raises:
             UsageError: the run folder holds another run, is in use by another process, or cannot be written.
             TrainingError: the weights or moments are not finite.
             OSError: it could not be written. Earlier ones are intact.
         """
+        state = self.state_dict()
+        if self.processes.rank:
+            return checkpoint_path(self.run_dir, self.samples)
         if not self.opened:
             open_run_folder(self)
-        payload = {**self.state_dict(), "arithmetic": self._arithmetic()}
+        payload = {**state, "arithmetic": self._arithmetic()}
         return save_checkpoint(self.run_dir, self.samples, payload, keep=1)
 
     def restore(self) -> list[str]:
         """Continue from the newest intact checkpoint of the run folder; return notes for the user.
 
-        Damaged files that are newer are renamed.
+        Damaged files that are newer are renamed. Several processes all call it, and process 0 reads.
 
         Raises:
             UsageError: no checkpoint, or one of another configuration.
         """
-        notes = load_newest(self.run_dir, self.model.device, self.load_state_dict, self._arithmetic())
+        notes = load_newest(
+            self.run_dir, self.model.device, self._load_shared, self._arithmetic(), self.processes
+        )
         self.restored = True
         return notes
 
@@ -363,3 +422,11 @@ class SupervisedTrainer:
             "answer loss": figures["train/answer_loss"],
             "aux loss": figures.get("train/aux_loss", 0.0),
         }
+
+
+def _sum_gradients(model: SequenceClassifier, processes: Processes) -> None:
+    """Replace the gradients of all parameters by their sums over all processes."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = processes.sum(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))

@@ -5,7 +5,8 @@
             loop.report(figures, shown, messages)
 
 The context writes config.json, saves every `checkpoint_seconds` and at the end, and turns Ctrl-C and SIGTERM
-into `Interrupted` after the iteration has ended and been saved.
+into `Interrupted` after the iteration has ended and been saved. Several processes run the same loop: they end
+it, and save, after the same iteration. Process 0 alone logs, shows progress and writes the run folder.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rmc_agents.runs.folder import (
 )
 from rmc_agents.runs.lock import require_unlocked, run_lock
 from rmc_agents.runs.versions import versions
+from rmc_agents.training.processes import Processes, ProcessLost
 from rmc_agents.training.progress import Progress
 from rmc_agents.training.run_log import RunLog
 from rmc_agents.training.signals import Interruption
@@ -38,6 +40,8 @@ class Trainable(Protocol):
 
     run_dir: Path
     checkpoint_seconds: float
+    processes: Processes
+    """The processes that train."""
     restored: bool
     """Whether the trainer continues a run of its run folder."""
     opened: bool
@@ -58,7 +62,7 @@ class Trainable(Protocol):
         ...
 
     def save(self) -> Path:
-        """Write a checkpoint.
+        """Write a checkpoint; called in all processes, of which process 0 writes.
 
         Raises:
             OSError: it could not be written.
@@ -70,7 +74,12 @@ class TrainingLoop:
     """A running training loop; see `training_loop`."""
 
     def __init__(
-        self, trainer: Trainable, unit: str, log: RunLog, progress: Progress, interruption: Interruption
+        self,
+        trainer: Trainable,
+        unit: str,
+        interruption: Interruption,
+        log: RunLog | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.trainer, self.unit = trainer, unit
         self.log, self.progress, self.interruption = log, progress, interruption
@@ -78,8 +87,8 @@ class TrainingLoop:
 
     @property
     def running(self) -> bool:
-        """Whether another iteration is due."""
-        return not self.trainer.done and self.interruption.signal is None
+        """Whether another iteration is due; read once per iteration, in all processes."""
+        return not self.trainer.done and self.interruption.agree() is None
 
     def report(
         self, figures: Mapping[str, float], shown: Mapping[str, float], messages: Sequence[str] = ()
@@ -91,10 +100,13 @@ class TrainingLoop:
             shown: for the person at the terminal, by column.
             messages: notes for the user.
         """
-        self.log.figures(self.trainer.count, figures)
-        self.progress.show(shown)
+        if self.log is not None and self.progress is not None:
+            self.log.figures(self.trainer.count, figures)
+            self.progress.show(shown)
         messages = list(messages)
-        if time.monotonic() - self.saved_at >= self.trainer.checkpoint_seconds:
+        processes = self.trainer.processes
+        due = time.monotonic() - self.saved_at >= self.trainer.checkpoint_seconds
+        if processes.any(due and processes.rank == 0)[0]:
             try:
                 self.trainer.save()
             except OSError as error:  # the disk may have room again later
@@ -104,6 +116,8 @@ class TrainingLoop:
 
     def tell(self, messages: Sequence[str], shown: Callable[[str], bool] = bool) -> None:
         """Log messages for the user, and show those for which `shown` returns true."""
+        if self.log is None or self.progress is None:
+            return
         for message in messages:
             if shown(message):
                 self.progress.note(message)
@@ -129,10 +143,16 @@ class TrainingLoop:
                 f"{self._not_saved(error)}; make room, and resume {self.trainer.run_dir}"
             ) from error
 
+    def ends_by_signal(self, error: Exception) -> bool:
+        """Return whether an error may come from a signal to all processes: to those of environments, too."""
+        lost = isinstance(error, ProcessLost) or not isinstance(error, TrainingError)
+        return self.interruption.signal is not None and lost
+
     def interrupted(self, path: Path | None = None) -> Interrupted:
         """Return the error that reports a signal."""
         assert self.interruption.signal is not None
-        saved = path or self._last_checkpoint() or "nothing yet"
+        first = self.trainer.processes.rank == 0
+        saved = path or (self._last_checkpoint() if first else None) or "nothing yet"
         return Interrupted(
             f"interrupted after {self.trainer.count:,} {self.unit}; saved: {saved}", self.interruption.signal
         )
@@ -167,7 +187,10 @@ def training_loop(
         TrainingError: raised inside, or the final checkpoint could not be saved.
         Interrupted: by Ctrl-C or SIGTERM, after saving.
     """
-    with run_lock(trainer.run_dir), Interruption() as interruption:
+    if trainer.processes.rank:
+        yield from _following(trainer, unit)
+        return
+    with run_lock(trainer.run_dir), Interruption(trainer.processes) as interruption:
         open_run_folder(trainer)
         path = None
         with Progress(title, total, columns) as progress:
@@ -175,20 +198,34 @@ def training_loop(
                 log = RunLog(trainer.run_dir, trainer.count, progress.note)
             except OSError as error:
                 raise cannot_write(trainer.run_dir, error) from error
-            loop = TrainingLoop(trainer, unit, log, progress, interruption)
+            loop = TrainingLoop(trainer, unit, interruption, log, progress)
             try:
                 yield loop
                 path = loop.save_end()
             except Exception as error:
                 log.message(trainer.count, f"stopped: {error}")
-                if interruption.signal is not None and not isinstance(error, TrainingError):
-                    # A signal to the whole process group ends the environments' processes, too.
+                if loop.ends_by_signal(error):
                     raise loop.interrupted() from error
                 if not isinstance(error, TrainingError):
                     write_diagnostic(trainer.run_dir, {"error": repr(error), unit: trainer.count})
                 raise
             finally:
                 log.close()
+    if interruption.signal is not None and not trainer.done:
+        raise loop.interrupted(path)
+
+
+def _following(trainer: Trainable, unit: str) -> Iterator[TrainingLoop]:
+    """Yield the loop of a process other than process 0, which writes nothing."""
+    with Interruption(trainer.processes) as interruption:
+        loop = TrainingLoop(trainer, unit, interruption)
+        try:
+            yield loop
+            path = loop.save_end()
+        except Exception as error:
+            if loop.ends_by_signal(error):
+                raise loop.interrupted() from error
+            raise
     if interruption.signal is not None and not trainer.done:
         raise loop.interrupted(path)
 

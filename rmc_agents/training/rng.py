@@ -10,8 +10,15 @@ from torch import Tensor
 OTHER_DEVICE = "the run started on another type of device; its random numbers differ from here on"
 
 
-def resume_generator(generator: torch.Generator, state: Tensor) -> list[str]:
+def make_generator(device: torch.device, seed: int) -> torch.Generator | None:
+    """Return a seeded generator of a device; None for the meta device, which draws no numbers."""
+    return None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
+
+
+def resume_generator(generator: torch.Generator | None, state: Tensor) -> list[str]:
     """Continue a generator from a saved state; return notes for the user."""
+    if generator is None:
+        raise ValueError("the meta device has no generator that could continue")
     converted = convert_state(state, generator.device)
     generator.set_state(converted)
     return [] if torch.equal(converted, state.cpu()) else [OTHER_DEVICE]

@@ -9,7 +9,9 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = [
+from rmc_agents.training.processes import ALONE, Processes
+
+SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]  # Windows has no SIGHUP
 
@@ -20,15 +22,29 @@ class Interruption:
     A second Ctrl-C raises KeyboardInterrupt at once. Use it as a context manager in the main thread. In other
     threads Python delivers no signals, and it does nothing. A signal that was ignored before (`nohup`) stays
     ignored.
+
+    Args:
+        processes: of the run; process 0 alone prints.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes = ALONE) -> None:
         self.signal: int | None = None
+        self.processes = processes
         self._before: dict[int, Any] = {}
+
+    def agree(self) -> int | None:
+        """Return the signal that a process of the run has received, the same in all, and record it."""
+        if self.processes.size > 1:
+            heard = self.processes.any(*(self.signal == number for number in SIGNALS))
+            agreed = next((n for n, somewhere in zip(SIGNALS, heard, strict=True) if somewhere), None)
+            if agreed is None:
+                return None  # a signal that has just arrived here is for the next call
+            self.signal = agreed
+        return self.signal
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._note)
         return self
@@ -43,6 +59,8 @@ class Interruption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal = number
+            if self.processes.rank:
+                return
             name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
             # Not `print`: the signal may arrive while Python itself is writing.
             message = f"\n{name}: finishing this iteration, then saving; press Ctrl-C again to stop at once\n"

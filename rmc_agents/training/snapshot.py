@@ -6,9 +6,9 @@ own before anything is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -16,34 +16,88 @@ from rmc_agents.errors import UsageError, shown
 from rmc_agents.runs.checkpoint import read_newest
 from rmc_agents.runs.weights import non_finite
 from rmc_agents.training.arithmetic import compare_arithmetic
-from rmc_agents.tree import clone
+from rmc_agents.training.processes import ALONE, Processes
+
+
+class Optimizer(Protocol):
+    """What is checked of an optimizer: its parameters."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
+
 
 Load = Callable[[dict[str, Any]], list[str]]
 """Continues a trainer from a state; returns notes for the user."""
 
 
-def load_all_or_nothing(load: Load, before: dict[str, Any], state: Mapping[str, Any]) -> list[str]:
-    """Load a copy of a state; if it does not fit, load `before` again and raise the error."""
+OTHERS = "other_processes"
+"""Key under which a state holds the parts of processes 1, 2, ...; that of process 0 is the state itself."""
+
+
+def own_part(
+    state: Mapping[str, Any], names: Collection[str], processes: Processes
+) -> tuple[dict[str, Any], int]:
+    """Return the state of this process, and the number of processes that saved it.
+
+    Args:
+        state: what process 0 saved.
+        names: the keys of what each process saved for itself; left out if the numbers of processes differ.
+        processes: of this run.
+
+    Raises:
+        ValueError: the parts of the other processes are not such parts.
+    """
+    own, others = {name: part for name, part in state.items() if name != OTHERS}, state.get(OTHERS, [])
+    if not isinstance(others, list | tuple) or any(
+        not isinstance(part, dict) or part.keys() != set(names) for part in others
+    ):
+        raise ValueError(f"{OTHERS} does not hold the states of processes")
+    saved_by = 1 + len(others)
+    if saved_by != processes.size:
+        own = {name: part for name, part in own.items() if name not in names}
+    elif processes.rank:
+        own.update(others[processes.rank - 1])
+    return own, saved_by
+
+
+def with_other_parts(state: dict[str, Any], names: Collection[str], processes: Processes) -> dict[str, Any]:
+    """Return the state of process 0 with the parts of the others; called in all processes."""
+    if processes.size > 1:
+        parts = processes.gather({name: state[name] for name in names})
+        if parts is not None:
+            state[OTHERS] = parts[1:]
+    return state
+
+
+def load_all_or_nothing(
+    load: Callable[[], list[str]], undo: Callable[[], object], processes: Processes = ALONE
+) -> list[str]:
+    """Continue a trainer from a state; if that fails in one process, undo it in all and raise the error."""
     try:
-        return load(clone(dict(state)))
+        return processes.together(load)
     except Exception:
-        load(before)
+        undo()
         raise
 
 
-def load_newest(run_dir: Path, device: torch.device, load: Load, now: dict[str, str]) -> list[str]:
+def load_newest(
+    run_dir: Path, device: torch.device, load: Load, now: dict[str, str], processes: Processes = ALONE
+) -> list[str]:
     """Continue from the newest intact checkpoint of a run folder; return notes for the user.
+
+    Process 0 reads it, and renames damaged files.
 
     Args:
         run_dir: the run folder; damaged files in it that are newer are renamed.
         device: where the trainer's tensors are.
         load: continues the trainer.
         now: the arithmetic of this process.
+        processes: of the run.
 
     Raises:
         UsageError: no checkpoint, or one of another configuration.
     """
-    path, payload, skipped = read_newest(run_dir, device, rename_damaged=True)
+    path, payload, skipped = processes.from_first(lambda: read_newest(run_dir, device, rename_damaged=True))
     try:
         notes = load(payload)
     except UsageError as error:
@@ -83,7 +137,7 @@ def require_count(name: str, value: Any, most: float = 2**62) -> Any:
     return value
 
 
-def require_moments(optimizer: torch.optim.Optimizer, state: dict[int, Any]) -> dict[int, Any]:
+def require_moments(optimizer: Optimizer, state: dict[int, Any]) -> dict[int, Any]:
     """Return an optimizer's moments if they fit its parameters, which it does not check itself.
 
     Raises:
@@ -105,5 +159,6 @@ def require_moments(optimizer: torch.optim.Optimizer, state: dict[int, Any]) -> 
     return state
 
 
-_MOMENTS = {"Adam": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum_buffer",)}
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+_MOMENTS = {"Adam": _ADAM, "FlatAdam": _ADAM, "Muon": ("momentum_buffer",)}
 """What each optimizer keeps per parameter."""

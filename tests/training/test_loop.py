@@ -22,6 +22,7 @@ from rmc_agents.runs.checkpoint import read_newest, save_checkpoint
 from rmc_agents.runs.folder import checkpoints, read_config
 from rmc_agents.runs.migrations import CONFIG_FORMAT
 from rmc_agents.training.loop import training_loop, write_diagnostic
+from rmc_agents.training.processes import ALONE, Processes
 from tests.support.trainers import ppo_trainer, supervised_trainer
 
 Build = Callable[..., Trainer | SupervisedTrainer]
@@ -40,6 +41,7 @@ class Counter:
 
     checkpoint_seconds = 1e9
     restored = opened = False
+    processes: Processes = ALONE
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir, self.count, self.broken = run_dir, 0, False
