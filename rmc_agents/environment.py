@@ -7,7 +7,8 @@ to do, and `rmc_envs.check` reports which rules a task breaks. Axes: B environme
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
@@ -17,8 +18,18 @@ from torch import Tensor
 
 from rmc_agents.options import Options, require_types
 
-Obs = Tensor | dict[str, Tensor]
+
+class ObservationIds(NamedTuple):
+    """Observations as rows of the environments' `observation_table`."""
+
+    ids: Tensor
+    """[...] int64."""
+
+
+FullObs = Tensor | dict[str, Tensor]
 """A batch of observations: one tensor [B, ...], or one tensor per key of a `Dict` space."""
+Obs = FullObs | ObservationIds
+"""A batch of observations; ids only from environments with `observe_ids`."""
 
 Vectorization = Literal["auto", "sync", "async"]
 MAX_TIMEOUT = 1e6
@@ -127,6 +138,13 @@ class BatchedEnv(ABC):
       requires grad.
     - `auxiliary_targets` returns the same numbers until the next step.
 
+    ## Ids of observations
+    - A task with few distinct observations may offer them as an `observation_table`. Training is faster with
+      one: an agent encodes each of its rows once, instead of every observation.
+    - With `observe_ids`, which users of such a task may set at any time, `reset`, `step`, `assign` and
+      `load_state_dict` return `ObservationIds`, [B], instead of observations: the rows of the table that
+      equal the observations. Nothing else depends on `observe_ids`, and a state does not hold it.
+
     ## Episodes
     - `step`, `state_dict` and `assign` raise RuntimeError before the first `reset` (a `state_dict` that
       always returns None need not).
@@ -204,6 +222,9 @@ class BatchedEnv(ABC):
         config: how `rmc_envs.make` built this batch, so that a run folder can record it; None if it was built
             by hand.
         can_assign: whether `assign` works, which a curriculum needs.
+        capturable: whether steps can be recorded in a CUDA graph; see `prepare_steps`.
+        observe_ids: whether observations are returned as ids; set by a trainer for its own calls, of tasks
+            with an `observation_table`.
         modules: modules that register the task, so that a run folder can name them; set by `rmc_envs.make`.
         own_spaces: the observation and action space of the environments that were converted into this batch,
             for `predict`; None if they are those above.
@@ -222,6 +243,8 @@ class BatchedEnv(ABC):
     aux_size: int = 0
     config: EnvConfig | None = None
     can_assign: bool = False
+    capturable: bool = False
+    observe_ids: bool = False
     modules: tuple[str, ...] = ()
     own_spaces: tuple[spaces.Space[Any], spaces.Space[Any]] | None = None
     notes: tuple[str, ...] = ()
@@ -261,6 +284,18 @@ class BatchedEnv(ABC):
     def auxiliary_targets(self) -> AuxiliaryTargets | None:
         """Return what a memory could know after the latest observations, [B, K]; None if `aux_size` is 0."""
         return None
+
+    def observation_table(self) -> FullObs | None:
+        """Return all distinct observations, [n, ...], equal in every call; None if there is no table."""
+        return None
+
+    def prepare_steps(self, count: int) -> None:
+        """Prepare the next `count` steps so that they can be recorded in a CUDA graph, or replayed from one.
+
+        For environments that are `capturable`: these steps keep everything that they read and change in
+        tensors of fixed addresses, and on the host they change nothing. Call it before every `count` steps.
+        """
+        raise NotImplementedError(f"{self.tasks[0]} cannot be recorded in a CUDA graph")
 
     def assign(self, task_of: Sequence[int]) -> Obs:
         """Give each environment a task of `tasks`. Environments whose task changes start a new episode in it.
@@ -305,6 +340,16 @@ class BatchedEnv(ABC):
 
     def close(self) -> None:  # noqa: B027 - most environments hold nothing
         """Release what the environments hold (processes, windows)."""
+
+
+@contextmanager
+def observing_ids(env: BatchedEnv, ids: bool = True) -> Iterator[None]:
+    """Let environments with an `observation_table` return ids of observations within a `with` block."""
+    before, env.observe_ids = env.observe_ids, ids
+    try:
+        yield
+    finally:
+        env.observe_ids = before
 
 
 class EnvironmentFailed(RuntimeError):

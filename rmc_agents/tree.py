@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Tree = Any
@@ -35,6 +36,12 @@ def leaves(tree: Tree) -> Iterator[Tensor]:
             yield from leaves(branch)
 
 
+def upload(values: Any, device: torch.device) -> Tensor:
+    """Return host values (a list, an array or a tensor) on a device; the host does not wait for a GPU."""
+    x = torch.as_tensor(values)
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
 def clone(tree: Any) -> Any:
     """Return a copy of nested dictionaries, lists and tuples that shares no tensor with the original."""
     if isinstance(tree, Tensor):
@@ -44,6 +51,15 @@ def clone(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [clone(part) for part in tree]
     return tree
+
+
+def to_device(tree: Any, device: torch.device | str) -> Any:
+    """Return nested dictionaries, lists and tuples with their tensors on a device."""
+    if isinstance(tree, Tensor):
+        return tree.to(device)
+    if isinstance(tree, dict):
+        return {key: to_device(part, device) for key, part in tree.items()}
+    return [to_device(part, device) for part in tree] if isinstance(tree, list | tuple) else tree
 
 
 def unflatten(template: Tree, tensors: list[Tensor]) -> Tree:

@@ -43,6 +43,8 @@ def check(
       arguments.
     - **warnings**: `warnings` returns a list of strings.
     - **ground truth**: `ground_truth` and `start_ids`, where the task has them, return tensors [B].
+    - **observation table**: with `observe_ids`, the ids name rows that equal the observations without it,
+      where the task has a table.
     - **meta device**: the task runs on torch's meta device, so no step waits for the host.
 
     A wrong structure ends the check early, since rules about contents cannot be checked then.

@@ -23,6 +23,7 @@ from .play import Player, Run, difference, random_actions
 from .report import Report
 from .starts import check_final_obs, check_ground_truth, check_seeds
 from .state import check_unchanged, read_state, save_state
+from .table import check_ids_on_meta, check_table
 from .values import check_attributes, check_observation, check_targets, check_transition, parts_of, same
 
 RAISED_NOTHING = "raised nothing"
@@ -98,6 +99,9 @@ class EpisodeChecks:
         self._check_seed(run)
         if saved is not None and not (report.has("seed") or report.has("auxiliary targets")):
             self._check_state(run.part(middle), self.actions[middle:], saved)
+        if not report.has("seed"):
+            rest = None if saved is None or report.has("saved state") else (saved, run.part(middle))
+            check_table(report, env, self.seed, self.actions, run, rest)
         self._check_action_shapes()
         self._check_assign()
         check_ground_truth(report, env, self.seed, self.actions[0])
@@ -121,6 +125,8 @@ class EpisodeChecks:
                 check_transition(inner, other, "a step", other.step(action.to("meta")))
                 what = "auxiliary_targets"
                 check_targets(inner, other, "`auxiliary_targets`", other.auxiliary_targets())
+            what = "a call with observe_ids"
+            check_ids_on_meta(inner, other, self.actions[0])
             new = [violation for violation in inner.violations if not self.report.has(violation.rule)]
             found = [(violation.found, violation.expected) for violation in new]
         except Exception as error:

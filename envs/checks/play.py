@@ -81,6 +81,8 @@ class Player:
     def _call(self, name: str, function: Callable[[], Any]) -> Any:
         try:
             return function()
+        except StopCheck:
+            raise
         except Exception as error:
             advice = "Correct the error; every action of `action_space` must be allowed."
             self.report.add("errors", f"{name} raised {error!r}", "no exception", advice)

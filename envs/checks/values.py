@@ -12,14 +12,14 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, EnvConfig, Obs, Transition
+from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, EnvConfig, Transition
 
 from .report import Report
 
 SIMPLE_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
-def parts_of(obs: Obs) -> dict[str, Tensor]:
+def parts_of(obs: Any) -> dict[str, Tensor]:
     """Return the tensors of an observation by key; "" for one without keys."""
     return obs if isinstance(obs, dict) else {"": obs}
 

@@ -16,6 +16,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rmc_agents.environment import BatchedEnv, Obs
 
@@ -71,6 +72,7 @@ def _batch(space: spaces.Space, obs: Obs) -> Any:
     if isinstance(obs, dict):
         assert isinstance(space, spaces.Dict)
         return {key: _batch(space[key], obs[key]) for key in space}
+    assert isinstance(obs, Tensor)
     return obs.numpy()
 
 

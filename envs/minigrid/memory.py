@@ -15,9 +15,10 @@ from gymnasium.utils import seeding as gymnasium_seeding
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rmc_agents.environment import BatchedEnv, GroundTruth, Transition
+from rmc_agents.environment import BatchedEnv, GroundTruth, Obs, ObservationIds, Transition
 from rmc_agents.errors import shown
 from rmc_agents.spaces.annotated import minigrid_image
+from rmc_agents.tree import upload
 
 from ..numbers import MAX_ENVS, require_whole
 from . import tables as minigrid_tables
@@ -44,7 +45,8 @@ class MemoryMazes(BatchedEnv):
     ## Observation
     `Dict(image=Box(0, 255, (V, V, 3), uint8), direction=Discrete(4))`: Farama's observation without the
     constant mission text. `image[i, j]` is the cell i from the left and V - 1 - j ahead of the agent, as
-    MiniGrid's (object, colour, state) code. The direction is 0 right, 1 down, 2 left, 3 up.
+    MiniGrid's (object, colour, state) code. The direction is 0 right, 1 down, 2 left, 3 up. There is an
+    `observation_table`; at view size 7 it has 121 rows for S13 and 347 for S13Random.
 
     ## Actions
     0 turn left, 1 turn right, 2 forward. With `actions=7` the space also has Farama's four other actions,
@@ -79,6 +81,12 @@ class MemoryMazes(BatchedEnv):
 
     can_assign = True
     reports_success = True
+
+    # [B] each, set by `_set_mazes`; the clock counts in rows of the reward table.
+    _clock_start: Tensor
+    _clock_end: Tensor
+    _first_hallway: Tensor
+    _num_hallways: Tensor
 
     def __init__(
         self,
@@ -119,6 +127,7 @@ class MemoryMazes(BatchedEnv):
                 "seeding='farama' on the meta device, which holds no numbers: use seeding='device'"
             )
         self.seeding: Seeding = seeding
+        self.capturable = seeding == "device"  # Farama's starts are drawn on the host
         self.tasks = tuple(dict.fromkeys(spec.env_id for spec in specs))
         maze_of = np.arange(num_envs) % len(specs)
         self.observation_space = spaces.Dict(
@@ -132,14 +141,20 @@ class MemoryMazes(BatchedEnv):
         tables = minigrid_tables.build_tables(specs, actions)
         self.tables = tables
         self._next_state = self._tensor(tables.next_state)
-        self._image = self._tensor(tables.image)
-        self._direction = self._tensor(tables.direction)
+        self._observation = self._tensor(tables.observation)
+        self._table = {
+            "image": self._tensor(tables.image[tables.shows]),
+            "direction": self._tensor(tables.direction[tables.shows]),
+        }
         # The clock counts in rows of the reward table, in which each maze's rows begin at its step 0.
         rewards, first_row = minigrid_tables.reward_table(specs)
         self._reward, self._first_row = self._tensor(rewards), first_row
         self._first_failed, self._first_solved = tables.first_failed, tables.first_solved
 
         self._state: Tensor | None = None  # [B] rows of the tables; None before the first reset
+        # [K, B] start states for K steps, used from the last on.
+        self._block = self._tensor(np.zeros((max(1, BLOCK_SIZE // num_envs), num_envs), dtype=np.int64))
+        self._cursor = torch.zeros(1, dtype=torch.int64, device=self.device)  # next row, if they are reserved
         self._arrived: Tensor | None = None  # [B] state after the last step, before its autoreset; to draw
         self._ground_truth: GroundTruth | None = None  # [N] for each row of the tables; built when needed
         # Of device seeding:
@@ -151,20 +166,33 @@ class MemoryMazes(BatchedEnv):
             self._generator.seed()
         self._numpy: list[np.random.Generator] = []  # of Farama's seeding: one for each environment
         self._set_mazes(maze_of)
-        self._clock = self._clock_start  # [B] rows of the reward table
+        self._clock = self._clock_start.clone()  # [B] rows of the reward table
 
     def _set_mazes(self, maze_of: NDArray[np.int64]) -> None:
         """Set everything that depends on each environment's maze; `maze_of` is [B] indices into `specs`."""
         self._maze_of: list[int] = maze_of.tolist()
         mazes = [self.specs[maze] for maze in self._maze_of]
-        self.task_of = self._tensor([self.tasks.index(spec.env_id) for spec in mazes])
-        self._clock_start = self._tensor(self._first_row[maze_of])
-        self._clock_end = self._clock_start + self._tensor([spec.max_steps for spec in mazes])
-        hallways = self._tensor(self.tables.hallways[maze_of])
-        self._first_hallway, self._num_hallways = hallways.unbind(1)  # [B] each
-        self._block: list[Tensor] = []  # start states [B], one for each of the next steps
+        self._keep("task_of", self._tensor([self.tasks.index(spec.env_id) for spec in mazes]))
+        self._keep("_clock_start", self._tensor(self._first_row[maze_of]))
+        self._keep("_clock_end", self._clock_start + self._tensor([spec.max_steps for spec in mazes]))
+        first, number = self._tensor(self.tables.hallways[maze_of]).unbind(1)
+        self._keep("_first_hallway", first)  # [B]
+        self._keep("_num_hallways", number)  # [B]
+        self._discard_starts()
 
-    def assign(self, task_of: Sequence[int]) -> dict[str, Tensor]:
+    def _keep(self, name: str, values: Tensor) -> None:
+        """Store a tensor as an attribute, from the second time on at the address of the first."""
+        stored = getattr(self, name, None)
+        if stored is None or stored.shape != values.shape:
+            setattr(self, name, values.clone(memory_format=torch.contiguous_format))
+        else:
+            stored.copy_(values)
+
+    def _discard_starts(self) -> None:
+        self._left = 0  # start states that are left in the block, for as many steps
+        self._reserved = False  # whether steps take theirs from `_cursor` on; see `prepare_steps`
+
+    def assign(self, task_of: Sequence[int]) -> Obs:
         before = self._state
         if before is None:
             raise RuntimeError("assign before the first reset: call reset(seed) first")
@@ -178,29 +206,28 @@ class MemoryMazes(BatchedEnv):
         starts = (
             self._next_starts() if self.seeding == "device" else self._draw_starts_as_farama(before, changed)
         )
-        self._state = torch.where(changed, starts, before)
-        self._clock = torch.where(changed, self._clock_start, self._clock)
+        clock = torch.where(changed, self._clock_start, self._clock)
         self._arrived = None
-        return self._observe(self._state)
+        return self._observe(self._place(torch.where(changed, starts, before), clock))
 
     def _tensor(self, values: NDArray | list[int]) -> Tensor:
-        return torch.as_tensor(values).to(self.device)
+        return upload(values, self.device)
 
-    def reset(self, seed: int | None = None) -> dict[str, Tensor]:
+    def reset(self, seed: int | None = None) -> Obs:
         if self.seeding == "farama":
             if seed is not None or not self._numpy:
                 seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
                 self._numpy = [gymnasium_seeding.np_random(own)[0] for own in seeds]
-            self._state = self._tensor([self._draw_start_as_farama(i) for i in range(self.num_envs)])
+            starts = self._tensor([self._draw_start_as_farama(i) for i in range(self.num_envs)])
         else:
             if seed is not None:
                 if self._generator is not None:
                     self._generator.manual_seed(seed)
-                self._block = []
-            self._state = self._next_starts()
-        self._clock = self._clock_start
+                self._discard_starts()
+            self._reserved = False
+            starts = self._next_starts()
         self._arrived = None
-        return self._observe(self._state)
+        return self._observe(self._place(starts, self._clock_start))
 
     def step(self, actions: Tensor) -> Transition:
         state = self._state
@@ -217,9 +244,15 @@ class MemoryMazes(BatchedEnv):
         reward = self._reward.index_select(0, clock).mul_(success)
         final_obs = self._observe(state)
         starts = self._next_starts() if self.seeding == "device" else self._draw_starts_as_farama(state, done)
-        self._state = torch.where(done, starts, state)
-        self._clock = torch.where(done, self._clock_start, clock)
-        return Transition(self._observe(self._state), reward, terminated, truncated, final_obs, success)
+        here = self._place(torch.where(done, starts, state), torch.where(done, self._clock_start, clock))
+        return Transition(self._observe(here), reward, terminated, truncated, final_obs, success)
+
+    def _place(self, state: Tensor, clock: Tensor) -> Tensor:
+        """Store the state [B] and clock [B] of every environment; return the state."""
+        self._keep("_state", state)
+        self._keep("_clock", clock)
+        assert self._state is not None
+        return self._state
 
     def start_ids(self) -> Tensor:
         """Return [B] int64 right after a reset: the start state of each environment; see `KnownStarts`.
@@ -249,23 +282,51 @@ class MemoryMazes(BatchedEnv):
             self._ground_truth = GroundTruth(*(torch.as_tensor(column).to(self.device) for column in columns))
         return GroundTruth(*(column[self._state] for column in self._ground_truth))
 
-    def _observe(self, state: Tensor) -> dict[str, Tensor]:
-        return {
-            "image": self._image.index_select(0, state),
-            "direction": self._direction.index_select(0, state),
-        }
+    def observation_table(self) -> dict[str, Tensor]:
+        return self._table
+
+    def _observe(self, state: Tensor) -> Obs:
+        ids = self._observation.index_select(0, state)
+        if self.observe_ids:
+            return ObservationIds(ids)
+        return {name: part.index_select(0, ids) for name, part in self._table.items()}
+
+    def prepare_steps(self, count: int) -> None:
+        self._allocate_block(count)
+        if self._left < count:
+            self._draw_block()
+        self._cursor.fill_(self._left - 1)
+        self._left -= count
+        self._reserved = True
 
     def _next_starts(self) -> Tensor:
         """Return a start state [B] for every environment from the device's generator, needed or not."""
-        if not self._block:
-            shape = (max(1, BLOCK_SIZE // self.num_envs), self.num_envs)  # [K, B]
-            # One integer serves for both draws: with 53 bits, remainders are uniform to one part in 10^12.
-            draw = torch.randint(1 << 53, shape, generator=self._generator, device=self.device)
-            hallway = self._first_hallway + draw % self._num_hallways
-            draw = torch.div(draw, self._num_hallways, rounding_mode="floor")
-            start = self._first_start[hallway] + draw % self._num_starts[hallway]
-            self._block = list(self._starts[start].unbind(0))
-        return self._block.pop()
+        if self._reserved:
+            starts = self._block.index_select(0, self._cursor).squeeze(0)
+            self._cursor.sub_(1)
+            return starts
+        if not self._left:
+            self._draw_block()
+        self._left -= 1
+        return self._block[self._left]
+
+    def _allocate_block(self, steps: int) -> None:
+        """Let the block have room for at least so many steps, keeping the starts that are left in it."""
+        if len(self._block) < steps:
+            left = self._block[: self._left]
+            self._block = self._block.new_zeros(steps, self.num_envs)
+            self._block[: self._left] = left
+
+    def _draw_block(self) -> None:
+        """Fill the block with start states."""
+        # One integer serves for both draws: with 53 bits, remainders are uniform to one part in 10^12.
+        shape = self._block.shape
+        draw = torch.randint(1 << 53, shape, generator=self._generator, device=self.device)
+        hallway = self._first_hallway + draw % self._num_hallways
+        draw = torch.div(draw, self._num_hallways, rounding_mode="floor")
+        start = self._first_start[hallway] + draw % self._num_starts[hallway]
+        self._block.copy_(self._starts[start])
+        self._left = shape[0]
 
     def _draw_starts_as_farama(self, state: Tensor, done: Tensor) -> Tensor:
         """Return [B] new start states, drawn as Farama's environments do, where `done`; else `state`."""
@@ -291,14 +352,14 @@ class MemoryMazes(BatchedEnv):
             raise RuntimeError("state_dict before the first reset: call reset(seed) first")
         return {
             "mazes": self._maze_of,
-            "state": self._state,
-            "clock": self._clock,
-            "block": torch.stack(self._block) if self._block else None,
+            "state": self._state.clone(),
+            "clock": self._clock.clone(),
+            "block": self._block[: self._left].clone() if self._left else None,
             "generator": None if self._generator is None else self._generator.get_state(),
             "numpy": [rng.bit_generator.state for rng in self._numpy],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> dict[str, Tensor]:
+    def load_state_dict(self, state: dict[str, Any]) -> Obs:
         """Continue from the `state_dict` of an instance with the same mazes, actions and seeding.
 
         Raises:
@@ -311,10 +372,12 @@ class MemoryMazes(BatchedEnv):
                 f"{self.seeding}"
             )
         self._set_mazes(np.array(state["mazes"]))
-        here = self._state = state["state"].to(self.device)
-        self._clock = state["clock"].to(self.device)
+        here = self._place(state["state"].to(self.device), state["clock"].to(self.device))
         self._arrived = None
-        self._block = [] if state["block"] is None else list(state["block"].to(self.device).unbind(0))
+        if state["block"] is not None:
+            self._left = len(state["block"])
+            self._allocate_block(self._left)
+            self._block[: self._left].copy_(state["block"])
         if self._generator is not None:
             self._generator.set_state(state["generator"].cpu())
         self._numpy = []

@@ -146,6 +146,11 @@ class Tables:
     """[N, V, V, 3] MiniGrid's symbolic view."""
     direction: NDArray[np.int64]
     """[N] direction of the agent, 0 to 3."""
+    observation: NDArray[np.int64]
+    """[N] number of the state's observation (image and direction), counted from 0; equal observations have
+    equal numbers."""
+    shows: NDArray[np.int64]
+    """[n] for each of the n distinct observations, a state that shows it."""
     cue_seen: NDArray[np.bool_]
     """[N] whether the cue is in the view."""
     place: NDArray[np.int64]
@@ -300,10 +305,13 @@ def build_tables(specs: tuple[MazeSpec, ...], actions: Literal[3, 7]) -> Tables:
     joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     sort = np.argsort(joined["kind"], kind="stable")
     rank = np.argsort(sort)  # old index -> new index
+    shows, observation = _distinct(joined["image"][sort], joined["direction"][sort])
     return Tables(
         next_state=rank[joined["next"]][sort],
         image=joined["image"][sort],
         direction=joined["direction"][sort],
+        observation=observation,
+        shows=shows,
         cue_seen=joined["cue_seen"][sort],
         place=joined["place"][sort],
         first_failed=int((joined["kind"] < 1).sum()),
@@ -312,6 +320,16 @@ def build_tables(specs: tuple[MazeSpec, ...], actions: Literal[3, 7]) -> Tables:
         hallway_starts=np.array(hallway_starts),
         starts=rank[joined["starts"]],
     )
+
+
+def _distinct(
+    image: NDArray[np.uint8], direction: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return `shows` and `observation` of `Tables`."""
+    rows = np.column_stack([image.reshape(len(image), -1), direction.astype(np.uint8)])
+    whole = rows.view(np.dtype((np.void, rows.shape[1]))).ravel()  # a row as one value
+    _, shows, observation = np.unique(whole, return_index=True, return_inverse=True)
+    return shows, observation
 
 
 def reward_table(specs: Sequence[MazeSpec]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

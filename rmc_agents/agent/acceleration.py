@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from rmc_agents.agent.actor_critic import ActorCritic, Networks
+from rmc_agents.cores import GRU, LSTM, RMC
+from rmc_agents.cores.kernels import gated_triton, rmc_triton
 from rmc_agents.tree import map_tree
 
-Precision = Literal["float32", "bf16"]
+Precision = Literal["float32", "tf32", "bf16"]
 
 
 def accelerate(agent: ActorCritic, precision: Precision = "float32", compiled: bool = False) -> list[str]:
@@ -26,7 +28,8 @@ def accelerate(agent: ActorCritic, precision: Precision = "float32", compiled: b
 
     Args:
         agent: changed in place.
-        precision: bf16 is `torch.autocast` of matrix products; parameters, states and results stay float32.
+        precision: tf32 lets a GPU compute all matrix products of the process in TensorFloat-32; bf16 is
+            `torch.autocast` of matrix products. Parameters, states and results stay float32.
         compiled: use `torch.compile`, on a GPU with CUDA graphs (mode "reduce-overhead"), which save the host
             most of its work. Where it does not work the agent runs uncompiled.
 
@@ -47,11 +50,36 @@ def accelerate(agent: ActorCritic, precision: Precision = "float32", compiled: b
             compiled = False
     if precision == "bf16" and bfloat16_is_slow(device):
         notes.append("precision bf16 is slower than float32 on this CPU, which multiplies bfloat16 slowly")
+    if precision == "tf32":
+        if device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        else:
+            notes.append(f"precision tf32 is for GPUs: on {device.type} it is float32")
+            precision = "float32"
+    if device.type == "cuda" and not compiled:
+        notes += _notes_on_triton(agent, precision)
     if not compiled and precision == "float32":
         return notes
 
     agent.wrap_networks(Accelerated(precision, compiled, device.type))
     return notes
+
+
+def _notes_on_triton(agent: ActorCritic, precision: Precision) -> list[str]:
+    """Return a note with the reason if a core of the agent runs without its Triton kernels on a GPU."""
+    notes: dict[str, None] = {}
+    for core in (agent.core, agent.critic_core):
+        if isinstance(core, RMC):
+            reason = rmc_triton.why_not(core, agent.device)
+        elif isinstance(core, LSTM | GRU):
+            reason = gated_triton.why_not(core, agent.device)
+        else:
+            continue
+        if precision == "bf16":
+            reason = "they compute in float32 or tf32"
+        if reason is not None:
+            notes[f"{type(core).__name__} runs in PyTorch instead of its Triton kernels: {reason}"] = None
+    return list(notes)
 
 
 @dataclass(frozen=True)
@@ -68,6 +96,8 @@ class Accelerated:
         return f"compiled {self.precision}" if self.compiled else self.precision
 
     def __call__(self, networks: Networks) -> Networks:
+        if self.precision == "tf32" and not self.compiled:
+            return networks  # a setting of the process, and of backward passes, too
         options: dict[str, Any] = {"mode": "reduce-overhead"} if self.device_type == "cuda" else {}
         # Acting and learning have one fixed shape each; a graph for dynamic shapes would be slower.
         inner = torch.compile(networks, dynamic=False, **options) if self.compiled else networks

@@ -18,8 +18,14 @@ from torch import Tensor, nn
 from rmc_agents.agent.arguments import as_rows, as_tensors, require_state
 from rmc_agents.agent.config import AgentConfig
 from rmc_agents.agent.encoders import Encoder
-from rmc_agents.agent.heads import make_action_head
+from rmc_agents.agent.heads import CategoricalHead, make_action_head
+from rmc_agents.agent.native_heads import has_hooks, native_weights
+from rmc_agents.agent.observation_table import EncodedObservations, ObservationTable
 from rmc_agents.cores import MemoryCore, State, make_core
+from rmc_agents.cores.base import IndexedInputs
+from rmc_agents.cores.kernels import heads_native
+from rmc_agents.cores.kernels.call import eager
+from rmc_agents.environment import ObservationIds
 from rmc_agents.options import Options
 from rmc_agents.spaces.annotated import AnnotatedBox
 from rmc_agents.spaces.description import describe
@@ -55,6 +61,29 @@ class ActionEvaluation(NamedTuple):
     """[T, B, K] predictions of the auxiliary targets; None without any."""
 
 
+class Reading(NamedTuple):
+    """What the heads read of a sequence."""
+
+    outputs: Tensor
+    """[T, B, H] of the core."""
+    features: Tensor | IndexedInputs
+    """[T, B, I] the core's inputs."""
+    critic_outputs: Tensor | None
+    """[T, B, H] of the critic's own core, if it has one."""
+    state: AgentState
+    """After the last step."""
+
+
+class NativeHeads(NamedTuple):
+    """Arguments of the heads in C; see `cores.kernels.heads_native`."""
+
+    inputs: heads_native.Inputs
+    sizes: list[int]
+    """Number of values of each component of an action."""
+    ids: Tensor | None
+    """[T, B] the row of the features that each step reads; None where each has its own."""
+
+
 class NetworkOutput(NamedTuple):
     """Output of encoder, core and heads for a sequence."""
 
@@ -73,8 +102,8 @@ Networks = Callable[[Tree, Tensor, Tensor, Tensor, AgentState], NetworkOutput]
 output."""
 
 
-Wrapper = Callable[[Networks], Networks]
-"""Turns networks into networks that compute the same in another way."""
+Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Turns networks, or a part of them, into networks that compute the same in another way."""
 
 
 class ActorCritic(nn.Module):
@@ -138,6 +167,7 @@ class ActorCritic(nn.Module):
         self.aux_head = nn.Linear(self.core.output_size, aux_size) if aux_size else None
         self._wrappers: list[Wrapper] = []
         self._networks: Networks = self._run_networks
+        self._encode_table: Callable[[], Tensor] = self.encoder.encode_table
 
     @classmethod
     def from_config(
@@ -194,6 +224,42 @@ class ActorCritic(nn.Module):
                 raise ValueError(f"{name} of agent and environment differ: {own}, {given}")
         self.observations, self.actions = observations, actions
 
+    def use_observation_table(self, table: Tree) -> None:
+        """Accept `ObservationIds` in place of observations, as rows of a table; it is not saved.
+
+        A trainer calls it with the table of the environments in which the agent is trained.
+
+        Args:
+            table: all distinct observations, [n, ...]; None for no table.
+
+        Raises:
+            ValueError: they are no observations of the agent's space.
+        """
+        self.encoder.use_table(None if table is None else ObservationTable(self.observation_space, table))
+
+    @torch.no_grad()
+    def encode_ahead(self, lookups: int) -> Callable[[Tree], Tree]:
+        """Encode the observation table now, for many calls of `act` and `value` with the same weights.
+
+        Args:
+            lookups: number of observations that will be looked up; a table of more rows is not encoded.
+
+        Returns:
+            a function that turns `ObservationIds` into their features, which `act` and `value` take as `obs`.
+            It returns other observations as they are. Drop it before the weights change.
+        """
+        table = self.encoder.table
+        if table is None or table.num_rows > lookups:
+            return lambda obs: obs
+        features = self._encode_table()
+
+        def look_up(obs: Tree) -> Tree:
+            if not isinstance(obs, ObservationIds):
+                return obs
+            return EncodedObservations(IndexedInputs(features, obs.ids).gather())
+
+        return look_up
+
     def describe(self) -> str:
         """Describe how observations are read and actions are chosen; see `rmc_agents.describe`."""
         parts = named_parts(self.observation_space)
@@ -246,8 +312,18 @@ class ActorCritic(nn.Module):
             still the previous one: replace it once the environment has answered.
         """
         obs, actions = map_tree(lambda x: x.unsqueeze(0), obs), state.action.unsqueeze(0)
-        rewards = state.reward.unsqueeze(0)
-        output = self._networks(obs, actions, rewards, episode_starts.unsqueeze(0), state)
+        step = obs, actions, state.reward.unsqueeze(0), episode_starts.unsqueeze(0), state
+        native = None if torch.is_grad_enabled() else self._read_natively(*step)
+        if native is not None:
+            (inputs, sizes, _), reading = native
+            noise = None
+            if not deterministic:
+                noise = inputs.outputs.new_empty(len(inputs.outputs), sum(sizes))
+                noise.exponential_(generator=generator)
+            chosen, log_prob, values = heads_native.act(inputs, noise, sizes)
+            action = chosen.view(-1, *self.policy.action_shape)
+            return action, log_prob, values, reading.state._replace(action=action)
+        output = self._networks(*step)
         parameters = output.parameters.squeeze(0)
         action = self.policy.mode(parameters) if deterministic else self.policy.sample(parameters, generator)
         log_prob = self.policy.log_prob(parameters, action)
@@ -266,15 +342,30 @@ class ActorCritic(nn.Module):
             episode_starts: [T, B] bool, true where an episode starts.
             state: the state before the first step, as stored when the sequence was recorded.
         """
-        previous_actions = torch.cat([state.action.unsqueeze(0), actions[:-1]])
-        previous_rewards = torch.cat([state.reward.unsqueeze(0), rewards[:-1]])
-        output = self._networks(obs, previous_actions, previous_rewards, episode_starts, state)
+        previous = self._previous(actions, rewards, state)
+        output = self._networks(obs, *previous, episode_starts, state)
         return ActionEvaluation(
             self.policy.log_prob(output.parameters, actions),
             self.policy.entropy(output.parameters),
             output.values,
             None if self.aux_head is None else self.aux_head(output.memory_output),
         )
+
+    def read_for_native_heads(
+        self, obs: Tree, actions: Tensor, rewards: Tensor, episode_starts: Tensor, state: AgentState
+    ) -> tuple[NativeHeads, Tensor | None] | None:
+        """Read a recorded sequence for heads in C; return None if only `evaluate_actions` can evaluate it.
+
+        Arguments are those of `evaluate_actions`.
+
+        Returns:
+            the heads' arguments, for T * B rows, and the predictions [T, B, K] of auxiliary targets.
+        """
+        native = self._read_natively(obs, *self._previous(actions, rewards, state), episode_starts, state)
+        if native is None:
+            return None
+        heads, reading = native
+        return heads, None if self.aux_head is None else self.aux_head(reading.outputs)
 
     def value(self, obs: Tree, episode_starts: Tensor, state: AgentState) -> Tensor:
         """Return the values [B] of `obs` [B, ...], read with the memory in `state`."""
@@ -337,7 +428,7 @@ class ActorCritic(nn.Module):
         it.
         """
         self._wrappers.append(wrapper)
-        self._networks = wrapper(self._networks)
+        self._networks, self._encode_table = wrapper(self._networks), wrapper(self._encode_table)
 
     @property
     def networks(self) -> str:
@@ -347,37 +438,103 @@ class ActorCritic(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the wrapped networks: they belong to this agent, and a copy needs its own."""
-        return {name: value for name, value in self.__dict__.items() if name != "_networks"}
+        wrapped = ("_networks", "_encode_table")
+        return {name: value for name, value in self.__dict__.items() if name not in wrapped}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._networks = self._run_networks
+        self._networks, self._encode_table = self._run_networks, self.encoder.encode_table
         for wrapper in self._wrappers:
-            self._networks = wrapper(self._networks)
+            self._networks, self._encode_table = wrapper(self._networks), wrapper(self._encode_table)
 
     def _run_networks(
         self, obs: Tree, actions: Tensor, rewards: Tensor, starts: Tensor, state: AgentState
     ) -> NetworkOutput:
         """Run encoder, core and heads on a sequence; see `Networks`."""
-        config = self.config
-        x = self.encoder(obs)
-        if config.previous_action:
-            encoded = self.policy.encode(actions)
-            x = torch.cat([x, torch.where(starts.unsqueeze(-1), 0.0, encoded)], dim=-1)
-        if config.previous_reward:
-            x = torch.cat([x, torch.where(starts, 0.0, rewards).unsqueeze(-1)], dim=-1)
-        outputs, memory = self.core.unroll(x, state.memory, starts)
-        policy_input = torch.cat([outputs, x], dim=-1) if config.skip else outputs
-        critic_input, critic_memory = policy_input, state.critic_memory
-        if self.critic_core is not None:
-            critic_input, critic_memory = self.critic_core.unroll(x, state.critic_memory, starts)
-            critic_input = torch.cat([critic_input, x], dim=-1) if config.skip else critic_input
-        elif config.critic_memory == "none":
+        reading, skip = self._read(obs, actions, rewards, starts, state), self.config.skip
+        outputs, x, critic_outputs, after = reading
+        x = x.gather() if isinstance(x, IndexedInputs) else x
+        policy_input = critic_input = torch.cat([outputs, x], dim=-1) if skip else outputs
+        if critic_outputs is not None:
+            critic_input = torch.cat([critic_outputs, x], dim=-1) if skip else critic_outputs
+        elif self.config.critic_memory == "none":
             critic_input = x
         parameters = self.policy(self.policy_hidden(policy_input))
         values = self.value_head(self.value_hidden(critic_input)).squeeze(-1)
-        after = state._replace(memory=memory, critic_memory=critic_memory)
         return NetworkOutput(parameters, values, after, outputs)
+
+    def _read_natively(
+        self, obs: Tree, actions: Tensor, rewards: Tensor, starts: Tensor, state: AgentState
+    ) -> tuple[NativeHeads, Reading] | None:
+        """Run encoder and core for heads in C; return None if the networks can only run as a whole."""
+        policy = self.policy
+        if self._wrappers or self.config.critic_memory != "shared" or not isinstance(policy, CategoricalHead):
+            return None
+        weights = native_weights(self.policy_hidden, policy, self.value_hidden, self.value_head)
+        if weights is None:
+            return None
+        reading = self._read(obs, actions, rewards, starts, state)
+        features, ids = reading.features, None
+        if not self.config.skip:
+            features = None
+        elif isinstance(features, IndexedInputs):
+            features, ids = features
+        else:
+            features = features.flatten(0, 1)
+        inputs = heads_native.Inputs(reading.outputs.flatten(0, 1), features, *weights)
+        if not heads_native.usable(inputs, policy.sizes, ids):
+            return None
+        return NativeHeads(inputs, policy.sizes, ids), reading
+
+    def _previous(self, actions: Tensor, rewards: Tensor, state: AgentState) -> tuple[Tensor, Tensor]:
+        """Return the previous action and reward of each recorded step, shifted if the agent reads them."""
+        config = self.config
+        if config.previous_action:
+            actions = torch.cat([state.action.unsqueeze(0), actions[:-1]])
+        if config.previous_reward:
+            rewards = torch.cat([state.reward.unsqueeze(0), rewards[:-1]])
+        return actions, rewards
+
+    def _read(
+        self, obs: Tree, actions: Tensor, rewards: Tensor, starts: Tensor, state: AgentState
+    ) -> Reading:
+        """Run encoder and core on a sequence."""
+        x = self._core_inputs(obs, actions, rewards, starts)
+        outputs, memory = _unroll(self.core, x, state.memory, starts)
+        critic_outputs, critic_memory = None, state.critic_memory
+        if self.critic_core is not None:
+            critic_outputs, critic_memory = _unroll(self.critic_core, x, state.critic_memory, starts)
+        after = state._replace(memory=memory, critic_memory=critic_memory)
+        return Reading(outputs, x, critic_outputs, after)
+
+    def _core_inputs(
+        self, obs: Tree, actions: Tensor, rewards: Tensor, starts: Tensor
+    ) -> Tensor | IndexedInputs:
+        """Return the core's inputs; those of equal observations once, where core and heads gain by it."""
+        encoder, config = self.encoder, self.config
+        if config.previous_action or config.previous_reward:
+            x = [encoder(obs)]
+            if config.previous_action:
+                x.append(torch.where(starts.unsqueeze(-1), 0.0, self.policy.encode(actions)))
+            if config.previous_reward:
+                x.append(torch.where(starts, 0.0, rewards).unsqueeze(-1))
+            return torch.cat(x, dim=-1)
+        if not torch.is_grad_enabled() or type(encoder) is not Encoder or has_hooks(encoder):
+            return encoder(obs)
+        features = encoder.encode_distinct(obs)
+        if isinstance(features, Tensor):
+            return features
+        (rows, ids), device = features, features.rows.device
+        if device.type != "cpu" or not eager(device) or 2 * len(rows) > ids.numel():
+            return features.gather()
+        return IndexedInputs(rows, ids.int())
+
+
+def _unroll(
+    core: MemoryCore, inputs: Tensor | IndexedInputs, state: State, starts: Tensor
+) -> tuple[Tensor, State]:
+    unroll: Any = core.unroll_indexed if isinstance(inputs, IndexedInputs) else core.unroll
+    return unroll(inputs, state, starts)
 
 
 def _hidden(input_size: int, hidden_size: int) -> nn.Sequential:

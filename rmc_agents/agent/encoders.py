@@ -17,7 +17,11 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rmc_agents.agent.distinct import find_distinct_rows
+from rmc_agents.agent.observation_table import EncodedObservations, ObservationTable, PartTerms, TermTable
+from rmc_agents.cores.base import IndexedInputs
+from rmc_agents.environment import ObservationIds
 from rmc_agents.spaces.reading import bounds, category_sizes, code_values, owners, read, scaling
+from rmc_agents.tree import Tree
 
 LARGE_VOCABULARY = 1024
 """Number of categories above which they are embedded instead of made one-hot."""
@@ -43,14 +47,25 @@ class Encoder(nn.Module):
         self.parts = nn.ModuleList(_make_part(part) for part in parts)
         # Only discrete observations repeat often enough for a search to pay off.
         self.deduplicate = all(isinstance(part, _Codes | _Cells | _OneHot) for part in self.parts)
+        self.table: ObservationTable | None = None  # what ids of observations refer to
+        self.terms: TermTable | None = None  # the same rows, if their vectors consist of recurring values
         self.output_size = output_size
         self.linear = nn.Linear(sum(part.output_size for part in self.parts), output_size)  # type: ignore[misc]
         nn.init.orthogonal_(self.linear.weight, gain=math.sqrt(2))
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, obs: Tensor | dict[str, Tensor]) -> Tensor:
-        """Encode observations [..., *space.shape] as features [..., output_size]."""
-        values: list[Tensor] = [obs[key] for key in self.keys] if self.keys is not None else [obs]  # type: ignore
+    def forward(self, obs: Tree) -> Tensor:
+        """Encode observations [..., *space.shape], or ids [...] of them, as features [..., output_size]."""
+        features = self.encode_distinct(obs)
+        return features.gather() if isinstance(features, IndexedInputs) else features
+
+    def encode_distinct(self, obs: Tree) -> Tensor | IndexedInputs:
+        """Encode observations as `forward`, without copies of the features of equal observations."""
+        if isinstance(obs, EncodedObservations):
+            return obs.features
+        if isinstance(obs, ObservationIds):
+            return self._encode_ids(obs.ids)
+        values: list[Tensor] = [obs[key] for key in self.keys] if self.keys is not None else [obs]
         if self.deduplicate:
             shapes = [space.shape or () for space in self.spaces]
             leading = values[0].shape[: values[0].ndim - len(shapes[0])]
@@ -58,8 +73,32 @@ class Encoder(nn.Module):
             distinct = find_distinct_rows([x.reshape(x.shape[0], -1) for x in rows])
             if distinct is not None:
                 features = self._encode([x.index_select(0, distinct.rows) for x in rows])
-                return features.index_select(0, distinct.inverse).unflatten(0, leading)
+                return IndexedInputs(features, distinct.inverse.unflatten(0, leading))
         return self._encode(values)
+
+    def use_table(self, table: ObservationTable | None) -> None:
+        """Let ids of observations refer to the rows of a table, or to nothing."""
+        self.table = self.terms = None
+        if table is None:
+            return
+        self.table = table
+        on_cpu = all(part.device.type == "cpu" for part in table.parts)
+        if on_cpu and all(isinstance(part, _Codes | _OneHot) for part in self.parts):
+            terms = [part.terms(x) for part, x in zip(self.parts, table.parts, strict=True)]  # type: ignore[operator]
+            self.terms = TermTable(terms, [part.output_size for part in self.parts])  # type: ignore[misc]
+
+    def encode_table(self) -> Tensor:
+        """Return the features [n, output_size] of all rows of the table."""
+        assert self.table is not None
+        rows = torch.arange(self.table.num_rows, device=self.linear.weight.device)
+        features = None if self.terms is None else self.terms.encode(rows, self.linear, self.parts)
+        return self.table.encode_all(self._encode) if features is None else features.rows
+
+    def _encode_ids(self, ids: Tensor) -> Tensor | IndexedInputs:
+        if self.table is None:
+            raise ValueError("ids of observations need a table: call agent.use_observation_table first")
+        features = None if self.terms is None else self.terms.encode(ids, self.linear, self.parts)
+        return self.table.encode(ids, self._encode) if features is None else features
 
     def _encode(self, values: list[Tensor]) -> Tensor:
         vectors = [part(value) for part, value in zip(self.parts, values, strict=True)]
@@ -130,8 +169,23 @@ class _Codes(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         image = image if self.has_channels else image.unsqueeze(-1)
         # A product with one-hot codes, because its backward pass is a product too, not a scatter.
-        one_hot = image.index_select(-1, self.channel) == self.codes  # [..., H, W, sum(sizes)]
-        return self.embedding(one_hot.to(self.embedding.weight.dtype)).flatten(-3)
+        return self.embedding(self._one_hot(image)).flatten(-3)
+
+    def _one_hot(self, cells: Tensor) -> Tensor:
+        """Return the codes of cells [..., C] as vectors [..., sum(sizes)]."""
+        return (cells.index_select(-1, self.channel) == self.codes).to(self.embedding.weight.dtype)
+
+    def terms(self, image: Tensor) -> PartTerms:
+        """Return the terms of images [n, *shape]: what is seen in each cell."""
+        image = image if self.has_channels else image.unsqueeze(-1)
+        kinds, kind = torch.unique(image.flatten(0, 2), dim=0, return_inverse=True)
+        cell = torch.arange(image[0, ..., 0].numel())
+        return PartTerms(
+            rows=cell * len(kinds) + kind.view(len(image), -1),
+            first=(cell * self.embedding.out_features).repeat_interleave(len(kinds)),
+            kind=torch.arange(len(kinds)).repeat(len(cell)),
+            codes=self._one_hot(kinds),
+        )
 
 
 class _Picture(nn.Module):
@@ -282,6 +336,12 @@ class _OneHot(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         numbers = x.reshape(*x.shape[: x.ndim - self.ndim], -1)
         return (numbers.index_select(-1, self.component) == self.codes).float()
+
+    def terms(self, x: Tensor) -> PartTerms:
+        """Return the terms of integers [n, *shape]: the value of each."""
+        ones = self.forward(x).nonzero()[:, 1].view(len(x), -1)
+        entries = torch.arange(self.output_size)
+        return PartTerms(ones, entries, torch.full_like(entries, -1), None)
 
 
 class _Embedded(nn.Module):

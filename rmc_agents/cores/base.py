@@ -18,6 +18,20 @@ State = Any
 """A NamedTuple of tensors, each with the batch axis first: [B, ...]."""
 
 
+class IndexedInputs(NamedTuple):
+    """Inputs of which many are equal: those that differ, and the id of each."""
+
+    rows: Tensor
+    """[n, I]."""
+    ids: Tensor
+    """[...] int32 or int64, the row of each input."""
+
+    def gather(self) -> Tensor:
+        """Return all inputs [..., I]."""
+        # Unlike that of an index_select, its backward pass adds in a fixed order on a GPU.
+        return nn.functional.embedding(self.ids, self.rows)
+
+
 class MemoryCore(nn.Module, ABC):
     """Recurrent memory: reads one input per step and carries a state from step to step.
 
@@ -113,6 +127,13 @@ class MemoryCore(nn.Module, ABC):
             outputs.append(output)
         return torch.stack(outputs), state
 
+    def unroll_indexed(self, inputs: IndexedInputs, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """Read a sequence as `unroll`, of which many inputs are equal; their ids are [T, B].
+
+        A core may override it to project each distinct input once.
+        """
+        return self.unroll(inputs.gather(), state, starts)
+
 
 class HoistedCore(MemoryCore, ABC):
     """Core whose step splits into a part of the input alone and a part that depends on the state.
@@ -176,6 +197,11 @@ def reset_rows(state: State, fresh: State, starts: Tensor) -> State:
     Selects instead of multiplying by zero: a core's initial state need not be zero, and 0 * inf is not 0.
     """
     return map_tree(lambda s, f: torch.where(starts.view(-1, *[1] * (s.ndim - 1)), f, s), state, fresh)
+
+
+def has_unroll_of(core: MemoryCore, cls: type[MemoryCore]) -> bool:
+    """Return whether neither a subclass of `cls` nor a patch of the core replaces `unroll`."""
+    return getattr(core.unroll, "__func__", None) is cls.unroll
 
 
 def require_positive(**sizes: int) -> None:

@@ -1,7 +1,7 @@
 """The classical recurrent cores: Elman RNN, LSTM and GRU.
 
 `recur` defines each core. `step` and `unroll` compute the same in C (kernels/c/gated.c) where there is a
-compiler.
+compiler, and LSTM and GRU on a GPU in Triton (kernels/gated_triton_kernels.py).
 
 Axes: T time, B batch, I input size, H hidden size, which is also the output size.
 """
@@ -14,8 +14,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rmc_agents.cores.base import HoistedCore, require_positive
+from rmc_agents.cores.base import HoistedCore, IndexedInputs, has_unroll_of, require_positive
 from rmc_agents.cores.kernels import gated_native as native
+from rmc_agents.cores.kernels import gated_triton
 from rmc_agents.cores.kernels.call import eager
 
 
@@ -49,20 +50,29 @@ class _GatedCore(HoistedCore, ABC):
         return self.hidden_size
 
     def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
-        result = self._run_native(inputs.unsqueeze(0), state, None)
+        result = self._run_fused(inputs.unsqueeze(0), state, None)
         return super().step(inputs, state) if result is None else (result[0][0], result[1])
 
     def unroll(self, inputs: Tensor, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
-        result = self._run_native(inputs, state, starts)
+        result = self._run_fused(inputs, state, starts)
         return super().unroll(inputs, state, starts) if result is None else result
 
-    def _run_native(self, inputs: Tensor, state: Any, starts: Tensor | None) -> tuple[Tensor, Any] | None:
-        """Run a sequence in C: outputs [T, B, H] and the last state, or None if the kernels cannot run it."""
+    def unroll_indexed(self, inputs: IndexedInputs, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
+        own = has_unroll_of(self, _GatedCore)
+        result = self._run_fused(inputs.rows, state, starts, inputs.ids) if own else None
+        return super().unroll_indexed(inputs, state, starts) if result is None else result
+
+    def _run_fused(
+        self, inputs: Tensor, state: Any, starts: Tensor | None, ids: Tensor | None = None
+    ) -> tuple[Tensor, Any] | None:
+        """Run a sequence in C or Triton: outputs [T, B, H] and the last state; None if neither can."""
         if not eager(inputs.device):
             return None
+        if ids is None and gated_triton.unusable(self, inputs, state) is None:
+            return gated_triton.run(self, inputs, state, starts)
         h, c = state if len(state) == 2 else (state[0], None)
         x, u = self.input_proj, self.hidden_proj
-        arguments = native.Arguments(inputs, h, c, starts, x.weight, x.bias, u.weight, u.bias)
+        arguments = native.Arguments(inputs, h, c, starts, x.weight, x.bias, u.weight, u.bias, ids)
         if not native.usable(self.kind, arguments):
             return None
         outputs, *last = native.native_sequence(self.kind, arguments)

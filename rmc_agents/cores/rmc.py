@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear
 
-from rmc_agents.cores.base import HoistedCore, SlotTrace, require_positive
-from rmc_agents.cores.kernels import rmc_native
+from rmc_agents.cores.base import HoistedCore, IndexedInputs, SlotTrace, has_unroll_of, require_positive
+from rmc_agents.cores.kernels import rmc_native, rmc_triton
 from rmc_agents.cores.kernels.call import eager
 from rmc_agents.cores.kernels.rmc_torch import Weights, rmc_sequence
 
@@ -69,6 +69,7 @@ class RMC(HoistedCore):
         ValueError: a size is not a positive integer, or `gate_style` or `slot_attention` has another value.
     """
 
+    _fresh: Tensor
     _gate_bias: Tensor
     _attention_mask: Tensor | None
 
@@ -120,6 +121,7 @@ class RMC(HoistedCore):
             self.memory_gates = nn.Linear(slot_size, gates)
             bias = torch.tensor([float(input_bias), float(forget_bias)]).repeat_interleave(gates // 2)
             self.register_buffer("_gate_bias", bias, persistent=False)
+        self.register_buffer("_fresh", torch.eye(num_slots, slot_size), persistent=False)
         self.register_buffer("_attention_mask", _attention_mask(num_slots, slot_attention), persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -131,8 +133,7 @@ class RMC(HoistedCore):
 
     def initial_state(self, batch_size: int) -> RMCState:
         """Return the identity matrix, with columns of zeros appended or columns cut to fit the slot size."""
-        eye = torch.eye(self.num_slots, self.slot_size, device=self._anchor.device, dtype=self._anchor.dtype)
-        return RMCState(eye.expand(batch_size, -1, -1))
+        return RMCState(self._fresh.repeat(batch_size, 1, 1))
 
     def project(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute the input's row x [..., D], its first q, k, v [..., F], and its gate terms [..., 2G]."""
@@ -157,6 +158,13 @@ class RMC(HoistedCore):
         if not self._has_fused_sequence(inputs):
             return super().unroll(inputs, state, starts)
         return self._fused_sequence(inputs, state, starts)
+
+    def unroll_indexed(
+        self, inputs: IndexedInputs, state: RMCState, starts: Tensor
+    ) -> tuple[Tensor, RMCState]:
+        if not (has_unroll_of(self, RMC) and self._has_fused_sequence(inputs.rows)):
+            return super().unroll_indexed(inputs, state, starts)
+        return self._fused_sequence(inputs.rows, state, starts, inputs.ids)
 
     def trace(self, inputs: Tensor, state: RMCState) -> tuple[Tensor, RMCState, SlotTrace]:
         """Compute a step and the attention and gates inside it; see `TracedCore`."""
@@ -216,27 +224,30 @@ class RMC(HoistedCore):
         return len(self.qkv) == 1 and eager(inputs.device)
 
     def _fused_sequence(
-        self, inputs: Tensor, state: RMCState, starts: Tensor | None
+        self, inputs: Tensor, state: RMCState, starts: Tensor | None, ids: Tensor | None = None
     ) -> tuple[Tensor, RMCState]:
-        """Run the loop over `recur` as one autograd node: in C if the kernels support it, else in PyTorch."""
+        """Run the loop over `recur` as one autograd node: in C or Triton where supported, else in PyTorch."""
         gated = self.gate_style != "none"
         qkv, norms = _affine(self.qkv[0]), (self.qkv_norm[0], self.attention_norm[0], self.mlp_norm[0])
         shared = *qkv, *(parameter for norm in norms for parameter in _affine(norm))
         mlp = tuple(parameter for layer in self.mlp for parameter in _affine(layer))
-        fresh = None if starts is None else self.initial_state(1).memory[0]
+        fresh = None if starts is None else self._fresh
 
         gates = (*_affine(self.input_gates), *_affine(self.memory_gates)) if gated else (None,) * 4
         parameters = rmc_native.Parameters(*_affine(self.input_proj), *shared, *gates, mlp=mlp)
         mask = None if self._attention_mask is None else self._attention_mask[: self.num_slots]
         bias = self._gate_bias if gated else None
-        context = rmc_native.Context(state.memory, fresh, starts, bias, mask)
+        context = rmc_native.Context(state.memory, fresh, starts, bias, mask, ids)
         if rmc_native.usable(inputs, context, parameters, self.num_heads):
             memories, last = rmc_native.native_sequence(inputs, context, parameters, self.num_heads)
             return self._output(memories), RMCState(last)
 
+        inputs = inputs if ids is None else IndexedInputs(inputs, ids).gather()
         _, x_qkv, *x_gates = self.project(inputs)  # x itself is not used after the only block
         weights = Weights(*shared, gates=self.memory_gates.weight if gated else None, mlp=mlp)
-        memories, last = rmc_sequence(
+        triton = rmc_triton.unusable(x_qkv, state.memory, weights, self.num_heads, mask) is None
+        run = rmc_triton.triton_sequence if triton else rmc_sequence
+        memories, last = run(
             x_qkv, x_gates[0] if gated else None, state.memory, fresh, starts, weights, self.num_heads, mask
         )
         return self._output(memories), RMCState(last)

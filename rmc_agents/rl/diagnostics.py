@@ -18,11 +18,13 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rmc_agents.agent.actor_critic import ActorCritic
-from rmc_agents.environment import BatchedEnv
+from rmc_agents.environment import BatchedEnv, ObservationIds
 from rmc_agents.errors import TrainingError
+from rmc_agents.rl.optimizer import FlatAdam
 from rmc_agents.rl.ppo import PPOConfig, ppo_loss
 from rmc_agents.rl.rollout import Chunks, Rollout
 from rmc_agents.training.loop import write_diagnostic
+from rmc_agents.training.processes import Processes
 from rmc_agents.tree import Tree
 
 
@@ -62,6 +64,18 @@ def explain_rollout(agent: ActorCritic, env: BatchedEnv, rollout: Rollout, steps
     }
 
 
+def of_process(facts: dict[str, Any], processes: Processes, num_envs: int) -> dict[str, Any]:
+    """Return facts of one process with the numbers of environment and step among those of all processes."""
+    if processes.size == 1:
+        return facts
+    facts = {**facts, "process": processes.rank}
+    if "environment" in facts:
+        facts["environment"] += processes.rank * num_envs
+    if "step_of_rollout" in facts:
+        facts["step"] += facts["step_of_rollout"] * num_envs * (processes.size - 1)
+    return facts
+
+
 def explain_update(
     agent: ActorCritic, env: BatchedEnv, chunks: Chunks, config: PPOConfig, entropy_coef: float
 ) -> dict[str, Any]:
@@ -73,7 +87,7 @@ def explain_update(
     num_chunks = chunks.starts.shape[1]
     for chunk in range(num_chunks):
         one = chunks.select(torch.tensor([chunk], device=chunks.starts.device))
-        agent.zero_grad(set_to_none=True)
+        agent.zero_grad(set_to_none=False)  # the optimizer holds the gradients
         loss, metrics = ppo_loss(agent, one, config, entropy_coef)
         loss.backward()
         gradients = [
@@ -96,17 +110,16 @@ def explain_update(
                 **{name: _summary(getattr(one, name)) for name in inputs},
             }
             break
-    agent.zero_grad(set_to_none=True)
+    agent.zero_grad(set_to_none=False)
     return facts
 
 
-def finite_network(agent: ActorCritic, optimizer: torch.optim.Optimizer) -> Tensor:
+def finite_network(optimizer: FlatAdam) -> Tensor:
     """Return whether all weights and moments are finite, as a scalar 1 or 0 on the device."""
-    tensors = [x for _, x in _network(agent, optimizer)]
-    return torch.stack([x.isfinite().all() for x in tensors]).all().float()
+    return torch.stack([x.isfinite().all() for x in optimizer.tensors]).all().float()
 
 
-def explain_network(agent: ActorCritic, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def explain_network(agent: ActorCritic, optimizer: FlatAdam) -> dict[str, Any]:
     """Return facts about weights and moments of which some are not finite after an update."""
     bad = {name: x for name, x in _network(agent, optimizer) if not x.isfinite().all()}
     return {
@@ -117,7 +130,7 @@ def explain_network(agent: ActorCritic, optimizer: torch.optim.Optimizer) -> dic
     }
 
 
-def _network(agent: ActorCritic, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+def _network(agent: ActorCritic, optimizer: FlatAdam) -> Iterator[tuple[str, Tensor]]:
     """Yield weights and moments with their names."""
     for name, x in agent.named_parameters():
         yield f"weight {name}", x
@@ -197,8 +210,9 @@ def _largest_entropy(space: spaces.Space[Any]) -> float | None:
 
 
 def _named(tree: Tree) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of an observation with their names."""
-    yield from tree.items() if isinstance(tree, dict) else [("", tree)]
+    """Yield the tensors of an observation with their names; none for ids, whose table is finite."""
+    if not isinstance(tree, ObservationIds):
+        yield from tree.items() if isinstance(tree, dict) else [("", tree)]
 
 
 def _not_finite(agent: ActorCritic) -> list[str]:

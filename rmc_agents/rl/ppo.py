@@ -5,17 +5,22 @@ Axes: T steps of a rollout, B environments, L steps of a chunk, C chunks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rmc_agents.agent.actor_critic import ActorCritic
+from rmc_agents.cores.kernels.call import eager
+from rmc_agents.cores.kernels.heads_native import LossSettings
 from rmc_agents.environment import AuxiliaryTargets
 from rmc_agents.options import require_ranges, require_types
+from rmc_agents.rl.native_loss import native_losses
 from rmc_agents.rl.rollout import Chunks
 from rmc_agents.training.auxiliary import auxiliary_loss
+from rmc_agents.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,19 @@ class PPOConfig:
                 f"and {num_envs} * {self.num_steps} = {steps}; "
                 f"minibatch_size={_largest_fit(steps, self)} would fit"
             )
+
+    def share_of(self, processes: int) -> PPOConfig:
+        """Return the settings of one of several processes, which divide each minibatch.
+
+        Raises:
+            ValueError: they cannot divide it into whole chunks.
+        """
+        if self.minibatch_size % (processes * self.bptt_length):
+            raise ValueError(
+                f"minibatch_size={self.minibatch_size} cannot be divided among {processes} processes: "
+                f"expected a multiple of {processes} * bptt_length = {processes * self.bptt_length}"
+            )
+        return self if processes == 1 else replace(self, minibatch_size=self.minibatch_size // processes)
 
     def learning_rate_at(self, progress: float) -> float:
         """Return the learning rate after `progress` (0 to 1) of the run."""
@@ -204,15 +222,63 @@ class Metrics(NamedTuple):
     loss: Tensor
 
 
+class Normalization(NamedTuple):
+    """Sums over a minibatch that several processes divide, each a scalar on the device."""
+
+    transitions: Tensor
+    """Number of transitions that are no filler."""
+    mean: Tensor
+    """Mean of the advantages."""
+    std: Tensor
+    """Standard deviation of the advantages."""
+    aux_weight: Tensor
+    """Sum of the auxiliary targets' weights."""
+
+
+def normalizations(chunks: Chunks, order: Tensor, processes: Processes) -> list[Normalization]:
+    """Return the sums over each minibatch of an epoch, of all processes.
+
+    Args:
+        chunks: the rollout of this process.
+        order: [M, c] the chunks of each minibatch.
+        processes: add their sums.
+    """
+    valid = chunks.valid.double()
+    advantages = chunks.advantages.double() * valid
+    sums = [valid, advantages, advantages * chunks.advantages]
+    if chunks.aux_targets is not None:
+        sums.append((chunks.aux_targets.weights * chunks.valid.unsqueeze(-1)).double().sum(-1))
+    else:
+        sums.append(torch.zeros_like(valid))
+    per_chunk = torch.stack([x.sum(0) for x in sums])  # [4, C]
+    count, total, squares, aux_weight = processes.sum(per_chunk[:, order].sum(2))  # [M] each
+    mean = total / count.clamp_min(1)
+    std = (squares / count.clamp_min(1) - mean.square()).clamp_min(0).sqrt()
+    rows = (x.to(chunks.advantages.dtype).unbind(0) for x in (count, mean, std, aux_weight))
+    return [Normalization(*row) for row in zip(*rows, strict=True)]
+
+
 def ppo_loss(
-    agent: ActorCritic, batch: Chunks, config: PPOConfig, entropy_coef: float | Tensor
+    agent: ActorCritic,
+    batch: Chunks,
+    config: PPOConfig,
+    entropy_coef: float | Tensor,
+    normalization: Normalization | None = None,
 ) -> tuple[Tensor, Metrics]:
     """Return the loss of a minibatch of chunks, and its metrics.
 
         loss = policy_loss + value_coef value_loss - entropy_coef entropy + aux_coef aux_loss
         policy_loss = -mean(min(A r, A clip(r, 1 - clip_range, 1 + clip_range))),  r = p_new / p_old
 
-    Filler steps (`valid` false) have no weight. `update_epoch` fills in `grad_norm` of the metrics.
+    Filler steps (`valid` false) have no weight. The `grad_norm` of the metrics is 0: the optimizer knows it.
+
+    Args:
+        agent: the agent.
+        batch: a minibatch, or one process's part of it.
+        config: PPO's settings.
+        entropy_coef: weight of the entropy bonus.
+        normalization: if `batch` is a part, the sums over the whole minibatch; losses and gradients are then
+            the part's share, and their sum over the processes is that of the whole minibatch.
 
     Raises:
         ValueError: the chunks' tensors are not all [L, C].
@@ -224,19 +290,65 @@ def ppo_loss(
     ]
     if wrong:
         raise ValueError(f"ppo_loss expects [L, C] = {list(shape)} as of starts, got {', '.join(wrong)}")
+    native, device = None, batch.starts.device
+    if device.type == "cpu" and eager(device):  # elsewhere, reading the coefficients would make the host wait
+        native = native_losses(agent, batch, _settings(config, entropy_coef, normalization))
+    loss, figures, predictions = native or losses(agent, batch, config, entropy_coef, normalization)
+    aux_loss = torch.zeros_like(figures[0])
+    if predictions is not None and batch.aux_targets is not None:
+        weights = batch.aux_targets.weights * batch.valid.unsqueeze(-1)
+        total = None if normalization is None else normalization.aux_weight
+        aux_loss = auxiliary_loss(predictions, AuxiliaryTargets(batch.aux_targets.values, weights), total)
+        loss = loss + config.aux_coef * aux_loss
+    detached = aux_loss.detach(), torch.zeros_like(figures[0]), loss.detach()
+    return loss, Metrics._make([*figures[:5], *detached])
+
+
+def _settings(
+    config: PPOConfig, entropy_coef: float | Tensor, normalization: Normalization | None
+) -> LossSettings:
+    """Return the coefficients of the loss as numbers."""
+    settings = LossSettings(
+        clip_low=1 - config.clip_range,
+        clip_high=1 + config.clip_range,
+        clip_value=math.inf if config.clip_range_value is None else config.clip_range_value,
+        value_coef=config.value_coef,
+        entropy_coef=float(entropy_coef),
+        normalize=float(config.normalize_advantage),
+    )
+    if normalization is None:
+        return settings
+    count, mean, std, _ = torch.stack(normalization).tolist()
+    return settings._replace(num_valid=count, mean=mean, std=std)
+
+
+def losses(
+    agent: ActorCritic,
+    batch: Chunks,
+    config: PPOConfig,
+    entropy_coef: float | Tensor,
+    normalization: Normalization | None,
+) -> tuple[Tensor, list[Tensor], Tensor | None]:
+    """Return the loss without that of auxiliary targets, the first five `Metrics`, and the predictions.
+
+    Arguments are those of `ppo_loss`.
+    """
     log_probs, entropy, values, predictions = agent.evaluate_actions(
         batch.obs, batch.actions, batch.rewards, batch.starts, batch.state
     )
     weight = batch.valid.to(values.dtype)
-    weight = weight / weight.sum().clamp_min(1)
+    count = weight.sum() if normalization is None else normalization.transitions
+    weight = weight / count.clamp_min(1)
 
     def mean(x: Tensor) -> Tensor:
         return (x * weight).sum()
 
     advantages = batch.advantages
-    if config.normalize_advantage:
+    if config.normalize_advantage and normalization is None:
         centred = advantages - mean(advantages)
         advantages = centred / (mean(centred.square()).sqrt() + 1e-8)
+    elif config.normalize_advantage and normalization is not None:
+        advantages = (advantages - normalization.mean) / (normalization.std + 1e-8)
 
     log_ratio = log_probs - batch.log_probs
     ratio = log_ratio.exp()
@@ -250,59 +362,13 @@ def ppo_loss(
 
     mean_entropy = mean(entropy)
     loss = policy_loss + config.value_coef * value_loss - entropy_coef * mean_entropy
-    aux_loss = torch.zeros_like(loss)
-    if predictions is not None and batch.aux_targets is not None:
-        weights = batch.aux_targets.weights * batch.valid.unsqueeze(-1)
-        aux_loss = auxiliary_loss(predictions, AuxiliaryTargets(batch.aux_targets.values, weights))
-        loss = loss + config.aux_coef * aux_loss
     with torch.no_grad():
         approx_kl = mean(ratio - 1 - log_ratio)
         clip_fraction = mean((clipped != ratio).to(weight.dtype))
-    detached = [
-        x.detach() for x in (policy_loss, value_loss, mean_entropy, approx_kl, clip_fraction, aux_loss)
-    ]
-    return loss, Metrics(*detached, grad_norm=torch.zeros_like(approx_kl), loss=loss.detach())
-
-
-def update_epoch(
-    agent: ActorCritic,
-    optimizer: torch.optim.Optimizer,
-    chunks: Chunks,
-    config: PPOConfig,
-    entropy_coef: float | Tensor,
-    generator: torch.Generator | None,
-) -> Metrics:
-    """Make one pass over all chunks, in minibatches drawn without replacement.
-
-    A minibatch whose gradient is not finite leaves the parameters unchanged, and shows in the metrics.
-
-    Returns:
-        the metrics, averaged over minibatches.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    num_chunks = chunks.starts.shape[1]
-    order = torch.randperm(num_chunks, generator=generator, device=chunks.starts.device)
-    total: list[Tensor] = []
-    per_batch = config.minibatch_size // config.bptt_length
-    for index in order.split(per_batch):
-        loss, metrics = ppo_loss(agent, chunks.select(index), config, entropy_coef)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-        if optimizer.defaults.get("fused"):  # takes no step where found_inf is 1, without asking the host
-            optimizer.grad_scale, optimizer.found_inf = None, (~norm.isfinite()).float()  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
-        optimizer.step()
-        total.append(torch.stack(metrics._replace(grad_norm=norm.detach())))
-    return Metrics(*torch.stack(total).mean(0).unbind(0))
+    figures = policy_loss, value_loss, mean_entropy, approx_kl, clip_fraction
+    return loss, [x.detach() for x in figures], predictions
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
     """Return 1 - Var(returns - values) / Var(returns): 1 for a perfect critic, 0 for a constant one."""
     return 1 - (returns - values).var() / returns.var().clamp_min(1e-12)
-
-
-def make_optimizer(agent: ActorCritic, config: PPOConfig) -> torch.optim.Adam:
-    """Return Adam over all parameters, fused into one operation."""
-    return torch.optim.Adam(
-        agent.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=agent.device.type != "meta"
-    )

@@ -6,15 +6,17 @@ reads a tensor back to the host, so that a GPU never waits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rmc_agents.agent.actor_critic import ActorCritic, AgentState
-from rmc_agents.environment import AuxiliaryTargets, BatchedEnv
-from rmc_agents.tree import Tree, map_tree
+from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, ObservationIds, observing_ids
+from rmc_agents.tree import Tree, leaves, map_tree
 
 
 class Carry(NamedTuple):
@@ -92,9 +94,10 @@ class Rollout:
         )
 
 
-def initial_carry(agent: ActorCritic, env: BatchedEnv, seed: int | None) -> Carry:
-    """Reset the environments: every row starts an episode."""
-    obs = env.reset(seed)
+def initial_carry(agent: ActorCritic, env: BatchedEnv, seed: int | None, ids: bool = False) -> Carry:
+    """Reset the environments: every row starts an episode. With `ids`, `collect` continues with ids."""
+    with observing_ids(env, ids):
+        obs = env.reset(seed)
     starts = torch.ones(env.num_envs, dtype=torch.bool, device=agent.device)
     return Carry(obs, starts, agent.initial_state(env.num_envs))
 
@@ -105,52 +108,59 @@ def collect(
 ) -> Carry:
     """Fill `rollout` with T steps of every environment; return where it stopped."""
     obs, starts, state = carry
+    # The weights stay the same until the last value.
+    encoded = agent.encode_ahead(rollout.rewards.numel())
+    store_state, store_obs, store_final_obs = map(_writer, (rollout.states, rollout.obs, rollout.final_obs))
+    drawn = rollout.starts, rollout.actions, rollout.log_probs, rollout.values
+    store_step = _writer((*drawn, rollout.rewards, rollout.terminated, rollout.truncated))
     for t in range(rollout.rewards.shape[0]):
-        _store(rollout.states, t, state)
+        store_state(t, state)
         if rollout.aux_targets is not None:
             _store(rollout.aux_targets, t, env.auxiliary_targets())
-        action, log_prob, value, state = agent.act(obs, starts, state, generator)
-        step = env.step(action)
+        action, log_prob, value, state = agent.act(encoded(obs), starts, state, generator)
+        with observing_ids(env, isinstance(obs, ObservationIds)):
+            step = env.step(action)
         state = state._replace(reward=step.reward)
-        _store(rollout.obs, t, obs)
-        _store(rollout.final_obs, t, step.final_obs)
-        rollout.starts[t] = starts
-        rollout.actions[t] = action
-        rollout.log_probs[t] = log_prob
-        rollout.values[t] = value
-        rollout.rewards[t] = step.reward
-        rollout.terminated[t] = step.terminated
-        rollout.truncated[t] = step.truncated
+        store_obs(t, obs)
+        store_final_obs(t, step.final_obs)
+        store_step(t, (starts, action, log_prob, value, step.reward, step.terminated, step.truncated))
         if step.success is not None:
             rollout.reports_success = True
             rollout.success[t] = step.success
         if step.valid is not None:
             rollout.valid[t] = step.valid
         obs, starts = step.obs, step.done
-    _store(rollout.states, rollout.rewards.shape[0], state)
-    rollout.last_value = agent.value(obs, starts, state)
+    store_state(rollout.rewards.shape[0], state)
+    rollout.last_value = agent.value(encoded(obs), starts, state)
     return Carry(obs, starts, state)
 
 
 @torch.no_grad()
-def final_values(agent: ActorCritic, rollout: Rollout) -> Tensor:
+def final_values(agent: ActorCritic, rollout: Rollout, truncated: int | None = None) -> Tensor:
     """Return [T, B] values of `final_obs` under the memory after each step, to bootstrap truncated episodes.
 
-    Only the values of truncated steps are ever read. A GPU computes all of them in one batch, about as much
-    work as collecting: finding out which steps were truncated would make the host wait. On a CPU finding out
-    is free, and the other values stay 0.
+    Only the values of truncated steps are ever read. Those of most others stay 0.
+
+    Args:
+        agent: the agent.
+        rollout: T steps.
+        truncated: number of steps that are truncated. If None, a CPU counts them here; a GPU, where counting
+            would make the host wait, computes the values of all steps.
     """
     steps, batch = rollout.rewards.shape
     after = map_tree(lambda x: x[1:].flatten(0, 1), rollout.states)
     obs = map_tree(lambda x: x.flatten(0, 1), rollout.final_obs)
-    no_starts = torch.zeros(steps * batch, dtype=torch.bool, device=rollout.rewards.device)
-    if no_starts.device.type != "cpu" or torch.compiler.is_compiling():
-        return agent.value(obs, no_starts, after).view(steps, batch)
-    values = torch.zeros(steps * batch)
-    which = rollout.truncated.flatten().nonzero().squeeze(1)
-    if len(which):
-        obs, after = (map_tree(lambda x: x.index_select(0, which), tree) for tree in (obs, after))
-        values.index_copy_(0, which, agent.value(obs, no_starts[: len(which)], after))
+    values = torch.zeros(steps * batch, device=rollout.rewards.device)
+    if truncated is None:
+        truncated = int(rollout.truncated.sum()) if values.device.type == "cpu" else steps * batch
+    # Truncated steps first, in their order. Pieces of B rows have the shape of acting: they need no more
+    # memory than it does, and no other compiled network.
+    first = rollout.truncated.flatten().logical_not().byte().argsort(stable=True)
+    for start in range(0, truncated, batch):
+        rows = first[start : start + batch]
+        picked, memory = (map_tree(partial(torch.index_select, dim=0, index=rows), x) for x in (obs, after))
+        no_starts = torch.zeros(batch, dtype=torch.bool, device=values.device)
+        values.index_copy_(0, rows, agent.value(picked, no_starts, memory))
     return values.view(steps, batch)
 
 
@@ -211,5 +221,19 @@ def split_into_chunks(rollout: Rollout, advantages: Tensor, returns: Tensor, bpt
     )
 
 
+def _writer(buffers: Tree) -> Callable[[int, Tree], None]:
+    """Return a function of t and a tree that does what `_store` does, with less work per call."""
+    if isinstance(buffers, dict):  # the order of its keys may change
+        return lambda t, values: _store(buffers, t, values)
+    rows = [buffer.unbind(0) for buffer in leaves(buffers)]
+
+    def write(t: int, values: Tree) -> None:
+        for row, value in zip(rows, leaves(values), strict=True):
+            row[t].copy_(value)
+
+    return write
+
+
 def _store(buffers: Tree, t: int, values: Tree) -> None:
+    """Copy a tree of tensors [B, ...] to step t of buffers [T, B, ...]."""
     map_tree(lambda buffer, value: buffer[t].copy_(value), buffers, values)

@@ -14,10 +14,24 @@ from gymnasium import spaces
 
 from rmc_agents.rl.curriculum import Curriculum
 from rmc_agents.rl.episode_stats import EpisodeAccumulator, EpisodeWindow
+from rmc_agents.rl.optimizer import FlatAdam
 from rmc_agents.rl.rollout import Carry
 from rmc_agents.runs.weights import non_finite
 from rmc_agents.training.snapshot import require_count, require_moments, require_same_form
 from rmc_agents.tree import leaves, unflatten
+
+OWN_PARTS = ("generator", "env", "carry", "running")
+"""Parts of a state that each process has for itself; all others are equal in all processes."""
+
+
+class Episodes(NamedTuple):
+    """State in the middle of episodes."""
+
+    running: EpisodeAccumulator
+    carry: Carry
+    """Saved without the observation."""
+    env: dict[str, Any] | None
+    """None for environments that cannot save their state."""
 
 
 class Snapshot(NamedTuple):
@@ -28,28 +42,25 @@ class Snapshot(NamedTuple):
     seconds: float
     recent: EpisodeWindow
     curriculum: Curriculum | None
-    running: EpisodeAccumulator
-    carry: Carry
     moments: dict[int, Any]
     """Of the optimizer, by parameter."""
-    env: dict[str, Any] | None
+    episodes: Episodes | None
 
 
 def read_snapshot(
     state: Mapping[str, Any],
     *,
-    carry: Carry,
+    own: Episodes | None,
     actions: spaces.Space[Any],
-    running: EpisodeAccumulator,
     num_tasks: int | None,
-    optimizer: torch.optim.Optimizer,
-    env: dict[str, Any] | None,
+    optimizer: FlatAdam,
 ) -> Snapshot:
     """Return the parts of a checkpoint, if they fit the trainer's own.
 
     Args:
         state: the checkpoint.
-        carry, running, optimizer, env: the trainer's own (env is the state of its environments).
+        own: the trainer's own episodes; None if those of the checkpoint are not read.
+        optimizer: the trainer's own.
         actions: the action space.
         num_tasks: tasks of its curriculum; None for no curriculum.
 
@@ -61,20 +72,24 @@ def read_snapshot(
     steps, iterations = (state[name] for name in ("steps", "iterations"))
     if not (type(steps) is type(iterations) is int and min(steps, iterations) >= 0):
         raise ValueError(f"saved after {steps!r:.60} steps, {iterations!r:.60} iterations")
-    saved_env = state["env"]
-    if (saved_env is None) != (env is None):
-        raise ValueError("the environments were of another kind")
-    require_same_form("the environments' state", env, saved_env)
     return Snapshot(
         require_count("steps", steps),
         require_count("iterations", iterations),
         float(require_count("seconds", state["seconds"], most=1e12)),
         _recent(state["recent"]),
         None if num_tasks is None else _curriculum(state["curriculum"], num_tasks),
-        _running(unflatten(running, state["running"])),
-        _carry(carry, state["carry"], actions),
         require_moments(optimizer, state["optimizer"]["state"]),
-        saved_env,
+        None if own is None else _episodes(state, own, actions),
+    )
+
+
+def _episodes(state: Mapping[str, Any], own: Episodes, actions: spaces.Space[Any]) -> Episodes:
+    env = state["env"]
+    if (env is None) != (own.env is None):
+        raise ValueError("the environments were of another kind")
+    require_same_form("the environments' state", own.env, env)
+    return Episodes(
+        _running(unflatten(own.running, state["running"])), _carry(own.carry, state["carry"], actions), env
     )
 
 
@@ -102,7 +117,10 @@ def _running(saved: EpisodeAccumulator) -> EpisodeAccumulator:
 
 
 def _carry(own: Carry, tensors: Any, actions: spaces.Space[Any]) -> Carry:
-    carry = unflatten(own, tensors)
+    # The environments give the observation. Older checkpoints hold it, too, before the rest.
+    rest = own._replace(obs=None)
+    older = len(tensors) - len(list(leaves(rest)))
+    carry = unflatten(rest, tensors[max(older, 0) :])
     if non_finite(list(leaves(carry.state))):
         raise ValueError("the memories hold numbers that are not finite")
     action = carry.state.action

@@ -1,8 +1,7 @@
 """PPO training loop: collect -> advantages -> update -> log -> checkpoint.
 
 An iteration is one rollout of T steps in B environments, and some epochs of minibatches over it. It reads
-from the device twice: the rollout's figures, and the update's. A curriculum reads once more, `target_kl` once
-per epoch.
+from the device twice: the rollout's figures, and the update's.
 
 The context of the loop (run folder, log, interruption, checkpoints) is `training.loop`; `diagnostics`
 explains non-finite numbers; `snapshot` checks a checkpoint before training continues from it.
@@ -13,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ import torch
 
 from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.agent.saved import require_same_reading
-from rmc_agents.environment import BatchedEnv, EnvConfig, EnvironmentFailed
+from rmc_agents.environment import BatchedEnv, EnvironmentFailed, observing_ids
+from rmc_agents.errors import TrainingError
 from rmc_agents.plugins import registering_modules
 from rmc_agents.rl import diagnostics
-from rmc_agents.rl.curriculum import Curriculum
 from rmc_agents.rl.episode_stats import (
     WINDOW_EPISODES,
     EpisodeAccumulator,
@@ -33,17 +32,23 @@ from rmc_agents.rl.episode_stats import (
     initial_accumulator,
 )
 from rmc_agents.rl.figures import COLUMNS, episode_figures, progress_figures, update_figures
-from rmc_agents.rl.ppo import Metrics, PPOConfig, explained_variance, gae, make_optimizer, update_epoch
-from rmc_agents.rl.rollout import Rollout, collect, final_values, initial_carry, split_into_chunks
-from rmc_agents.rl.snapshot import read_snapshot
+from rmc_agents.rl.fit import environment_config, make_curriculum, require_fit
+from rmc_agents.rl.optimizer import make_optimizer
+from rmc_agents.rl.ppo import Metrics, PPOConfig, explained_variance, gae
+from rmc_agents.rl.rollout import Carry, Rollout, collect, final_values, initial_carry, split_into_chunks
+from rmc_agents.rl.snapshot import OWN_PARTS, Episodes, read_snapshot
+from rmc_agents.rl.update import Updater
 from rmc_agents.runs.checkpoint import save_checkpoint
+from rmc_agents.runs.folder import checkpoint_path
 from rmc_agents.runs.weights import load_weights
 from rmc_agents.spaces.description import needs_attention
 from rmc_agents.training.arithmetic import arithmetic
+from rmc_agents.training.graphs import Graph
 from rmc_agents.training.loop import open_run_folder, require_run_arguments, training_loop
-from rmc_agents.training.rng import convert_state, resume_generator
-from rmc_agents.training.snapshot import load_all_or_nothing, load_newest
-from rmc_agents.tree import clone, leaves
+from rmc_agents.training.processes import ALONE, Processes
+from rmc_agents.training.rng import convert_state, make_generator, resume_generator
+from rmc_agents.training.snapshot import load_all_or_nothing, load_newest, own_part, with_other_parts
+from rmc_agents.tree import clone, leaves, to_device, upload
 
 
 class Trainer:
@@ -62,6 +67,10 @@ class Trainer:
         curriculum: half of the environments play the first task that is not solved yet (see `Curriculum`);
             they must be able to change their tasks (`env.can_assign`).
         extra: further entries of config.json, such as the precision.
+        processes: those that train together. Each passes its share of the environments, an equal part; all
+            numbers of `config` are about all of them. Process r adds r * 2^20 to the seed.
+        graphs: on a GPU, record rollouts (of environments that are `capturable`) and gradient steps (of a
+            single process) in CUDA graphs.
 
     Raises:
         ValueError: sizes that do not fit, or the spaces of agent and environments differ.
@@ -81,26 +90,19 @@ class Trainer:
         eval_tasks: Sequence[str] | None = None,
         curriculum: bool = False,
         extra: Mapping[str, Any] | None = None,
+        processes: Processes = ALONE,
+        graphs: bool = False,
     ) -> None:
-        config.check_num_envs(env.num_envs)
+        config.check_num_envs(env.num_envs * processes.size)
         require_run_arguments(seed, checkpoint_seconds, target_success_rate=target_success_rate)
         if type(keep_checkpoints) is not int or keep_checkpoints < 1:
             raise ValueError(f"keep_checkpoints must be 1 or more, got {keep_checkpoints!r}")
-        unknown = set(eval_tasks or ()) - set(env.tasks)
-        if unknown:
-            raise ValueError(f"eval_tasks names {', '.join(unknown)}; the tasks are {', '.join(env.tasks)}")
-        for name in ("observation_space", "action_space"):
-            if getattr(agent, name) != getattr(env, name):
-                raise ValueError(
-                    f"{name} of agent and environments differ: {getattr(agent, name)}, {getattr(env, name)}"
-                )
-        if config.aux_coef and not agent.aux_size == env.aux_size > 0:
-            raise ValueError(
-                f"aux_coef={config.aux_coef} needs auxiliary targets: the agent was built for "
-                f"aux_size={agent.aux_size}, and {', '.join(env.tasks)} has {env.aux_size}"
-            )
+        require_fit(agent, env, config, eval_tasks or ())
         if env.own_spaces is not None:
             agent.use_spaces(*env.own_spaces)
+        table = env.observation_table()
+        agent.use_observation_table(table)
+        self.ids = table is not None
         self.agent, self.env, self.config = agent, env, config
         self.run_dir, self.seed, self.extra = Path(run_dir), seed, dict(extra or {})
         self.checkpoint_seconds, self.keep_checkpoints = checkpoint_seconds, keep_checkpoints
@@ -108,9 +110,13 @@ class Trainer:
         self.counted = [not eval_tasks or task in eval_tasks for task in env.tasks]
         # Denormal numbers appear as gates saturate, and slow a CPU down threefold.
         torch.set_flush_denormal(True)
-        self.generator = torch.Generator(agent.device).manual_seed(seed)
+        self.processes = processes
+        self.generator = make_generator(agent.device, processes.seed(seed))
         self.optimizer = make_optimizer(agent, config)
-        self.carry = initial_carry(agent, env, seed)
+        self.updater = Updater(agent, self.optimizer, config, processes, graphs)
+        if processes.size > 1:
+            agent.load_state_dict(processes.broadcast(agent.state_dict()))
+        self.carry = initial_carry(agent, env, processes.seed(seed), self.ids)
         try:
             self.rollout = Rollout.allocate(agent, self.carry, config.num_steps)
         except (RuntimeError, MemoryError) as error:
@@ -118,8 +124,11 @@ class Trainer:
                 f"a rollout of num_steps={config.num_steps} in num_envs={env.num_envs} does not fit into "
                 f"memory: {str(error).splitlines()[0][:200]}"
             ) from error
+        self.collect = Graph(self._collect, agent.device, graphs and env.capturable, self.generator)
         self.running = initial_accumulator(env.num_envs, agent.device)
-        self.curriculum = _make_curriculum(env) if curriculum else None
+        self.curriculum = make_curriculum(env) if curriculum else None
+        # The host's copy of `env.task_of`: reading that would make the host wait.
+        self.task_of: list[int] = env.task_of.tolist() if curriculum else []
         self.steps = 0
         self.iterations = 0
         self.seconds = 0.0
@@ -167,10 +176,11 @@ class Trainer:
                     figures = self.iterate()
                 except EnvironmentFailed:
                     # The rollout is lost; the state of environments that save theirs is in the middle of it.
-                    if self.steps and self.env.state_dict() is None:
+                    if self.steps and self.processes.size == 1 and self.env.state_dict() is None:
                         loop.save_after_failure()
                     raise
                 messages = [*monitor.warnings(figures), *self.env.warnings(), *self._missing_success()]
+                messages += [*self.collect.failure_note(), *self.updater.take_step.failure_note()]
                 loop.report(figures, progress_figures(figures), messages)
         return figures
 
@@ -180,19 +190,21 @@ class Trainer:
         If a rollout reaches the target, the update is skipped, so the saved agent is the one that reached it.
         """
         started = time.monotonic()
-        self.carry = collect(self.agent, self.env, self.carry, self.rollout, self.generator)
-        collected = time.monotonic()
+        self.optimizer.attach()
+        if self.collect.enabled:
+            self.env.prepare_steps(self.config.num_steps)
+        self.carry = self.collect(self.carry)
         episodes, truncated = self._read_rollout()
+        collected = time.monotonic()  # `_read_rollout` has waited for the device
         update = {} if self.target_reached else self._learn(truncated)
-        self.steps += self.rollout.rewards.numel()
+        collected_steps = self.rollout.rewards.numel() * self.processes.size
+        self.steps += collected_steps
         self.iterations += 1
         self._assign_tasks()
         now = time.monotonic()
         self.seconds += now - started
         # Without an update an iteration is several times faster than the run: then the mean of the run.
-        steps, seconds = (
-            (self.rollout.rewards.numel(), now - started) if update else (self.steps, self.seconds)
-        )
+        steps, seconds = (collected_steps, now - started) if update else (self.steps, self.seconds)
         return {
             **episodes,
             "time/fps": steps / seconds,
@@ -203,29 +215,37 @@ class Trainer:
             **update,
         }
 
-    def _read_rollout(self) -> tuple[dict[str, float], bool]:
-        """Read from the device the figures of a rollout's episodes, and whether one was truncated.
+    def _collect(self, carry: Carry) -> Carry:
+        return collect(self.agent, self.env, carry, self.rollout, self.generator)
+
+    def _read_rollout(self) -> tuple[dict[str, float], int]:
+        """Read from the device the figures of all processes' episodes, and the number of own truncated steps.
 
         Raises:
             TrainingError: the rollout holds a number that is not finite.
         """
         rollout, tasks = self.rollout, len(self.env.tasks)
         stats, running = episode_stats(rollout, self.running, self.env.task_of, tasks)
-        flags = torch.stack([diagnostics.finite(rollout).all(), rollout.truncated.any()])
-        finite, truncated, *sums = torch.cat([flags.double(), *stats]).tolist()
-        if not finite:
-            facts = diagnostics.explain_rollout(self.agent, self.env, rollout, self.steps)
-            raise diagnostics.non_finite(self.run_dir, self.steps, facts)
+        finite = diagnostics.finite(rollout).all()
+        shared = self.processes.sum(torch.cat([finite.double().unsqueeze(0), *stats]))
+        own = torch.stack([finite, rollout.truncated.sum()]).double()
+        finite_here, truncated, num_finite, *sums = torch.cat([own, shared]).tolist()
+        if num_finite < self.processes.size:
+            explain = None if finite_here else diagnostics.explain_rollout
+            raise self._non_finite(explain and explain(self.agent, self.env, rollout, self.steps))
         self.running = running
         per_task = [sums[i : i + tasks] for i in range(0, 4 * tasks, tasks)]
         self._count_episodes(per_task)
         figures = episode_figures(per_task, self.env.tasks, rollout.reports_success)
         if self.curriculum is not None:
             figures["rollout/frontier"] = float(self.curriculum.frontier)
-        return figures, bool(truncated)
+        return figures, int(truncated)
 
-    def _learn(self, truncated: bool) -> dict[str, float]:
+    def _learn(self, truncated: int) -> dict[str, float]:
         """Compute advantages, and make the epochs over the rollout.
+
+        Args:
+            truncated: number of truncated steps in the rollout.
 
         Raises:
             TrainingError: the update produced a number that is not finite.
@@ -233,40 +253,29 @@ class Trainer:
         config, agent, rollout = self.config, self.agent, self.rollout
         progress = self.steps / config.total_steps
         learning_rate, entropy_coef = config.learning_rate_at(progress), config.entropy_coef_at(progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
         advantages = gae(
             rewards=rollout.rewards,
             values=rollout.values,
             terminated=rollout.terminated,
             truncated=rollout.truncated,
-            # Without a truncation the values of final observations are not read.
-            final_values=final_values(agent, rollout) if truncated else rollout.values,
+            final_values=final_values(agent, rollout, truncated),
             last_value=rollout.last_value,
             gamma=config.gamma,
             gae_lambda=config.gae_lambda,
         )
         returns = advantages + rollout.values
         chunks = split_into_chunks(rollout, advantages, returns, config.bptt_length)
-        epochs: list[Metrics] = []
-        for _ in range(config.epochs):
-            metrics = update_epoch(agent, self.optimizer, chunks, config, entropy_coef, self.generator)
-            epochs.append(metrics)
-            # The one read from the device inside an update, and only if a limit was set.
-            if config.target_kl is not None and metrics.approx_kl.item() > 1.5 * config.target_kl:
-                break
-        means = torch.stack([torch.stack(metrics) for metrics in epochs]).mean(0)
-        explained = explained_variance(rollout.values, returns)
-        intact = diagnostics.finite_network(agent, self.optimizer)
-        *numbers, explained_by_critic, healthy = torch.cat([means, torch.stack([explained, intact])]).tolist()
+        metrics = self.updater.update(chunks, learning_rate, entropy_coef, self.generator)
+        explained = self.processes.sum(explained_variance(rollout.values, returns)) / self.processes.size
+        intact = diagnostics.finite_network(self.optimizer)
+        *numbers, explained_by_critic, healthy = torch.stack([*metrics, explained, intact]).tolist()
         train = dict(zip(Metrics._fields, numbers, strict=True))
         if not healthy:
             facts = diagnostics.explain_network(agent, self.optimizer)
-            raise diagnostics.non_finite(self.run_dir, self.steps, {**facts, "learning_rate": learning_rate})
+            raise self._non_finite({**facts, "learning_rate": learning_rate})
         if not all(map(math.isfinite, numbers)):
             facts = diagnostics.explain_update(agent, self.env, chunks, config, entropy_coef)
-            facts |= {"metrics": train, "learning_rate": learning_rate}
-            raise diagnostics.non_finite(self.run_dir, self.steps, facts)
+            raise self._non_finite({**facts, "metrics": train, "learning_rate": learning_rate})
         return {
             **update_figures(train, auxiliary=bool(config.aux_coef)),
             "train/explained_variance": explained_by_critic,
@@ -275,22 +284,38 @@ class Trainer:
             "train/n_updates": (self.iterations + 1) * config.epochs,
         }
 
+    def _non_finite(self, facts: dict[str, Any] | None) -> TrainingError:
+        """Return the error for a non-finite number; called in all processes, and explained by process 0.
+
+        Args:
+            facts: what this process knows about it; None if its own numbers are finite.
+        """
+        known = self.processes.gather(
+            facts and diagnostics.of_process(facts, self.processes, self.env.num_envs)
+        )
+        if known is None:
+            return TrainingError("a number is not finite; process 0 explains it")
+        facts = next((each for each in known if each and "what" in each), known[0] or {})
+        return diagnostics.non_finite(self.run_dir, self.steps, facts)
+
     def _assign_tasks(self) -> None:
         """Assign the tasks that the curriculum chooses; environments whose task changes start an episode."""
         if self.curriculum is None:
             return
-        before = self.env.task_of.tolist()
-        assigned = self.curriculum.assign(before)
-        if assigned == before:
+        before = self.task_of
+        self.task_of = self.curriculum.assign(before)
+        if self.task_of == before:
             return
-        obs = self.env.assign(assigned)
-        changed = torch.tensor([a != b for a, b in zip(before, assigned, strict=True)]).to(self.agent.device)
+        with observing_ids(self.env, self.ids):
+            obs = self.env.assign(self.task_of)
+        changed = upload([a != b for a, b in zip(before, self.task_of, strict=True)], self.agent.device)
         self.carry = self.carry._replace(obs=obs, starts=self.carry.starts | changed)
         self.running = EpisodeAccumulator(*(x.masked_fill(changed, 0) for x in self.running))
 
     def to_json(self) -> dict[str, Any]:
         """Describe the run for config.json: what it takes to build agent and environments again."""
-        environment = self._environment()
+        curriculum = self.curriculum is not None
+        environment = environment_config(self.env, self.counted, curriculum, self.processes.size)
         imports = [
             *self.extra.get("imports", ()),
             *registering_modules(self.agent.core, self.env),
@@ -302,32 +327,28 @@ class Trainer:
             "ppo": asdict(self.config),
             "seed": self.seed,
             "target_success_rate": self.target_success_rate,
+            "processes": self.processes.size,
             **self.extra,
             "imports": list(dict.fromkeys(imports)),
         }
-
-    def _environment(self) -> EnvConfig | None:
-        """Return how the environments were made, with the tasks that the agent is evaluated on."""
-        config = self.env.config
-        if config is None:
-            return None
-        counted = [task for task, counts in zip(self.env.tasks, self.counted, strict=True) if counts]
-        if config.train_on is None and len(counted) < len(self.env.tasks):
-            config = replace(config, env=",".join(counted), train_on=config.env)
-        return replace(config, curriculum=self.curriculum is not None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of everything that the next iteration depends on.
 
         It consists of tensors, numbers, and containers of them, and does not change as training continues.
+        Several processes all call it; the state of process 0 holds the parts of the others, too.
         """
+        return with_other_parts(self._state(), OWN_PARTS, self.processes)
+
+    def _state(self) -> dict[str, Any]:
+        """Return a copy of the state of this process."""
         return clone(
             {
                 "agent": self.agent.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "generator": self.generator.get_state(),
+                "generator": None if self.generator is None else self.generator.get_state(),
                 "env": self.env.state_dict(),
-                "carry": list(leaves(self.carry)),
+                "carry": list(leaves(self.carry._replace(obs=None))),  # the environments know the obs
                 "running": list(self.running),
                 "recent": [list(numbers) for numbers in self.recent],
                 "curriculum": None if self.curriculum is None else asdict(self.curriculum),
@@ -340,69 +361,93 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
         """Continue from a `state_dict`; return notes for the user.
 
-        If the state does not fit, the trainer is as it was before.
+        If the state does not fit, the trainer is as it was before. Several processes all call it; process 0
+        passes the state that counts.
 
         Raises:
             KeyError, TypeError, ValueError, RuntimeError: the state belongs to another configuration.
         """
-        return load_all_or_nothing(self._load, self.state_dict(), state)
+        return self._load_shared(self.processes.broadcast(dict(state)))
 
-    def _load(self, state: dict[str, Any]) -> list[str]:
+    def _load_shared(self, state: Mapping[str, Any]) -> list[str]:
+        """Continue from a state that process 0 saved, and that is known to all processes."""
+        own, saved_by = own_part(state, OWN_PARTS, self.processes)
+        if self.processes.size > 1:
+            own = to_device(own, self.agent.device)
+        before = self._state()
+        return load_all_or_nothing(
+            lambda: self._load(clone(own), saved_by), lambda: self._load(before), self.processes
+        )
+
+    def _load(self, state: dict[str, Any], saved_by: int | None = None) -> list[str]:
+        """Continue this process; new episodes start if another number of processes saved the state."""
+        restart = saved_by not in (None, self.processes.size)
+        running = initial_accumulator(self.env.num_envs, self.agent.device)
         saved = read_snapshot(
             state,
-            carry=self.carry,
+            own=None if restart else Episodes(running, self.carry, self.env.state_dict()),
             actions=self.agent.action_space,
-            running=initial_accumulator(self.env.num_envs, self.agent.device),
             num_tasks=None if self.curriculum is None else self.curriculum.num_tasks,
             optimizer=self.optimizer,
-            env=self.env.state_dict(),
         )
         load_weights(self.agent, state, self.run_dir)
-        # The settings of the groups (learning rate, epsilon) come from the configuration.
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": saved.moments})
-        notes = resume_generator(self.generator, state["generator"])
-        if saved.env is not None:
-            env_state = saved.env
+        self.optimizer.load_state_dict({"state": saved.moments})
+        notes = [] if restart else resume_generator(self.generator, state["generator"])
+        episodes, seed = saved.episodes, self.seed + saved.steps
+        if episodes is not None and episodes.env is not None:
+            env_state = episodes.env
             if isinstance(env_state.get("generator"), torch.Tensor):
                 converted = convert_state(env_state["generator"], self.env.device)
                 env_state = {**env_state, "generator": converted}
-            self.carry = saved.carry._replace(obs=self.env.load_state_dict(env_state))
-            self.running = saved.running
+            with observing_ids(self.env, self.ids):
+                self.carry = episodes.carry._replace(obs=self.env.load_state_dict(env_state))
+            self.running = episodes.running
         else:
-            seed = self.seed + saved.steps
-            self.carry = initial_carry(self.agent, self.env, seed)
-            self.running = initial_accumulator(self.env.num_envs, self.agent.device)
-            notes.append(
-                "this environment cannot save its state: new episodes start, seeded with "
-                f"{seed} (the seed plus the steps so far)"
+            if restart and self.generator is not None:
+                self.generator.manual_seed(self.processes.seed(seed))
+            self.carry = initial_carry(self.agent, self.env, self.processes.seed(seed), self.ids)
+            self.running = running
+            why = (
+                f"the run was saved by {saved_by} processes and continues in {self.processes.size}"
+                if restart
+                else "this environment cannot save its state"
             )
+            notes.append(f"{why}: new episodes start, seeded with {seed} (the seed plus the steps so far)")
         self.recent, self.curriculum = saved.recent, saved.curriculum
+        self.task_of = self.env.task_of.tolist() if self.curriculum is not None else []
         self.steps, self.iterations, self.seconds = saved.steps, saved.iterations, saved.seconds
         return notes
 
     def save(self) -> Path:
         """Write a checkpoint from which `restore` continues bit for bit, and config.json before the first.
 
+        Several processes all call it, and process 0 writes.
+
         Raises:
             UsageError: the run folder holds another run, is in use by another process, or cannot be written.
             TrainingError: the weights or moments are not finite.
             OSError: it could not be written. Earlier ones are intact.
         """
+        state = self.state_dict()
+        if self.processes.rank:
+            return checkpoint_path(self.run_dir, self.steps)
         if not self.opened:
             open_run_folder(self)
-        payload = {**self.state_dict(), "arithmetic": self._arithmetic()}
+        payload = {**state, "arithmetic": self._arithmetic()}
         return save_checkpoint(self.run_dir, self.steps, payload, self.keep_checkpoints, self.recent.score())
 
     def restore(self) -> list[str]:
         """Continue from the newest intact checkpoint of the run folder; return notes for the user.
 
-        Damaged files that are newer are renamed.
+        Damaged files that are newer are renamed. Several processes all call it, and process 0 reads. If
+        another number of them saved the checkpoint, new episodes start.
 
         Raises:
             UsageError: no checkpoint, or one of another configuration.
         """
-        require_same_reading(self.agent, self.run_dir)
-        notes = load_newest(self.run_dir, self.agent.device, self.load_state_dict, self._arithmetic())
+        processes = self.processes
+        processes.from_first(lambda: require_same_reading(self.agent, self.run_dir))
+        notes = load_newest(self.run_dir, self.agent.device, self._load_shared, self._arithmetic(), processes)
         self.restored = True
         return notes
 
@@ -429,9 +474,3 @@ class Trainer:
             self.recent.add(counted[0], counted[3], counted[1])
         if self.curriculum is not None:
             self.curriculum.add(sums[0], sums[3])
-
-
-def _make_curriculum(env: BatchedEnv) -> Curriculum:
-    if not env.can_assign:
-        raise ValueError(f"a curriculum needs environments that can change tasks; {env.tasks[0]} cannot")
-    return Curriculum(len(env.tasks))

@@ -14,6 +14,7 @@ from rmc_agents import ActorCritic
 from rmc_agents.agent import acceleration
 from rmc_agents.agent.acceleration import accelerate, bfloat16_is_slow
 from rmc_agents.agent.actor_critic import AgentState
+from rmc_agents.cores.kernels import gated_triton, rmc_triton
 from rmc_agents.tree import leaves
 
 # torch.compile raises them on its first use.
@@ -118,6 +119,24 @@ def test_agent_without_a_compiler_runs_uncompiled_with_a_note(monkeypatch: pytes
         "the networks cannot be compiled here and run uncompiled: RuntimeError: no working C++ compiler"
     )
     torch.testing.assert_close(evaluate(agent, inputs), expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("precision", "reason"), [("float32", "no compiler"), ("bf16", "they compute in float32 or tf32")]
+)
+@pytest.mark.parametrize(("core", "name"), [("rmc", "RMC"), ("gru", "GRU"), ("lstm", "LSTM"), ("rnn", None)])
+def test_core_without_its_triton_kernels_on_a_gpu_gets_a_note(
+    core: str, name: str | None, precision: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _ = agent_and_inputs(core)
+    monkeypatch.setattr(ActorCritic, "device", property(lambda _: torch.device("cuda")))
+    for module in (rmc_triton, gated_triton):
+        monkeypatch.setattr(module, "why_not", lambda *args: "no compiler")
+    notes = accelerate(agent, precision)  # type: ignore[arg-type]
+    assert notes == [f"{name} runs in PyTorch instead of its Triton kernels: {reason}"] * (name is not None)
+    for module in (rmc_triton, gated_triton):
+        monkeypatch.setattr(module, "why_not", lambda *args: None)
+    assert precision == "bf16" or accelerate(agent, "float32") == []
 
 
 def test_accelerate_rejects_unknown_precisions() -> None:

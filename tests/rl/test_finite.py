@@ -25,7 +25,7 @@ BUILDERS = {"ppo": ppo_trainer, "supervised": supervised_trainer}
 VALUES = (math.nan, math.inf, -math.inf)
 
 
-def optimizers(trainer: Any) -> list[torch.optim.Optimizer]:
+def optimizers(trainer: Any) -> list[Any]:
     return getattr(trainer, "optimizers", None) or [trainer.optimizer]
 
 
@@ -55,11 +55,12 @@ def test_last_update_that_damages_the_network_is_not_saved(
     step, total = last.step, {"ppo": 64, "supervised": 128}[kind]
     calls: list[int] = []
 
-    def damaging() -> None:
-        step()
+    def damaging(*args: Any) -> Any:
+        result = step(*args)
         calls.append(1)
         if len(calls) == total:
             DAMAGES[damage](trainer, value)
+        return result
 
     monkeypatch.setattr(last, "step", damaging)
     total = trainer_updates(trainer, tmp_path)

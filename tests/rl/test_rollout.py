@@ -8,8 +8,10 @@ import torch
 import rmc_envs
 from rmc_agents import ActorCritic
 from rmc_agents.cores import RMC
-from rmc_agents.rl.ppo import PPOConfig, make_optimizer, ppo_loss, update_epoch
+from rmc_agents.rl.optimizer import make_optimizer
+from rmc_agents.rl.ppo import PPOConfig, ppo_loss
 from rmc_agents.rl.rollout import Rollout, collect, final_values, initial_carry, split_into_chunks
+from rmc_agents.rl.update import Updater
 from rmc_agents.tree import leaves, map_tree
 from tests.support.agents import MAZE, chunks_of, collected, small_agent, small_env
 
@@ -124,8 +126,8 @@ def test_collect_and_update_with_auxiliary_targets_run_on_meta_and_compile(any_c
     carry = initial_carry(agent, env, None)
     rollout = Rollout.allocate(agent, carry, 6)
     collect(agent, env, carry, rollout, None)
-    optimizer = make_optimizer(agent, config)
-    metrics = update_epoch(agent, optimizer, chunks_of(agent, rollout, 3), config, 0.01, None)
+    updater = Updater(agent, make_optimizer(agent, config), config)
+    metrics = updater.update(chunks_of(agent, rollout, 3), 1e-3, 0.01, None)
     assert all(m.is_meta for m in metrics)
 
     env, agent = aux_agent(any_core)
@@ -149,9 +151,8 @@ def test_collect_and_update_run_on_the_meta_device(any_core: str, task: str) -> 
     carry = collect(agent, env, carry, rollout, None)
     assert all(x.is_meta for x in leaves(carry))
     config = PPOConfig(num_steps=8, bptt_length=4, minibatch_size=16)
-    metrics = update_epoch(
-        agent, make_optimizer(agent, config), chunks_of(agent, rollout, 4), config, 0.01, None
-    )
+    updater = Updater(agent, make_optimizer(agent, config), config)
+    metrics = updater.update(chunks_of(agent, rollout, 4), 1e-3, 0.01, None)
     assert all(m.is_meta for m in metrics)
 
 

@@ -11,8 +11,16 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, GroundTruth, Obs, Transition
-from tests.support.tiny_task import DIGITS, Tiny
+from rmc_agents.environment import (
+    AuxiliaryTargets,
+    BatchedEnv,
+    FullObs,
+    GroundTruth,
+    Obs,
+    ObservationIds,
+    Transition,
+)
+from tests.support.tiny_task import DIGITS, ListedTiny, Tiny
 
 BROKEN: dict[type[Tiny], str] = {}
 """Each task, with a pattern of the message about the rule that it breaks, which begins with the rule."""
@@ -577,6 +585,75 @@ class IntegerView(Tiny):
 class GroundTruthFails(Tiny):
     def ground_truth(self) -> GroundTruth:
         raise KeyError("missing")
+
+
+@breaks(r"observation table: with `observe_ids`, the observation of `reset` is of type dict; expected Obs")
+class IgnoresIds(ListedTiny):
+    def observe(self) -> Obs:
+        return Tiny.observe(self)
+
+
+@breaks(
+    r"observation table: with `observe_ids`, the observation of `reset` is int32 \[4\] on cpu; expected int64"
+)
+class SmallIds(ListedTiny):
+    def observe(self) -> Obs:
+        obs = super().observe()
+        return ObservationIds(obs.ids.int()) if isinstance(obs, ObservationIds) else obs
+
+
+@breaks(
+    r"observation table: with `observe_ids`, `final_obs` of `step` has the id 8; expected ids from 0 to 7"
+)
+class UnlistedEnd(ListedTiny):
+    def observe(self) -> Obs:
+        obs = super().observe()
+        return ObservationIds(obs.ids + (obs.ids == 7)) if isinstance(obs, ObservationIds) else obs
+
+
+@breaks(r"observation table: after reset with `observe_ids`, `final_obs` of step 2 differs; expected rows")
+class WrongRow(ListedTiny):
+    def step(self, actions: Tensor) -> Transition:
+        step = super().step(actions)
+        return step._replace(final_obs=step.obs) if self.observe_ids else step
+
+
+@breaks(r"observation table: after load_state_dict with `observe_ids`, the first observation differs")
+class WrongRowAfterLoading(ListedTiny):
+    def load_state_dict(self, state: dict[str, Any]) -> Obs:
+        obs = super().load_state_dict(state)
+        return ObservationIds(obs.ids * 0) if isinstance(obs, ObservationIds) else obs
+
+
+@breaks(r"observation table: after assign with `observe_ids`, the observation differs")
+class WrongRowAfterAssign(ListedTiny):
+    def assign(self, task_of: Any) -> Obs:
+        obs = super().assign(task_of)
+        return ObservationIds(obs.ids.clamp_min(DIGITS)) if isinstance(obs, ObservationIds) else obs
+
+
+@breaks(r"observation table: `observation_table\(\)` has 9 rows, of which 8 are distinct")
+class RepeatedRow(ListedTiny):
+    def observation_table(self) -> FullObs | None:
+        table = super().observation_table()
+        assert isinstance(table, dict)
+        return {name: torch.cat([part, part[:1]]) for name, part in table.items()}
+
+
+@breaks(r"observation table: a row of `observation_table\(\)` is a dictionary with the keys \['digit'\]")
+class PartOfTable(ListedTiny):
+    def observation_table(self) -> FullObs | None:
+        table = super().observation_table()
+        assert isinstance(table, dict)
+        return {"digit": table["digit"]}
+
+
+@breaks(r"observation table: `observation_table\(\)` has no rows")
+class EmptyTable(ListedTiny):
+    def observation_table(self) -> FullObs | None:
+        table = super().observation_table()
+        assert isinstance(table, dict)
+        return {name: part[:0] for name, part in table.items()}
 
 
 @breaks(r"errors: `close` raised OSError")

@@ -53,6 +53,12 @@ def require_instructions(name: str) -> ctypes.CDLL:
         pytest.skip(str(error))
 
 
+def narrower_instructions() -> list[str]:
+    """Return the instruction sets of older processors than this one."""
+    names, own = list(build.INSTRUCTIONS), build.state()
+    return names[names.index(own) + 1 :] if own in names else []
+
+
 def usual_core(name: str) -> HoistedCore:
     """Build a float32 core of a usual size that has an implementation in C: one of `NATIVE_CORES`."""
     return float32_core(name, 20, **USUAL.get(name, {"hidden_size": 64}))

@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, Obs, Transition
+from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, FullObs, Obs, ObservationIds, Transition
 
 DIGITS, LENGTH = 5, 3
 
@@ -88,3 +88,17 @@ class Tiny(BatchedEnv):
         self.digit, self.time, self.task_of = state["digit"], state["time"], state["task_of"]
         self.generator.set_state(state["generator"])
         return self.observe()
+
+
+class ListedTiny(Tiny):
+    """The same task with a table of its observations: each digit at the start, then a row for each step."""
+
+    def observation_table(self) -> FullObs | None:
+        rows = torch.arange(DIGITS + LENGTH, device=self.device)
+        time = (rows - DIGITS + 1).clamp_min(0) / LENGTH
+        return {"digit": torch.where(rows < DIGITS, rows, 0), "time": time.unsqueeze(1)}
+
+    def observe(self) -> Obs:
+        assert self.digit is not None
+        ids = torch.where(self.time == 0, self.digit, DIGITS - 1 + self.time)
+        return ObservationIds(ids) if self.observe_ids else super().observe()

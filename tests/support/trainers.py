@@ -12,6 +12,7 @@ import rmc_envs
 from rmc_agents import PPOConfig, SequenceClassifier, SupervisedConfig, SupervisedTrainer, Trainer
 from rmc_agents.runs.folder import write_config
 from rmc_agents.supervised.objective import Examples
+from rmc_agents.training.processes import ALONE, Processes
 from rmc_agents.tree import leaves
 from tests.conftest import small_options
 from tests.support.agents import small_agent, small_env
@@ -40,6 +41,7 @@ def everything(trainer: Trainer) -> list[torch.Tensor]:
     """Return the tensors that the next iteration depends on."""
     moments = [x for state in trainer.optimizer.state.values() for x in state.values()]
     carried = [*leaves(trainer.carry), *leaves(trainer.running)]
+    assert trainer.generator is not None
     return [*trainer.agent.parameters(), *moments, *carried, trainer.generator.get_state()]
 
 
@@ -88,7 +90,12 @@ SUPERVISED: dict[str, Any] = {
 
 
 def supervised_trainer(
-    run_dir: Path, core: str = "gru", seed: int = 0, target_accuracy: float | None = None, **options: Any
+    run_dir: Path,
+    core: str = "gru",
+    seed: int = 0,
+    target_accuracy: float | None = None,
+    processes: Processes = ALONE,
+    **options: Any,
 ) -> SupervisedTrainer:
     """Build a trainer of a small classifier on `FirstSymbol`.
 
@@ -96,12 +103,19 @@ def supervised_trainer(
         run_dir: the run folder.
         core: the classifier's memory core.
         seed: of weights and examples.
-        target_accuracy: as in `SupervisedTrainer`.
+        target_accuracy, processes: as in `SupervisedTrainer`.
         options: of `SupervisedConfig`, over those of `SUPERVISED`.
     """
     torch.manual_seed(seed)
     model = SequenceClassifier(4, 4, core, small_options(core), hidden_size=16, hidden_layers=1, aux_size=4)
     config = SupervisedConfig(**{**SUPERVISED, **options})
     return SupervisedTrainer(
-        model, FirstSymbol(), config, run_dir, seed=seed, target_accuracy=target_accuracy, log_every=16
+        model,
+        FirstSymbol(),
+        config,
+        run_dir,
+        seed=seed,
+        target_accuracy=target_accuracy,
+        log_every=16,
+        processes=processes,
     )

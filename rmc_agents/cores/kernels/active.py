@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmc_agents.cores.kernels import build, gated_native, rmc_native
+from rmc_agents.cores.kernels import build, gated_native, heads_native, rmc_native
 
 
 def active_kernels() -> str:
@@ -12,6 +12,7 @@ def active_kernels() -> str:
     """
     rmc_native.works()
     gated_native.works()
+    heads_native.works()
     return build.state()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from rmc_agents.cores.kernels.build import library
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _ALL_FLOATS = {(True, torch.float32, torch.device("cpu"), torch.strided)}
+_IDS = (Tensor, torch.int32, torch.device("cpu"), 2)
 _ALL_FLAGS = (Tensor, torch.bool, torch.device("cpu"))
 
 
@@ -43,6 +45,11 @@ def readable(floats: Iterable[Tensor | None], flags: Iterable[Tensor | None]) ->
     )
 
 
+def readable_ids(ids: Tensor | None) -> bool:
+    """Return whether the library can read these ids [T, B] of rows; it can do without."""
+    return ids is None or (type(ids), ids.dtype, ids.device, ids.ndim) == _IDS
+
+
 def addresses(tensors: Sequence[Tensor | None], alive: list[Any]) -> list[int | None]:
     """Return the addresses of the tensors, copied where they are not contiguous.
 
@@ -51,6 +58,42 @@ def addresses(tensors: Sequence[Tensor | None], alive: list[Any]) -> list[int | 
     plain = [None if tensor is None else tensor.contiguous() for tensor in tensors]
     alive += plain
     return [None if tensor is None else tensor.data_ptr() for tensor in plain]
+
+
+MULTIPLICATIONS_PER_THREAD = 1e7
+"""Smallest work of a call for several threads: starting one costs a few million multiplications."""
+
+
+class Share(NamedTuple):
+    """How a call is divided: into groups of rows, held in the lanes of vectors, which threads share."""
+
+    threads: int
+    lanes: int
+    """8 or 16; without effect where the kernels exist with one number of lanes only."""
+
+
+def share(rows: int, multiplications: float) -> Share:
+    """Return the division that takes the least time.
+
+    The time is that of the thread with most groups. The choice depends only on the sizes, the number of
+    threads and the type of processor, so that a run can be repeated.
+    """
+    threads = torch.get_num_threads() if multiplications >= MULTIPLICATIONS_PER_THREAD else 1
+    narrow = narrow_percent()
+    time_16 = 100 * math.ceil(math.ceil(rows / 16) / threads)
+    time_8 = narrow * math.ceil(math.ceil(rows / 8) / threads)
+    return Share(threads, 8 if 0 < time_8 < time_16 else 16)
+
+
+def lane_counts() -> tuple[int, ...]:
+    """Return the numbers of lanes that a call can ask for."""
+    return (16, 8) if narrow_percent() else (16,)
+
+
+def narrow_percent() -> int:
+    """Return the time of a group of 8 lanes in percent of that of 16 lanes; 0 if there is no choice."""
+    kernels = library()
+    return 0 if kernels is None else int(kernels.narrow_percent())
 
 
 def run(function: str, call: ctypes.Structure) -> int:

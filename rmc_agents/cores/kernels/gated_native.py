@@ -1,6 +1,7 @@
 """Whole sequences of an Elman RNN, an LSTM or a GRU in C: `c/gated.c` as one autograd node.
 
-Axes: T time, B batch, I input size, H hidden size, W = H times the number of gates.
+Axes: T time, B batch, I input size, H hidden size, W = H times the number of gates, n inputs that are
+read by id.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rmc_agents.cores.kernels.build import disable, library
-from rmc_agents.cores.kernels.call import addresses, readable, run
+from rmc_agents.cores.kernels.call import Share, addresses, lane_counts, readable, readable_ids, run, share
 from rmc_agents.cores.kernels.workspace import workspace
 
 Kind = Literal["rnn", "lstm", "gru"]
@@ -29,7 +29,7 @@ class Arguments(NamedTuple):
     """Tensors that define a sequence, in the order of `struct call` in gated.c."""
 
     inputs: Tensor
-    """[T, B, I]."""
+    """[T, B, I], or [n, I] with ids."""
     h: Tensor
     """[B, H] the output before the first input."""
     c: Tensor | None
@@ -44,6 +44,14 @@ class Arguments(NamedTuple):
     """[W, H]."""
     hidden_bias: Tensor | None
     """[W] for a GRU; None for the others."""
+    ids: Tensor | None = None
+    """[T, B] int32, the row of the inputs that each step reads; all must lie in 0 to n - 1."""
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """T and B."""
+        T, B = (self.inputs if self.ids is None else self.ids).shape[:2]
+        return T, B
 
 
 _GRADIENTS = ("inputs", "h", "c", "input", "input_bias", "hidden", "hidden_bias")
@@ -57,7 +65,7 @@ class _Call(ctypes.Structure):
     """`struct call` of gated.c: sizes, then addresses."""
 
     _fields_ = (
-        *((name, ctypes.c_long) for name in ("kind", "T", "B", "I", "H", "threads")),
+        *((name, ctypes.c_long) for name in ("kind", "T", "B", "I", "H", "n", "threads", "lanes")),
         *((name, ctypes.c_void_p) for name in _ADDRESSES),
     )
 
@@ -67,15 +75,18 @@ def usable(kind: Kind, a: Arguments) -> bool:
 
     It reads raw memory, so types and shapes must match.
     """
-    if not readable(a._replace(starts=None), (a.starts,)) or a.inputs.ndim != 3 or a.h.ndim != 2:
+    floats = a._replace(starts=None, ids=None)
+    if not readable(floats, (a.starts,)) or not readable_ids(a.ids) or a.h.ndim != 2:
         return False
-    (T, B, input_size), H = a.inputs.shape, a.h.shape[1]
+    if a.inputs.ndim != (3 if a.ids is None else 2):
+        return False
+    (T, B), input_size, H = a.steps, a.inputs.shape[-1], a.h.shape[1]
     W = H * _GATES[kind]
     cell, bias = (B, H) if kind == "lstm" else None, (W,) if kind == "gru" else None
     flags = None if a.starts is None else (T, B)
-    expected = [(T, B, input_size), (B, H), cell, flags, (W, input_size), (W,), (W, H), bias]
-    shapes = [None if tensor is None else tensor.shape for tensor in a]
-    return shapes == expected and min(T, B, input_size, H) > 0 and works()
+    expected = [(B, H), cell, flags, (W, input_size), (W,), (W, H), bias]
+    shapes = [None if tensor is None else tensor.shape for tensor in a[1:-1]]
+    return shapes == expected and min(T, B, len(a.inputs), input_size, H) > 0 and works()
 
 
 @functools.cache
@@ -84,13 +95,13 @@ def works() -> bool:
     if library() is None:
         return False
     with torch.inference_mode(False), torch.enable_grad():
-        if all(_matches_pytorch(kind) for kind in get_args(Kind)):
+        if all(_matches_pytorch(kind, Share(1, n)) for kind in get_args(Kind) for n in lane_counts()):
             return True
     disable("the results of the compiled kernels differ from PyTorch's")
     return False
 
 
-def _matches_pytorch(kind: Kind) -> bool:
+def _matches_pytorch(kind: Kind, division: Share) -> bool:
     """Compare the values and gradients of a short sequence with those of PyTorch."""
     T, B, input_size, H, W, made = 5, 3, 4, 5, 5 * _GATES[kind], []
 
@@ -109,24 +120,34 @@ def _matches_pytorch(kind: Kind) -> bool:
     reference = network(inputs, state, (weights[0], weights[2], weights[1], other), *options)
     arguments = Arguments(inputs, h, c, None, *weights, bias)
     results = []
-    for outputs, last_h, *last_c in (reference, native_sequence(kind, arguments)):
+    for outputs, last_h, *last_c in (reference, native_sequence(kind, arguments, division)):
         loss = outputs.sin().sum() + last_h.cos().sum() + sum(cell.exp().sum() for cell in last_c)
         results.append([outputs, *torch.autograd.grad(loss, made)])
     return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(*results, strict=True))
 
 
-def native_sequence(kind: Kind, arguments: Arguments) -> tuple[Tensor, ...]:
-    """Return the outputs [T, B, H] and the tensors of the last state, [B, H] each."""
+def native_sequence(kind: Kind, a: Arguments, division: Share | None = None) -> tuple[Tensor, ...]:
+    """Return the outputs [T, B, H] and the tensors of the last state, [B, H] each.
+
+    Args:
+        kind: the kind of core.
+        a: the sequence.
+        division: None for the fastest.
+    """
+    (T, B), input_size, H = a.steps, a.inputs.shape[-1], a.h.shape[1]
+    if division is None:
+        division = share(B, T * B * _GATES[kind] * H * (input_size + H))
+    sizes = (get_args(Kind).index(kind), T, B, input_size, H, len(a.inputs), *division)
     if torch.is_grad_enabled():
-        return _Sequence.apply(kind, *arguments)
-    return _forward(kind, arguments)[0]
+        return _Sequence.apply(sizes, *a)
+    return _forward(sizes, a)[0]
 
 
 class _Sequence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, kind: Kind, *tensors: Any) -> tuple[Tensor, ...]:
-        results, saved = _forward(kind, Arguments(*tensors), keep=any(ctx.needs_input_grad))
-        ctx.kind = kind
+    def forward(ctx: Any, sizes: tuple[int, ...], *tensors: Any) -> tuple[Tensor, ...]:
+        results, saved = _forward(sizes, Arguments(*tensors), keep=any(ctx.needs_input_grad))
+        ctx.sizes = sizes
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, results[0], saved)
         return results
@@ -143,33 +164,29 @@ class _Sequence(torch.autograd.Function):
             for tensor in (a.inputs, a.h, a.c, a.input, a.input_bias, a.hidden, a.hidden_bias)
         ]
         d_inputs = d_inputs if ctx.needs_input_grad[1] else None
-        call, alive = _common_fields(ctx.kind, a)
+        call, alive = _common_fields(ctx.sizes, a)
         call += addresses((outputs, None, None, saved, d_outputs, d_last_h, d_last_c), alive)
         call += addresses((d_inputs, *d_others), alive)
         run("gated_backward", _Call(*call))
         d_h, d_c, *d_weights = d_others
-        return None, d_inputs, d_h, d_c, None, *d_weights
+        return None, d_inputs, d_h, d_c, None, *d_weights, None
 
 
-def _forward(kind: Kind, a: Arguments, keep: bool = False) -> tuple[tuple[Tensor, ...], Tensor | None]:
+def _forward(
+    sizes: tuple[int, ...], a: Arguments, keep: bool = False
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """Return the results and, if `keep`, the intermediate results for the backward pass."""
-    outputs, last_h, saved = a.inputs.new_empty(len(a.inputs), *a.h.shape), a.h.new_empty(a.h.shape), None
+    outputs, last_h, saved = a.h.new_empty(a.steps[0], *a.h.shape), a.h.new_empty(a.h.shape), None
     last_c = None if a.c is None else a.c.new_empty(a.c.shape)
-    call, alive = _common_fields(kind, a)
-    if keep:
+    call, alive = _common_fields(sizes, a)
+    if keep or a.ids is not None:
         saved = workspace(run("gated_saved", _Call(*call)))
     call += addresses((outputs, last_h, last_c, saved), alive)
     run("gated_forward", _Call(*call))
     return (outputs, last_h) if last_c is None else (outputs, last_h, last_c), saved
 
 
-def _common_fields(kind: Kind, a: Arguments) -> tuple[list[int | None], list[Any]]:
+def _common_fields(sizes: tuple[int, ...], a: Arguments) -> tuple[list[int | None], list[Any]]:
     """Return the fields of `_Call` that both passes read, and the tensors that must outlive the call."""
     alive: list[Any] = []
-    sizes: Sequence[int] = (
-        get_args(Kind).index(kind),
-        *a.inputs.shape,
-        a.h.shape[1],
-        torch.get_num_threads(),
-    )
     return [*sizes, *addresses(a, alive)], alive

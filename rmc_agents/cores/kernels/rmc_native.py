@@ -1,7 +1,8 @@
 """Whole sequences of a one-block RMC in C: `c/rmc_forward.c` and `c/rmc_backward.c` as one autograd node.
 
 Axes: T time, B batch, I input size, N slots, A heads, K key size, V head size, D = A * V slot size,
-F = A * (2K + V) features of a row's queries, keys and values, G gate units (D or 1; 0 without gates).
+F = A * (2K + V) features of a row's queries, keys and values, G gate units (D or 1; 0 without gates),
+n inputs that are read by id.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from rmc_agents.cores.kernels.build import disable, library
-from rmc_agents.cores.kernels.call import addresses, readable, run
+from rmc_agents.cores.kernels.call import Share, addresses, lane_counts, readable, readable_ids, run, share
 from rmc_agents.cores.kernels.rmc_torch import Weights, rmc_sequence
 from rmc_agents.cores.kernels.workspace import workspace
 
@@ -57,11 +58,15 @@ class Context(NamedTuple):
     """[2G] constant added to the biases of the gates; None without gates."""
     mask: Tensor | None
     """[N, N + 1] bool, true where a slot may not attend to a row (never the input's, the last), or None."""
+    ids: Tensor | None = None
+    """[T, B] int32, the row of the inputs [n, I] that each step reads; None for inputs [T, B, I].
+
+    All must lie in 0 to n - 1."""
 
 
 _NUM_SINGLE = len(Parameters._fields) - 1
 _NUM_FIRST = 1 + len(Context._fields)  # tensors before the parameters
-_SIZES = ("T", "B", "I", "N", "A", "K", "V", "G", "layers", "threads")
+_SIZES = ("T", "B", "I", "N", "A", "K", "V", "G", "layers", "n", "threads", "lanes")
 _ADDRESSES = (
     *("inputs", *Context._fields, *Parameters._fields, "memories", "last", "saved"),
     *("d_memories", "d_last", "d_inputs", "d_memory", *(f"d_{name}" for name in Parameters._fields)),
@@ -83,22 +88,26 @@ def usable(inputs: Tensor, context: Context, p: Parameters, num_heads: int) -> b
     It reads raw memory, so types and shapes must match exactly. Other arguments are left to PyTorch, which
     either supports them or raises an informative error.
     """
-    memory, fresh, starts, gate_bias, mask = context
+    memory, fresh, starts, gate_bias, mask, ids = context
     floats = inputs, memory, fresh, gate_bias, *p[:-1], *p.mlp
-    if not readable(floats, (starts, mask)) or inputs.ndim != 3 or memory.ndim != 3:
+    if not readable(floats, (starts, mask)) or not readable_ids(ids) or memory.ndim != 3:
         return False
-    (T, B, input_size), (_, N, D), F = inputs.shape, memory.shape, p.qkv.shape[0]
+    if inputs.ndim != (3 if ids is None else 2):
+        return False
+    (T, B), input_size = (inputs if ids is None else ids).shape[:2], inputs.shape[-1]
+    (_, N, D), F = memory.shape, p.qkv.shape[0]
     G2 = 0 if p.gates is None else p.gates.shape[0]
     fresh_shape, flags = ((N, D), (T, B)) if starts is not None else (None, None)
     gates, gate = ((G2, D), (G2,)) if G2 else (None, None)
     row, wide = (D,), (F,)
     expected = [
-        (T, B, input_size),
+        inputs.shape,
         (B, N, D),
         fresh_shape,
         flags,
         gate,
         None if mask is None else (N, N + 1),
+        None if ids is None else (T, B),
         (D, input_size),
         row,
         (F, D),
@@ -110,7 +119,7 @@ def usable(inputs: Tensor, context: Context, p: Parameters, num_heads: int) -> b
     tensors = inputs, *context, *p[:-1], *p.mlp
     return (
         [None if tensor is None else tensor.shape for tensor in tensors] == expected
-        and min(T, B, input_size, N, D) > 0
+        and min(T, B, len(inputs), input_size, N, D) > 0
         and D % num_heads == 0
         and F > D
         and (F - D) % (2 * num_heads) == 0
@@ -125,13 +134,13 @@ def works() -> bool:
     if library() is None:
         return False
     with torch.inference_mode(False), torch.enable_grad():
-        if _matches_pytorch():
+        if all(_matches_pytorch(Share(1, lanes)) for lanes in lane_counts()):
             return True
     disable("the results of the compiled kernels differ from PyTorch's")
     return False
 
 
-def _matches_pytorch() -> bool:
+def _matches_pytorch(division: Share) -> bool:
     """Compare the values and gradients of a short sequence with resets with those of `rmc_sequence`."""
     (T, B, N, D, F), num_heads, made = (5, 3, 2, 6, 14), 2, []
 
@@ -156,25 +165,37 @@ def _matches_pytorch() -> bool:
         linear(x, p.qkv, p.qkv_bias), x_gates, memory, *context[1:3], weights, num_heads, mask
     )
     results = []
-    for memories, last in (reference, native_sequence(inputs, context, p, num_heads)):
+    for memories, last in (reference, native_sequence(inputs, context, p, num_heads, division)):
         loss = memories.sin().sum() + last.cos().sum()
         results.append([memories, last, *torch.autograd.grad(loss, leaves)])
     return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(*results, strict=True))
 
 
-def native_sequence(inputs: Tensor, context: Context, p: Parameters, num_heads: int) -> tuple[Tensor, Tensor]:
-    """Return the memories [T, B, N, D] after each of the inputs [T, B, I], and the last memory [B, N, D]."""
+def native_sequence(
+    inputs: Tensor, context: Context, p: Parameters, num_heads: int, division: Share | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the memories [T, B, N, D] after each of the inputs, and the last memory [B, N, D].
+
+    Args:
+        inputs: [T, B, I], or [n, I] with `context.ids`.
+        context: memory, resets and the ids of the inputs.
+        p: the parameters.
+        num_heads: A.
+        division: None for the fastest.
+    """
     tensors = inputs, *context, *p[:-1], *p.mlp
+    sizes = _sizes(num_heads, tensors)
+    division = _fastest(sizes) if division is None else division
     if torch.is_grad_enabled():
-        return _Sequence.apply(num_heads, *tensors)
-    return _forward(num_heads, tensors)[:2]
+        return _Sequence.apply((*sizes, *division), *tensors)
+    return _forward((*sizes, *division), tensors)[:2]
 
 
 class _Sequence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, num_heads: int, *tensors: Any) -> tuple[Tensor, Tensor]:
-        memories, last, saved = _forward(num_heads, tensors, keep=any(ctx.needs_input_grad))
-        ctx.num_heads = num_heads
+    def forward(ctx: Any, sizes: tuple[int, ...], *tensors: Any) -> tuple[Tensor, Tensor]:
+        memories, last, saved = _forward(sizes, tensors, keep=any(ctx.needs_input_grad))
+        ctx.sizes = sizes
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, memories, saved)
         return memories, last
@@ -189,35 +210,49 @@ class _Sequence(torch.autograd.Function):
         d_inputs = inputs.new_empty(inputs.shape) if ctx.needs_input_grad[1] else None
         d_memory = memory.new_empty(memory.shape)
         d_weights = [None if w is None else w.new_empty(w.shape) for w in weights]
-        call, alive = _common_fields(ctx.num_heads, tensors)
+        call, alive = _common_fields(ctx.sizes, tensors)
         call += addresses((memories, None, saved, d_memories, d_last, d_inputs, d_memory), alive)
         call += _parameter_addresses(d_weights, alive)
         run("rmc_backward", _Call(*call))
-        return None, d_inputs, d_memory, None, None, None, None, *d_weights
+        return None, d_inputs, d_memory, *[None] * (_NUM_FIRST - 2), *d_weights
 
 
 def _forward(
-    num_heads: int, tensors: tuple[Any, ...], keep: bool = False
+    sizes: tuple[int, ...], tensors: tuple[Any, ...], keep: bool = False
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the memories, the last memory and, if `keep`, the intermediate results for the backward pass."""
-    inputs, memory = tensors[:2]
-    memories, last, saved = inputs.new_empty(len(inputs), *memory.shape), memory.new_empty(memory.shape), None
-    call, alive = _common_fields(num_heads, tensors)
-    if keep:
+    memory = tensors[1]
+    memories, last, saved = memory.new_empty(sizes[0], *memory.shape), memory.new_empty(memory.shape), None
+    call, alive = _common_fields(sizes, tensors)
+    if keep or tensors[_NUM_FIRST - 1] is not None:
         saved = workspace(run("rmc_saved", _Call(*call)))
     call += addresses((memories, last, saved), alive)
     run("rmc_forward", _Call(*call))
     return memories, last, saved
 
 
-def _common_fields(num_heads: int, tensors: Sequence[Any]) -> tuple[list[int | None], list[Any]]:
-    """Return the fields of `_Call` that both passes read, and the tensors that must outlive the call."""
+def _sizes(num_heads: int, tensors: Sequence[Any]) -> tuple[int, ...]:
+    """Return the sizes of a sequence, as `_SIZES` lists them, without threads and lanes."""
     inputs, memory, weights = tensors[0], tensors[1], tensors[_NUM_FIRST:]
-    (T, B, input_size), (_, N, D), F = inputs.shape, memory.shape, weights[2].shape[0]
+    ids, (_, N, D), F = tensors[_NUM_FIRST - 1], memory.shape, weights[2].shape[0]
+    T, B = (inputs if ids is None else ids).shape[:2]
     V, G = D // num_heads, 0 if weights[12] is None else weights[12].shape[0] // 2
     K, layers = (F // num_heads - V) // 2, (len(weights) - _NUM_SINGLE) // 2
-    alive: list[Any] = []
-    call = [T, B, input_size, N, num_heads, K, V, G, layers, torch.get_num_threads()]
+    return T, B, inputs.shape[-1], N, num_heads, K, V, G, layers, len(inputs)
+
+
+def _fastest(sizes: tuple[int, ...]) -> Share:
+    """Return the division of a sequence that takes the least time."""
+    T, B, input_size, N, A, K, V, G, layers, _ = sizes
+    D, F = A * V, A * (2 * K + V)
+    row = input_size * D + D * ((N + 1) * (F + 2 * G) + N * layers * D)
+    return share(B, T * B * row)
+
+
+def _common_fields(sizes: tuple[int, ...], tensors: Sequence[Any]) -> tuple[list[int | None], list[Any]]:
+    """Return the fields of `_Call` that both passes read, and the tensors that must outlive the call."""
+    weights, alive = tensors[_NUM_FIRST:], []
+    call: list[int | None] = [*sizes]
     call += addresses(tensors[:_NUM_FIRST], alive) + _parameter_addresses(weights, alive)
     return call, alive
 

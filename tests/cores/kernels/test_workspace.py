@@ -9,7 +9,8 @@ import pytest
 from rmc_agents.cores.kernels import workspace
 
 
-def test_memory_is_reused_after_all_its_tensors_are_freed() -> None:
+def test_memory_is_reused_after_all_its_tensors_are_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace, "_free", {})
     first = workspace.workspace(100_000)
     address = first.data_ptr()
     assert address % 64 == 0

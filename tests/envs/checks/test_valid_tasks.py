@@ -12,11 +12,17 @@ from torch import Tensor
 
 import rmc_envs
 from rmc_agents.environment import GroundTruth, Obs, Transition
-from tests.support.tiny_task import DIGITS, Tiny
+from tests.support.tiny_task import DIGITS, ListedTiny, Tiny
 
 
 def test_checker_accepts_a_device_with_an_index() -> None:
     rmc_envs.check(Tiny(4, "cpu:0"), steps=20)
+
+
+def test_checker_accepts_a_task_with_an_observation_table() -> None:
+    env = ListedTiny(4)
+    rmc_envs.check(env, steps=20)
+    assert not env.observe_ids
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64, np.int32, np.bool_])

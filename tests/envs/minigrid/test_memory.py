@@ -398,3 +398,43 @@ def test_invalid_assignment_is_refused() -> None:
     for task_of in ([0, 1], [0, 1, 2], [0, -1, 1]):
         with pytest.raises(ValueError, match="expected 3 numbers below 2"):
             mazes.assign(task_of)
+
+
+def test_prepared_steps_equal_others_at_fixed_addresses_and_leave_the_host_alone() -> None:
+    specs = [MazeSpec(5), MazeSpec(7)]
+    plain, prepared = (MemoryMazes(specs, 64, actions=3) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    # 1,024 steps are drawn at once, one of them for the reset: pieces of 341 steps use up exactly the others.
+    plain.reset(0), prepared.reset(0)
+    kept: list[dict] = []
+    for piece in range(6):
+        prepared.prepare_steps(341)
+        before = dict(vars(prepared))
+        for _ in range(341):
+            actions = torch.randint(3, (64,), generator=generator)
+            ours, theirs = prepared.step(actions), plain.step(actions)
+            if piece < 3:
+                assert torch.equal(ours.obs["image"], theirs.obs["image"])
+                assert torch.equal(ours.done, theirs.done)
+        after = dict(vars(prepared))
+        before.pop("_arrived"), after.pop("_arrived")  # only for pictures
+        assert all(after[name] is before[name] or after[name] == before[name] for name in before)
+        kept.append({name: x.data_ptr() for name, x in after.items() if isinstance(x, torch.Tensor)})
+        if piece == 4:
+            prepared.assign([1] * 64), plain.assign([1] * 64)
+    assert all(addresses == kept[0] for addresses in kept)
+    assert prepared.task_of.tolist() == [1] * 64
+
+
+def test_state_in_the_middle_of_prepared_steps_continues() -> None:
+    env, again = (MemoryMazes(MazeSpec(5), 64, actions=3) for _ in range(2))
+    env.reset(3)
+    env.prepare_steps(100)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        env.step(torch.randint(3, (64,), generator=generator))
+    again.load_state_dict(env.state_dict())
+    for _ in range(2000):
+        actions = torch.randint(3, (64,), generator=generator)
+        env.prepare_steps(1)
+        assert torch.equal(again.step(actions).obs["image"], env.step(actions).obs["image"])

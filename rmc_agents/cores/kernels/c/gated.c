@@ -3,8 +3,8 @@
  * It computes what `recur` in cores/gated.py does. A group is L rows of the batch, held in the lanes of vectors; it
  * runs through all time steps. The groups are the jobs of the threads.
  *
- * Axes: T time, B batch, I input size, H hidden size, W = H times the number of gates. Within a group, [n] is n
- * vectors.
+ * Axes: T time, B batch, I input size, H hidden size, W = H times the number of gates, n inputs that are read by
+ * id. Within a group, [k] is k vectors.
  */
 #include "gradients.h"
 #include "parallel.h"
@@ -15,11 +15,13 @@ enum kind { RNN, LSTM, GRU };
 
 /* The fields of `_Call` in gated_native.py, in the same order. Tensors are contiguous. */
 struct call {
-    long kind, T, B, I, H, threads;
-    const float *inputs, *h, *c;                        /* [T,B,I] [B,H] [B,H]; `c` is null except for an LSTM */
+    long kind, T, B, I, H, n, threads, lanes;
+    const float *inputs, *h, *c;                        /* [T,B,I], or [n,I] with ids; [B,H] [B,H]; `c`
+                                                         * is null except for an LSTM */
     const unsigned char *starts;                        /* [T,B] or null */
     const float *input, *input_bias, *hidden;           /* [W,I] [W] [W,H] */
     const float *hidden_bias;                           /* [W]; null except for a GRU */
+    const int *ids;                                     /* [T,B] the row of the n inputs that is read; or null */
     float *outputs, *last_h, *last_c, *saved;           /* [T,B,H] [B,H] [B,H]; `saved`: `gated_saved` floats, or null */
     const float *d_outputs, *d_last_h, *d_last_c;       /* each may be null */
     float *d_inputs, *d_h, *d_c;                        /* d_inputs may be null */
@@ -32,13 +34,15 @@ static long width(const struct call *c) { return NUM_GATES[c->kind] * c->H; }
 static long groups(const struct call *c) { return (c->B + L - 1) / L; }
 static long padded(long n) { return (n + L - 1) / L * L; }
 static int rows_of(const struct call *c, long b) { return c->B - b < L ? (int)(c->B - b) : L; }
+static long num_blocks(const struct call *c) { return c->ids ? (c->n + SPAN * L - 1) / (SPAN * L) : 0; }
+/* Number of rows of column `column` of a block of the n inputs; 0 or less after the last. */
+static int rows_in(const struct call *c, long block, long column) {
+    long left = c->n - (block * SPAN + column) * L;
+    return left < L ? (int)left : L;
+}
 static long span(const struct call *c, long t) { return c->T - t < SPAN ? c->T - t : SPAN; }
 static const unsigned char *starts_at(const struct call *c, long t, long b) {
     return c->starts ? c->starts + t * c->B + b : 0;
-}
-static long threads_for(const struct call *c) {
-    /* Starting a thread takes time, too: small calls use one. */
-    return (double)width(c) * (c->I + c->H) * c->T * c->B < 1e7 ? 1 : c->threads;
 }
 
 /* Results of a step that the backward pass needs. */
@@ -52,6 +56,12 @@ static size_t lay_out_step(const struct call *c, float *base, struct step *s) {
     s->gates = allocate(base, &at, width(c));
     s->extra = allocate(base, &at, c->kind == RNN ? 0 : c->H);
     return at;
+}
+
+/* Projections [n,W] of inputs that are read by id. They follow the results of all steps in `saved`. */
+static float *projected(const struct call *c) {
+    struct step s;
+    return c->saved + groups(c) * c->T * lay_out_step(c, 0, &s);
 }
 
 /* Set x [n] to zero in the lanes that start an episode. */
@@ -115,10 +125,36 @@ static void forward_step(const struct call *c, const struct step *s, float *h, f
     }
 }
 
+/* Project a block of the inputs that are read by id, each once. */
+static void project_block(void *context, long block, float *scratch) {
+    const struct call *c = context;
+    const long W = width(c), S = SPAN * L, first = block * S;
+    struct forward_work w;
+    long columns = 0;
+    lay_out_forward(c, scratch, &w);
+    for (; columns < SPAN && rows_in(c, block, columns) > 0; columns++)
+        to_lanes(c->inputs + (first + columns * L) * c->I, c->I, rows_in(c, block, columns), c->I,
+                 w.inputs + columns * L, S);
+    product(W, columns, c->I, c->input, c->I, w.inputs, S, w.x_gates, S, 0, c->input_bias);
+    for (long k = 0; k < columns; k++)
+        from_lanes(w.x_gates + k * L, S, W, projected(c) + (first + k * L) * W, W, rows_in(c, block, k));
+}
+
+/* Project the inputs of the SPAN steps from t on, or read their projections. */
+static void read_inputs(const struct call *c, long t, long b, int rows, const struct forward_work *w) {
+    const long W = width(c), S = SPAN * L, steps = span(c, t);
+    for (long k = 0; k < steps; k++) {
+        const long at = (t + k) * c->B + b;
+        if (c->ids) gather_lanes(projected(c), c->ids + at, rows, W, w->x_gates + k * L, S);
+        else to_lanes(c->inputs + at * c->I, c->I, rows, c->I, w->inputs + k * L, S);
+    }
+    if (!c->ids) product(W, steps, c->I, c->input, c->I, w->inputs, S, w->x_gates, S, 0, c->input_bias);
+}
+
 /* Run a group through the whole sequence. */
 static void forward_group(void *context, long group, float *scratch) {
     const struct call *c = context;
-    const long b = group * L, H = c->H, W = width(c), S = SPAN * L;
+    const long b = group * L, H = c->H, W = width(c);
     const int rows = rows_of(c, b);
     struct forward_work w;
     struct step s;
@@ -129,11 +165,7 @@ static void forward_group(void *context, long group, float *scratch) {
     if (c->c) to_lanes(c->c + b * H, H, rows, H, w.c, L);
     for (long t = 0; t < c->T; t++) {
         long column = t % SPAN;
-        if (column == 0) {
-            for (long k = 0; k < span(c, t); k++)
-                to_lanes(c->inputs + ((t + k) * c->B + b) * c->I, c->I, rows, c->I, w.inputs + k * L, S);
-            product(W, span(c, t), c->I, c->input, c->I, w.inputs, S, w.x_gates, S, 0, c->input_bias);
-        }
+        if (column == 0) read_inputs(c, t, b, rows, &w);
         reset(starts_at(c, t, b), rows, w.h, H);
         if (c->c) reset(starts_at(c, t, b), rows, w.c, H);
         lay_out_step(c, c->saved ? c->saved + (group * c->T + t) * kept : w.step, &s);
@@ -165,6 +197,7 @@ struct backward_work {
     float *d_x, *d_hidden;         /* [W,SPAN] gradients of the gate terms of x and of h, which differ only in a GRU */
     float *d_inputs;               /* [I,SPAN] */
     float *input_rows, *h_rows;    /* [SPAN L] padded rows */
+    float *sums;                   /* [SPAN L] rows of W floats */
 };
 
 static size_t lay_out_backward(const struct call *c, float *base, struct backward_work *w) {
@@ -178,6 +211,7 @@ static size_t lay_out_backward(const struct call *c, float *base, struct backwar
     w->d_inputs = allocate(base, &at, c->I * SPAN);
     w->input_rows = allocate(base, &at, SPAN * padded(c->I));
     w->h_rows = allocate(base, &at, SPAN * padded(c->H));
+    w->sums = allocate(base, &at, c->ids ? SPAN * width(c) : 0);
     return at;
 }
 
@@ -187,6 +221,7 @@ struct pass {
     long shares;
     size_t sums_size;
     float *sums, *input_t, *hidden_t;
+    float *d_projected; /* [T,B,W] gradients of projections that were read by id */
 };
 
 /* The output before step t, [B,H], before resets. */
@@ -226,27 +261,55 @@ static void backward_step(const struct call *c, const struct step *s, long colum
     }
 }
 
-/* Add the weight gradients of the SPAN steps from t on, and compute the gradients of their inputs. */
-static void project_backward(const struct pass *p, const struct sums *sums, long t, long b, int rows,
-                             const struct backward_work *w) {
+/* Gradients `d_x` of the projections of up to SPAN columns of inputs, which `input_rows` holds -> gradients of the
+ * weights, and of the inputs in lanes. */
+static void project_backward(const struct pass *p, const struct sums *sums, const struct backward_work *w,
+                             long columns) {
+    const long S = SPAN * L, W = width(p->c), I = p->c->I;
+    add_weight(w->d_x, S, W, columns, w->input_rows, padded(I), sums->input);
+    add_bias(w->d_x, S, W, columns, sums->input_bias);
+    if (p->c->d_inputs) product(I, columns, W, p->input_t, W, w->d_x, S, w->d_inputs, S, 0, 0);
+}
+
+/* Add the weight gradients of the SPAN steps from t on. Pass back the gradients of the projections of their inputs,
+ * or store them until all are known. */
+static void steps_backward(const struct pass *p, const struct sums *sums, long t, long b, int rows,
+                           const struct backward_work *w) {
     const struct call *c = p->c;
     const long S = SPAN * L, W = width(c), H = c->H, I = c->I, steps = span(c, t);
     for (long k = 0; k < steps; k++) {
         float *h_rows = w->h_rows + k * L * padded(H);
         const unsigned char *starts = starts_at(c, t + k, b);
-        copy_rows(c->inputs + ((t + k) * c->B + b) * I, I, rows, w->input_rows + k * L * padded(I), padded(I));
         copy_rows(h_before(c, t + k) + b * H, H, rows, h_rows, padded(H));
         for (int l = 0; starts && l < rows; l++)
             if (starts[l]) memset(h_rows + l * padded(H), 0, H * sizeof *h_rows);
     }
-    add_weight(w->d_x, S, W, steps, w->input_rows, padded(I), sums->input);
     add_weight(w->d_hidden, S, W, steps, w->h_rows, padded(H), sums->hidden);
-    add_bias(w->d_x, S, W, steps, sums->input_bias);
     if (c->kind == GRU) add_bias(w->d_hidden, S, W, steps, sums->hidden_bias);
-    if (!c->d_inputs) return;
-    product(I, steps, W, p->input_t, W, w->d_x, S, w->d_inputs, S, 0, 0);
-    for (long k = 0; k < steps; k++)
+    for (long k = 0; k < steps; k++) {
+        const long at = (t + k) * c->B + b;
+        if (c->ids) from_lanes(w->d_x + k * L, S, W, p->d_projected + at * W, W, rows);
+        else copy_rows(c->inputs + at * I, I, rows, w->input_rows + k * L * padded(I), padded(I));
+    }
+    if (c->ids) return;
+    project_backward(p, sums, w, steps);
+    for (long k = 0; k < steps && c->d_inputs; k++)
         from_lanes(w->d_inputs + k * L, S, I, c->d_inputs + ((t + k) * c->B + b) * I, I, rows);
+}
+
+/* Add up the gradients of a block of projections that were read by id, and pass them back. */
+static void block_backward(const struct pass *p, const struct sums *sums, const struct backward_work *w, long block) {
+    const struct call *c = p->c;
+    const long S = SPAN * L, W = width(c), I = c->I, first = block * S;
+    long columns = 0;
+    sum_rows(p->d_projected, c->ids, c->T * c->B, W, first, c->n - first < S ? c->n - first : S, w->sums);
+    for (int rows; columns < SPAN && (rows = rows_in(c, block, columns)) > 0; columns++) {
+        to_lanes(w->sums + columns * L * W, W, rows, W, w->d_x + columns * L, S);
+        copy_rows(c->inputs + (first + columns * L) * I, I, rows, w->input_rows + columns * L * padded(I), padded(I));
+    }
+    project_backward(p, sums, w, columns);
+    for (long k = 0; k < columns && c->d_inputs; k++)
+        from_lanes(w->d_inputs + k * L, S, I, c->d_inputs + (first + k * L) * I, I, rows_in(c, block, k));
 }
 
 /* Run a group back through the whole sequence. */
@@ -280,10 +343,17 @@ static void backward_group(const struct pass *p, const struct sums *sums, long g
         product(H, 1, W, p->hidden_t, W, w->d_hidden + t % SPAN * L, SPAN * L, w->dh, L, 1, 0);
         reset(starts_at(c, t, b), rows, w->dh, H);
         reset(starts_at(c, t, b), rows, w->dc, H);
-        if (t % SPAN == 0) project_backward(p, sums, t, b, rows, w);
+        if (t % SPAN == 0) steps_backward(p, sums, t, b, rows, w);
     }
     from_lanes(w->dh, L, H, c->d_h + b * H, H, rows);
     if (c->kind == LSTM) from_lanes(w->dc, L, H, c->d_c + b * H, H, rows);
+}
+
+/* Lay out a share's sums and its scratch memory. */
+static void prepare_share(const struct pass *p, long share, float *scratch, struct sums *sums,
+                          struct backward_work *work) {
+    memset(scratch, 0, lay_out_backward(p->c, scratch, work) * sizeof *scratch); /* the padding of rows stays zero */
+    lay_out_sums(p->c, p->sums + share * p->sums_size, sums);
 }
 
 static void backward_share(void *context, long share, float *scratch) {
@@ -291,40 +361,56 @@ static void backward_share(void *context, long share, float *scratch) {
     struct sums sums;
     struct backward_work work;
     long all = groups(p->c);
-    memset(scratch, 0, lay_out_backward(p->c, scratch, &work) * sizeof *scratch); /* the padding of rows stays zero */
-    lay_out_sums(p->c, p->sums + share * p->sums_size, &sums);
+    prepare_share(p, share, scratch, &sums, &work);
     for (long group = all * share / p->shares; group < all * (share + 1) / p->shares; group++)
         backward_group(p, &sums, group, &work);
 }
 
-/* Size of `saved` in floats. */
-long gated_saved(const struct call *c) {
-    struct step s;
-    return groups(c) * c->T * lay_out_step(c, 0, &s);
+static void inputs_share(void *context, long share, float *scratch) {
+    const struct pass *p = context;
+    const long blocks = num_blocks(p->c);
+    struct sums sums;
+    struct backward_work work;
+    prepare_share(p, share, scratch, &sums, &work);
+    for (long block = blocks * share / p->shares; block < blocks * (share + 1) / p->shares; block++)
+        block_backward(p, &sums, &work, block);
 }
 
-/* Compute the outputs, the last state and, if not null, `saved`. Return 0, or -1 if memory could not be allocated. */
-long gated_forward(const struct call *c) {
+/* Size of `saved` in floats. */
+HIDDEN long WITH_LANES(gated_saved)(const struct call *c) {
+    struct step s;
+    return groups(c) * c->T * lay_out_step(c, 0, &s) + (c->ids ? c->n * width(c) : 0);
+}
+
+/* Compute the outputs, the last state and, if not null, `saved`, which ids need. Return 0, or -1 if memory could not
+ * be allocated. */
+HIDDEN long WITH_LANES(gated_forward)(const struct call *c) {
     struct forward_work w;
-    return run_jobs(forward_group, (void *)c, groups(c), threads_for(c), lay_out_forward(c, 0, &w) * sizeof(float));
+    const size_t scratch = lay_out_forward(c, 0, &w) * sizeof(float);
+    int failed = run_jobs(project_block, (void *)c, num_blocks(c), c->threads, scratch);
+    return failed ? failed : run_jobs(forward_group, (void *)c, groups(c), c->threads, scratch);
 }
 
 /* Compute all gradients from `saved`. Return 0, or -1 if memory could not be allocated. */
-long gated_backward(const struct call *c) {
+HIDDEN long WITH_LANES(gated_backward)(const struct call *c) {
     struct sums sums;
     struct backward_work w;
     struct pass p = {.c = c, .shares = groups(c) < MAX_SHARES ? groups(c) : MAX_SHARES};
     const long W = width(c);
     p.sums_size = lay_out_sums(c, 0, &sums);
-    size_t all_sums = p.shares * p.sums_size, bytes = (all_sums + W * (c->I + c->H)) * sizeof(float);
+    size_t all_sums = p.shares * p.sums_size, passed = c->ids ? c->T * c->B * W : 0;
+    size_t bytes = (all_sums + W * (c->I + c->H) + passed) * sizeof(float);
+    size_t scratch = lay_out_backward(c, 0, &w) * sizeof(float);
     p.sums = aligned_alloc(64, (bytes + 63) / 64 * 64);
     if (!p.sums) return -1;
     memset(p.sums, 0, all_sums * sizeof(float));
     p.input_t = p.sums + all_sums;
     p.hidden_t = p.input_t + W * c->I;
+    p.d_projected = p.hidden_t + W * c->H;
     transposed(c->input, W, c->I, p.input_t);
     transposed(c->hidden, W, c->H, p.hidden_t);
-    int failed = run_jobs(backward_share, &p, p.shares, threads_for(c), lay_out_backward(c, 0, &w) * sizeof(float));
+    int failed = run_jobs(backward_share, &p, p.shares, c->threads, scratch);
+    if (!failed && c->ids) failed = run_jobs(inputs_share, &p, p.shares, c->threads, scratch);
     if (!failed) {
         add_shares(p.sums, p.sums_size, p.shares);
         lay_out_sums(c, p.sums, &sums);
@@ -336,3 +422,7 @@ long gated_backward(const struct call *c) {
     free(p.sums);
     return failed;
 }
+
+EXPORT(gated_saved)
+EXPORT(gated_forward)
+EXPORT(gated_backward)

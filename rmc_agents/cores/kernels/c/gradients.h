@@ -37,6 +37,18 @@ static void copy_rows(const float *src, long n, int rows, float *out, long width
             memset(out + l * width, 0, n * sizeof *out);
 }
 
+/* out [count, n] = sums of those rows of d [total, n] whose id is `first`, `first` + 1, ... */
+static void sum_rows(const float *d, const int *ids, long total, long n, long first, long count, float *out) {
+    memset(out, 0, count * n * sizeof *out);
+    for (long r = 0; r < total; r++) {
+        const long at = ids[r] - first;
+        if (at < 0 || at >= count) continue;
+        const float *from = d + r * n;
+        float *to = out + at * n;
+        for (long i = 0; i < n; i++) to[i] += from[i];
+    }
+}
+
 /* Add the sums of all shares to those of the first, in order. */
 static void add_shares(float *sums, size_t size, long shares) {
     for (long i = 1; i < shares; i++)

@@ -14,11 +14,12 @@
 
 /* The fields of `_Call` in rmc_native.py, in the same order. Tensors are contiguous. */
 struct call {
-    long T, B, I, N, A, K, V, G, layers, threads;
-    const float *inputs, *memory, *fresh; /* [T,B,I] [B,N,D] [N,D] */
+    long T, B, I, N, A, K, V, G, layers, n, threads, lanes;
+    const float *inputs, *memory, *fresh; /* [T,B,I], or [n,I] with ids; [B,N,D] [N,D] */
     const unsigned char *starts;          /* [T,B] or null */
     const float *gate_bias;               /* [2G] constant added to the learned biases */
     const unsigned char *mask;            /* [N,R] rows that a slot may not attend to, never the input's; or null */
+    const int *ids;                       /* [T,B] the row of the n inputs that is read; or null */
     const float *input, *input_bias, *qkv, *qkv_bias, *qkv_norm, *qkv_norm_bias, *attention_norm, *attention_norm_bias,
         *mlp_norm, *mlp_norm_bias, *input_gates, *input_gates_bias, *gates, *gates_bias;
     const float *const *mlp;          /* weight, bias, weight, bias, ... */
@@ -32,7 +33,7 @@ struct call {
 };
 
 struct sizes {
-    long T, B, I, N, R, A, K, V, D, F, G, layers;
+    long T, B, I, N, R, A, K, V, D, F, G, layers, n;
     long groups;
     long head; /* 2K + V features of a head */
 };
@@ -40,13 +41,8 @@ struct sizes {
 INLINE struct sizes sizes_of(const struct call *c) {
     return (struct sizes){.T = c->T, .B = c->B, .I = c->I, .N = c->N, .R = c->N + 1, .A = c->A, .K = c->K, .V = c->V,
                           .D = c->A * c->V, .F = c->A * (2 * c->K + c->V), .G = c->G, .layers = c->layers,
+                          .n = c->ids ? c->n : 0,
                           .groups = (c->B + L - 1) / L, .head = 2 * c->K + c->V};
-}
-
-/* Number of threads to use: one for small calls, because starting a thread costs a few million multiplications. */
-INLINE long threads_for(const struct sizes *z, long threads) {
-    double row = z->I * z->D + z->D * (z->R * z->F + (z->N + 1) * 2 * z->G + z->N * z->layers * z->D);
-    return row * z->T * z->B < 1e7 ? 1 : threads;
 }
 
 /* The flags of episode starts at step t, from row b of the batch; null if there are no resets. */
@@ -85,6 +81,26 @@ INLINE size_t lay_out_step(const struct sizes *z, float *base, struct step *step
     step->out_scale = allocate(base, &at, z->N);
     step->gates = allocate(base, &at, 2 * z->G * z->N);
     return at;
+}
+
+/* The projections of n inputs that are read by id. */
+struct projected {
+    float *x, *qkv, *gates; /* [n,D] [n,F] [n,2G] */
+};
+
+/* Return the projections, which follow the results of all steps in `saved`; `kept` is the size of those of a step. */
+INLINE struct projected projected(const struct call *c, const struct sizes *z, size_t kept) {
+    float *x = c->saved + z->groups * z->T * kept, *qkv = x + z->n * z->D;
+    return (struct projected){x, qkv, qkv + z->n * z->F};
+}
+
+/* Number of blocks of SPAN L rows that the n inputs form. */
+INLINE long num_blocks(const struct sizes *z) { return (z->n + SPAN * L - 1) / (SPAN * L); }
+
+/* Number of rows of column `column` of a block; 0 or less after the last. */
+INLINE int rows_in(const struct sizes *z, long block, long column) {
+    long left = z->n - (block * SPAN + column) * L;
+    return left < L ? (int)left : L;
 }
 
 /* Apply the weight and bias of the norm to the features of head `a`: qkv [F, R] -> head [2K + V, R]. */

@@ -48,6 +48,7 @@ struct work {
     float *d_gates, *head, *d_qkv, *d_logits;              /* [2G,N] [2K + V,R] [F,R] [N,R] */
     float *x, *dx, *d_x_qkv, *d_x_gates, *d_inputs;        /* [D,SPAN] [D,SPAN] [F,SPAN] [2G,SPAN] [I,SPAN] */
     float *x_rows, *input_rows;                            /* [SPAN L,W] [SPAN L,WI] */
+    float *sums;                                           /* SPAN L rows of F + 2G floats */
 };
 
 static size_t lay_out_work(const struct sizes *z, float *base, struct work *w) {
@@ -68,6 +69,7 @@ static size_t lay_out_work(const struct sizes *z, float *base, struct work *w) {
     w->d_inputs = allocate(base, &at, z->I * SPAN);
     w->x_rows = allocate(base, &at, SPAN * L * W);
     w->input_rows = allocate(base, &at, SPAN * L * WI);
+    w->sums = allocate(base, &at, z->n ? SPAN * (z->F + 2 * z->G) : 0);
     return at;
 }
 
@@ -80,6 +82,7 @@ struct pass {
     size_t sums_size;
     float *sums;
     float *input_t, *qkv_t, *input_gates_t, *gates_t, *mlp_t;
+    float *d_projected; /* [T,B,F + 2G] gradients of projections that were read by id */
 };
 
 /* The backward pass of one group. */
@@ -216,37 +219,72 @@ static void read_backward(const struct group *g, const struct step *s, long colu
         normalise_backward(w->d_qkv + r * L, R * L, s->qkv + r * L, R * L, F, load(s->qkv_scale + r * L), c->qkv_norm,
                            sums->qkv_norm, sums->qkv_norm_bias);
     for (long f = 0; f < F; f++) store(w->d_x_qkv + (f * SPAN + column) * L, load(w->d_qkv + (f * R + N) * L));
-    for (long d = 0; d < D; d++) store(w->x + (d * SPAN + column) * L, load(s->x + d * L));
+    for (long d = 0; d < D && !c->ids; d++) store(w->x + (d * SPAN + column) * L, load(s->x + d * L));
     add_bias(w->d_qkv, R * L, F, R, sums->qkv_bias);
     add_weight(w->d_qkv, R * L, F, N, w->m_rows, g->p->width, sums->qkv);
     for (long k = 0; k < D * N * L; k += L) store(w->dm + k, load(w->dm + k) + load(w->d + k));
     product(D, N, F, g->p->qkv_t, F, w->d_qkv, R * L, w->dm, N * L, 1, 0);
 }
 
-/* Gradients of the projections of the inputs of the SPAN steps from t on -> gradients of weights and inputs. */
-static void project_backward(const struct group *g, long t) {
+/* Gradients of the projections of up to SPAN columns of inputs -> gradients of weights, and of the inputs in lanes.
+ * `x_rows` and `input_rows` hold the rows and the inputs. */
+static void project_backward(const struct pass *p, const struct sums *sums, const struct work *w, long columns) {
+    const struct sizes *z = &p->z;
+    const long S = SPAN * L, D = z->D, F = z->F, G2 = 2 * z->G;
+    add_weight(w->d_x_qkv, S, F, columns, w->x_rows, p->width, sums->qkv);
+    add_weight(w->d_x_gates, S, G2, columns, w->x_rows, p->width, sums->input_gates);
+    add_bias(w->d_x_gates, S, G2, columns, sums->gates_bias);
+    product(D, columns, F, p->qkv_t, F, w->d_x_qkv, S, w->dx, S, 0, 0);
+    product(D, columns, G2, p->input_gates_t, G2, w->d_x_gates, S, w->dx, S, 1, 0);
+    add_weight(w->dx, S, D, columns, w->input_rows, p->input_width, sums->input);
+    add_bias(w->dx, S, D, columns, sums->input_bias);
+    if (p->c->d_inputs) product(z->I, columns, D, p->input_t, D, w->dx, S, w->d_inputs, S, 0, 0);
+}
+
+/* Pass back the gradients of the projections of the SPAN steps from t on, or store them until all are known. */
+static void inputs_backward(const struct group *g, long t) {
     const struct call *c = g->c;
     const struct pass *p = g->p;
-    const struct sizes *z = g->z;
     const struct work *w = g->w;
-    const long S = SPAN * L, I = z->I, D = z->D, F = z->F, G2 = 2 * z->G, steps = z->T - t < SPAN ? z->T - t : SPAN;
-
-    to_rows(w->x, S, D, steps, w->x_rows, p->width);
-    add_weight(w->d_x_qkv, S, F, steps, w->x_rows, p->width, g->sums->qkv);
-    add_weight(w->d_x_gates, S, G2, steps, w->x_rows, p->width, g->sums->input_gates);
-    add_bias(w->d_x_gates, S, G2, steps, g->sums->gates_bias);
-    product(D, steps, F, p->qkv_t, F, w->d_x_qkv, S, w->dx, S, 0, 0);
-    product(D, steps, G2, p->input_gates_t, G2, w->d_x_gates, S, w->dx, S, 1, 0);
-
+    const long S = SPAN * L, B = g->z->B, I = g->z->I, F = g->z->F, G2 = 2 * g->z->G;
+    const long steps = g->z->T - t < SPAN ? g->z->T - t : SPAN;
+    if (c->ids) {
+        for (long k = 0; k < steps; k++) {
+            float *to = p->d_projected + ((t + k) * B + g->b) * (F + G2);
+            from_lanes(w->d_x_qkv + k * L, S, F, to, F + G2, g->rows);
+            from_lanes(w->d_x_gates + k * L, S, G2, to + F, F + G2, g->rows);
+        }
+        return;
+    }
+    to_rows(w->x, S, g->z->D, steps, w->x_rows, p->width);
     for (long k = 0; k < steps; k++)
-        copy_rows(c->inputs + ((t + k) * z->B + g->b) * I, I, g->rows, w->input_rows + k * L * p->input_width,
+        copy_rows(c->inputs + ((t + k) * B + g->b) * I, I, g->rows, w->input_rows + k * L * p->input_width,
                   p->input_width);
-    add_weight(w->dx, S, D, steps, w->input_rows, p->input_width, g->sums->input);
-    add_bias(w->dx, S, D, steps, g->sums->input_bias);
-    if (!c->d_inputs) return;
-    product(I, steps, D, p->input_t, D, w->dx, S, w->d_inputs, S, 0, 0);
-    for (long k = 0; k < steps; k++)
-        from_lanes(w->d_inputs + k * L, S, I, c->d_inputs + ((t + k) * z->B + g->b) * I, I, g->rows);
+    project_backward(p, g->sums, w, steps);
+    for (long k = 0; k < steps && c->d_inputs; k++)
+        from_lanes(w->d_inputs + k * L, S, I, c->d_inputs + ((t + k) * B + g->b) * I, I, g->rows);
+}
+
+/* Add up the gradients of a block of projections that were read by id, and pass them back. */
+static void block_backward(const struct pass *p, const struct sums *sums, const struct work *w, long block) {
+    const struct call *c = p->c;
+    const struct sizes *z = &p->z;
+    const long S = SPAN * L, I = z->I, D = z->D, F = z->F, G2 = 2 * z->G, first = block * S;
+    struct step step;
+    const struct projected projections = projected(c, z, lay_out_step(z, 0, &step));
+    long columns = 0;
+    sum_rows(p->d_projected, c->ids, z->T * z->B, F + G2, first, z->n - first < S ? z->n - first : S, w->sums);
+    for (int rows; columns < SPAN && (rows = rows_in(z, block, columns)) > 0; columns++) {
+        const float *from = w->sums + columns * L * (F + G2);
+        const long row = first + columns * L;
+        to_lanes(from, F + G2, rows, F, w->d_x_qkv + columns * L, S);
+        to_lanes(from + F, F + G2, rows, G2, w->d_x_gates + columns * L, S);
+        copy_rows(projections.x + row * D, D, rows, w->x_rows + columns * L * p->width, p->width);
+        copy_rows(c->inputs + row * I, I, rows, w->input_rows + columns * L * p->input_width, p->input_width);
+    }
+    project_backward(p, sums, w, columns);
+    for (long k = 0; k < columns && c->d_inputs; k++)
+        from_lanes(w->d_inputs + k * L, S, I, c->d_inputs + (first + k * L) * I, I, rows_in(z, block, k));
 }
 
 /* dm += the gradient `d` of the memories [B,N,D] that the caller passed; null for none. */
@@ -284,19 +322,34 @@ static void backward_group(const struct group *g) {
         /* Select instead of multiplying by zero: a gradient that a reset cuts off may not be finite. */
         if (lane_mask(starts_at(c, t, g->b), g->rows, &start))
             for (long k = 0; k < size; k += L) store(w->dm + k, pick(start, splat(0), load(w->dm + k)));
-        if (t % SPAN == 0) project_backward(g, t);
+        if (t % SPAN == 0) inputs_backward(g, t);
     }
     for (long n = 0; n < N; n++) from_lanes(w->dm + n * L, N * L, D, c->d_memory + (g->b * N + n) * D, N * D, g->rows);
+}
+
+/* Lay out a share's sums and its scratch memory. */
+static void prepare_share(const struct pass *p, long share, float *scratch, struct sums *sums, struct work *work) {
+    memset(scratch, 0, lay_out_work(&p->z, scratch, work) * sizeof *scratch); /* the padding of rows stays zero */
+    lay_out_sums(&p->z, p->sums + share * p->sums_size, sums);
 }
 
 static void backward_share(void *context, long share, float *scratch) {
     const struct pass *p = context;
     struct sums sums;
     struct work work;
-    memset(scratch, 0, lay_out_work(&p->z, scratch, &work) * sizeof *scratch); /* the padding of rows stays zero */
-    lay_out_sums(&p->z, p->sums + share * p->sums_size, &sums);
+    prepare_share(p, share, scratch, &sums, &work);
     for (long n = p->z.groups * share / p->shares; n < p->z.groups * (share + 1) / p->shares; n++)
         backward_group(&(struct group){p, p->c, &p->z, &sums, &work, n, n * L, rows_of(&p->z, n)});
+}
+
+static void inputs_share(void *context, long share, float *scratch) {
+    const struct pass *p = context;
+    const long blocks = num_blocks(&p->z);
+    struct sums sums;
+    struct work work;
+    prepare_share(p, share, scratch, &sums, &work);
+    for (long block = blocks * share / p->shares; block < blocks * (share + 1) / p->shares; block++)
+        block_backward(p, &sums, &work, block);
 }
 
 /* Add the sums of all shares and copy them to the tensors. */
@@ -327,7 +380,7 @@ static void copy_sums(const struct pass *p) {
 }
 
 /* Compute all gradients from `saved`. Return 0, or -1 if memory could not be allocated. */
-long rmc_backward(const struct call *c) {
+HIDDEN long WITH_LANES(rmc_backward)(const struct call *c) {
     struct pass p = {.c = c, .z = sizes_of(c)};
     const struct sizes *z = &p.z;
     struct sums sums;
@@ -337,7 +390,8 @@ long rmc_backward(const struct call *c) {
     p.shares = z->groups < MAX_SHARES ? z->groups : MAX_SHARES;
     p.sums_size = lay_out_sums(z, 0, &sums);
     size_t all_sums = p.shares * p.sums_size, weights = z->D * (z->I + z->F + 4 * z->G + z->layers * z->D);
-    p.sums = aligned_alloc(64, ((all_sums + weights) * sizeof(float) + 63) / 64 * 64);
+    size_t passed = c->ids ? z->T * z->B * (z->F + 2 * z->G) : 0;
+    p.sums = aligned_alloc(64, ((all_sums + weights + passed) * sizeof(float) + 63) / 64 * 64);
     if (!p.sums) return -1;
     memset(p.sums, 0, all_sums * sizeof(float));
     p.input_t = p.sums + all_sums;
@@ -345,6 +399,7 @@ long rmc_backward(const struct call *c) {
     p.input_gates_t = p.qkv_t + z->D * z->F;
     p.gates_t = p.input_gates_t + z->D * 2 * z->G;
     p.mlp_t = p.gates_t + z->D * 2 * z->G;
+    p.d_projected = p.mlp_t + z->layers * z->D * z->D;
     transposed(c->input, z->D, z->I, p.input_t);
     transposed(c->qkv, z->F, z->D, p.qkv_t);
     transposed(c->input_gates, 2 * z->G, z->D, p.input_gates_t);
@@ -353,9 +408,12 @@ long rmc_backward(const struct call *c) {
 
     unsigned before = flush_denormals();
     size_t scratch = lay_out_work(z, 0, &work) * sizeof(float);
-    int failed = run_jobs(backward_share, &p, p.shares, threads_for(z, c->threads), scratch);
+    int failed = run_jobs(backward_share, &p, p.shares, c->threads, scratch);
+    if (!failed && c->ids) failed = run_jobs(inputs_share, &p, p.shares, c->threads, scratch);
     if (!failed) copy_sums(&p);
     restore_denormals(before);
     free(p.sums);
     return failed;
 }
+
+EXPORT(rmc_backward)

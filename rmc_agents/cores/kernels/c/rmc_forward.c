@@ -55,14 +55,51 @@ static vf normalise(float *x, ptrdiff_t step, long n) {
     return scale;
 }
 
-/* Project the inputs of the SPAN steps from t on: their rows, their queries, keys and values, their gate terms. */
-static void project(const struct call *c, const struct sizes *z, long t, long b, int rows, const struct work *w) {
+/* Project up to SPAN columns of inputs: their rows, their queries, keys and values, their gate terms. */
+static void project(const struct call *c, const struct sizes *z, long columns, const struct work *w) {
+    const long S = SPAN * L;
+    for (long g = 0; g < 2 * z->G; g++) w->gate_bias[g] = c->input_gates_bias[g] + c->gates_bias[g] + c->gate_bias[g];
+    product(z->D, columns, z->I, c->input, z->I, w->inputs, S, w->x, S, 0, c->input_bias);
+    product(z->F, columns, z->D, c->qkv, z->D, w->x, S, w->x_qkv, S, 0, c->qkv_bias);
+    product(2 * z->G, columns, z->D, c->input_gates, z->D, w->x, S, w->x_gates, S, 0, w->gate_bias);
+}
+
+/* Project a block of the inputs that are read by id, each once. */
+static void project_block(void *context, long block, float *scratch) {
+    const struct call *c = context;
+    const struct sizes z = sizes_of(c);
+    const long S = SPAN * L, first = block * S;
+    struct work w;
+    struct step step;
+    const struct projected p = projected(c, &z, lay_out_step(&z, 0, &step));
+    long columns = 0;
+    lay_out_work(&z, scratch, &w);
+    for (; columns < SPAN && rows_in(&z, block, columns) > 0; columns++)
+        to_lanes(c->inputs + (first + columns * L) * z.I, z.I, rows_in(&z, block, columns), z.I,
+                 w.inputs + columns * L, S);
+    project(c, &z, columns, &w);
+    for (long k = 0, row = first; k < columns; k++, row += L) {
+        const int rows = rows_in(&z, block, k);
+        from_lanes(w.x + k * L, S, z.D, p.x + row * z.D, z.D, rows);
+        from_lanes(w.x_qkv + k * L, S, z.F, p.qkv + row * z.F, z.F, rows);
+        from_lanes(w.x_gates + k * L, S, 2 * z.G, p.gates + row * 2 * z.G, 2 * z.G, rows);
+    }
+}
+
+/* Project the inputs of the SPAN steps from t on, or read their projections. */
+static void read_inputs(const struct call *c, const struct sizes *z, long t, long b, int rows,
+                        const struct projected *p, const struct work *w) {
     const long S = SPAN * L, steps = z->T - t < SPAN ? z->T - t : SPAN;
-    for (long k = 0; k < steps; k++)
-        to_lanes(c->inputs + ((t + k) * z->B + b) * z->I, z->I, rows, z->I, w->inputs + k * L, S);
-    product(z->D, steps, z->I, c->input, z->I, w->inputs, S, w->x, S, 0, c->input_bias);
-    product(z->F, steps, z->D, c->qkv, z->D, w->x, S, w->x_qkv, S, 0, c->qkv_bias);
-    product(2 * z->G, steps, z->D, c->input_gates, z->D, w->x, S, w->x_gates, S, 0, w->gate_bias);
+    for (long k = 0; k < steps; k++) {
+        const long at = (t + k) * z->B + b;
+        if (c->ids) {
+            gather_lanes(p->qkv, c->ids + at, rows, z->F, w->x_qkv + k * L, S);
+            gather_lanes(p->gates, c->ids + at, rows, 2 * z->G, w->x_gates + k * L, S);
+        } else {
+            to_lanes(c->inputs + at * z->I, z->I, rows, z->I, w->inputs + k * L, S);
+        }
+    }
+    if (!c->ids) project(c, z, steps, w);
 }
 
 /* Reset the memory of the rows that start an episode at step t. */
@@ -84,7 +121,7 @@ static void forward_step(const struct call *c, const struct sizes *z, long colum
 
     product(F, N, D, c->qkv, D, m, N * L, s->qkv, R * L, 0, c->qkv_bias);
     for (long f = 0; f < F; f++) store(s->qkv + (f * R + N) * L, load(w->x_qkv + (f * SPAN + column) * L));
-    for (long d = 0; d < D; d++) store(s->x + d * L, load(w->x + (d * SPAN + column) * L));
+    for (long d = 0; d < D && !c->ids; d++) store(s->x + d * L, load(w->x + (d * SPAN + column) * L));
     for (long r = 0; r < R; r++) store(s->qkv_scale + r * L, normalise(s->qkv + r * L, R * L, F));
 
     memcpy(s->read, m, size * sizeof *m);
@@ -134,11 +171,11 @@ static void forward_group(void *context, long group, float *scratch) {
     struct step step;
     lay_out_work(&z, scratch, &w);
     size_t kept = lay_out_step(&z, 0, &step);
+    const struct projected p = projected(c, &z, kept);
 
-    for (long g = 0; g < 2 * z.G; g++) w.gate_bias[g] = c->input_gates_bias[g] + c->gates_bias[g] + c->gate_bias[g];
     for (long n = 0; n < N; n++) to_lanes(c->memory + (b * N + n) * D, N * D, rows, D, w.m + n * L, N * L);
     for (long t = 0; t < z.T; t++) {
-        if (t % SPAN == 0) project(c, &z, t, b, rows, &w);
+        if (t % SPAN == 0) read_inputs(c, &z, t, b, rows, &p, &w);
         reset(c, &z, t, b, rows, w.m);
         lay_out_step(&z, c->saved ? c->saved + (group * z.T + t) * kept : w.step, &step);
         forward_step(c, &z, t % SPAN, &w, &step);
@@ -149,16 +186,21 @@ static void forward_group(void *context, long group, float *scratch) {
 }
 
 /* Size of `saved` in floats. */
-long rmc_saved(const struct call *c) {
+HIDDEN long WITH_LANES(rmc_saved)(const struct call *c) {
     const struct sizes z = sizes_of(c);
     struct step step;
-    return z.groups * z.T * lay_out_step(&z, 0, &step);
+    return z.groups * z.T * lay_out_step(&z, 0, &step) + z.n * (z.D + z.F + 2 * z.G);
 }
 
-/* Compute `memories`, `last` and, if not null, `saved`. Return 0, or -1 if memory could not be allocated. */
-long rmc_forward(const struct call *c) {
+/* Compute `memories`, `last` and, if not null, `saved`, which ids need. Return 0, or -1 if memory could not be
+ * allocated. */
+HIDDEN long WITH_LANES(rmc_forward)(const struct call *c) {
     const struct sizes z = sizes_of(c);
     struct work work;
     size_t scratch = lay_out_work(&z, 0, &work) * sizeof(float);
-    return run_jobs(forward_group, (void *)c, z.groups, threads_for(&z, c->threads), scratch);
+    int failed = run_jobs(project_block, (void *)c, num_blocks(&z), c->threads, scratch);
+    return failed ? failed : run_jobs(forward_group, (void *)c, z.groups, c->threads, scratch);
 }
+
+EXPORT(rmc_saved)
+EXPORT(rmc_forward)

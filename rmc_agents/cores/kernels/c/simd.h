@@ -15,11 +15,31 @@
 #include <immintrin.h>
 #endif
 #if defined(__AVX512F__)
-#define L 16
+#define WIDEST 16
 #elif defined(__AVX__)
-#define L 8
+#define WIDEST 8
 #else
-#define L 4
+#define WIDEST 4
+#endif
+#if !defined(L) /* the narrow_*.c define it */
+#define L WIDEST
+#endif
+
+/* The name of a function with its number of lanes: `f` becomes `f_16`. */
+#define JOIN_(name, lanes) name##_##lanes
+#define JOIN(name, lanes) JOIN_(name, lanes)
+#define WITH_LANES(name) JOIN(name, L)
+
+/* Export `f`, which calls the version with the lanes that the call asks for. */
+#if L < WIDEST
+#define EXPORT(f)
+#elif defined(__AVX512VL__)
+#define EXPORT(f)                   \
+    long f##_8(const struct call *); \
+    long f(const struct call *c) { return c->lanes == 8 ? f##_8(c) : f##_16(c); }
+#else
+#define EXPORT(f) \
+    long f(const struct call *c) { return WITH_LANES(f)(c); }
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
@@ -36,33 +56,33 @@ INLINE vf splat(float x) { return x - (vf){0}; }
 INLINE vf pick(vi mask, vf yes, vf no) { return (vf)(((vi)yes & mask) | ((vi)no & ~mask)); }
 
 /* a where a < b (or a > b), else b. A NaN in `b` is kept, which other minima and maxima do not guarantee. */
-#if defined(__AVX512F__)
+#if L == 16
 INLINE vf lesser(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
 INLINE vf greater(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
-#elif defined(__AVX__)
+INLINE vf square_root(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); }
+#elif L == 8
 INLINE vf lesser(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
 INLINE vf greater(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE vf square_root(vf x) { return (vf)_mm256_sqrt_ps((__m256)x); }
 #else
 INLINE vf lesser(vf a, vf b) { return pick(a < b, a, b); }
 INLINE vf greater(vf a, vf b) { return pick(a > b, a, b); }
+INLINE vf square_root(vf x) {
+    for (int l = 0; l < L; l++) x[l] = __builtin_sqrtf(x[l]);
+    return x;
+}
 #endif
 
 /* 1 / x for 1 <= x < 1e38. */
 INLINE vf reciprocal(vf x) {
-#if defined(__AVX512F__)
+#if L == 16
     vf y = (vf)_mm512_rcp14_ps((__m512)x); /* 14 bits; a Newton step doubles them */
+    return y * (2.0f - x * y);
+#elif L == 8 && defined(__AVX512VL__)
+    vf y = (vf)_mm256_rcp14_ps((__m256)x);
     return y * (2.0f - x * y);
 #else
     return 1.0f / x;
-#endif
-}
-
-INLINE vf square_root(vf x) {
-#if defined(__AVX512F__)
-    return (vf)_mm512_sqrt_ps((__m512)x);
-#else
-    for (int l = 0; l < L; l++) x[l] = __builtin_sqrtf(x[l]);
-    return x;
 #endif
 }
 
