@@ -24,6 +24,7 @@ import torch
 
 from rmc_agents.cli.config import Start
 from rmc_agents.cli.flags import parse, parse_some
+from rmc_agents.cli.processes import choose_processes, device_of, follow, is_first, processes_of_run
 from rmc_agents.cli.resume import require_named, run_to_resume
 from rmc_agents.cli.script import (
     changed_fields,
@@ -63,6 +64,7 @@ from rmc_agents.supervised.classifier import SequenceClassifier, export_classifi
 from rmc_agents.supervised.evaluate import evaluate_classifier, pooled
 from rmc_agents.supervised.objective import Examples
 from rmc_agents.supervised.trainer import SupervisedTrainer
+from rmc_agents.training.processes import ALONE, Processes, share_of
 from rmc_agents.training.progress import say
 from rmc_envs.sequences.nth_farthest import (
     compute_auxiliary_targets,
@@ -133,6 +135,8 @@ class NthFarthestTask:
 
 def main(args: Sequence[str]) -> None:
     """Parse the flags; train, or evaluate what was trained."""
+    if not is_first():
+        follow(lambda processes: train(processes, *processes.broadcast(None)))
     with checking():
         start = parse_some(Start, args)
         resume = run_to_resume(start)
@@ -144,19 +148,78 @@ def main(args: Sequence[str]) -> None:
             imports = tuple(dict.fromkeys([*default.run.imports, *config.run.imports]))
             config = replace(config, run=replace(config.run, imports=imports))
         import_modules(config.run.imports)
-        if config.run.threads:
-            torch.set_num_threads(config.run.threads)
         if config.evaluation.evaluate is not None:
+            if config.run.threads:
+                torch.set_num_threads(config.run.threads)
             require_no_training(config)
             evaluate_all(config, args)
             return
         if default is not None:
             require_same(default, config)
-        trainer = build(config)
+        device = choose_device(config.run.device)
+        number, more_notes = number_of_processes(config, default, device)
         # A run that was killed before its first checkpoint starts again.
-        notes += trainer.restore() if resume and checkpoints(trainer.run_dir) else []
-        if default is not None:
-            require_budget(default, trainer)
+        restore = resume is not None and bool(checkpoints(resume))
+        processes = processes_of_run(number)
+    with processes:
+        processes.broadcast((config, device, restore))
+        run_dir = train(processes, config, device, restore, [*notes, *more_notes], default)
+    evaluate_run(run_dir, config, args)
+
+
+def number_of_processes(
+    config: NthFarthestConfig, saved: NthFarthestConfig | None, device: torch.device
+) -> tuple[int, list[str]]:
+    """Return the number of processes that train, and notes for the user.
+
+    Args:
+        config: the configuration.
+        saved: that of the resumed run.
+        device: where to train.
+
+    Raises:
+        ValueError: batches cannot be divided among them.
+    """
+    batch_size = config.supervised.batch_size
+    number, notes = choose_processes(
+        config.run.processes,
+        saved=None if saved is None else saved.run.processes,
+        sequences=batch_size,
+        envs=None,
+        steps=config.supervised.total_samples,
+        threads=config.run.threads,
+        helpful=device.type == "cpu",
+    )
+    share_of(batch_size, number, "batch_size")
+    return number, notes
+
+
+def train(
+    processes: Processes,
+    config: NthFarthestConfig,
+    device: torch.device,
+    restore: bool,
+    notes: Sequence[str] = (),
+    saved: NthFarthestConfig | None = None,
+) -> Path:
+    """Train in one process of a run; return the run folder.
+
+    Args:
+        processes: of the run.
+        config: the configuration.
+        device: where to train.
+        restore: whether to continue from a checkpoint.
+        notes: for the user.
+        saved: the configuration of the resumed run.
+    """
+    with checking():
+        import_modules(config.run.imports)
+        if config.run.threads:
+            torch.set_num_threads(config.run.threads)
+        trainer = build(config, processes, device)
+        notes = [*notes, *(trainer.restore() if restore else [])]
+        if saved is not None:
+            require_budget(saved, trainer)
     for note in [*notes, f"run folder: {trainer.run_dir}"]:
         say(note)
     try:
@@ -165,19 +228,31 @@ def main(args: Sequence[str]) -> None:
         command = resume_command("nth_farthest", trainer.run_dir, changed_fields(config.run, NOT_SAVED))
         raise Interrupted(f"{stop}\nresume with: {command}", stop.signal) from None
     say(f"trained on {trainer.samples:,} samples in {trainer.seconds:.0f} s")
-    evaluate_run(trainer.run_dir, config, args)
+    return trainer.run_dir
 
 
-def build(config: NthFarthestConfig) -> SupervisedTrainer:
-    """Build the trainer that a configuration describes."""
+def run_dir_of(config: NthFarthestConfig) -> Path:
+    """Return the run folder.
+
+    Raises:
+        UsageError: it is to be a new one, and holds a run.
+    """
     network, run = config.network, config.run
-    device = choose_device(run.device)
+    if run.resume:
+        return run.resume
+    run_dir = require_named(run.run_dir) or free_run_dir(f"nth-farthest-{network.core}-s{run.seed}")
+    require_no_run(run_dir)
+    return run_dir
+
+
+def build(
+    config: NthFarthestConfig, processes: Processes = ALONE, device: torch.device | None = None
+) -> SupervisedTrainer:
+    """Build the trainer that a configuration describes, or that of one of several processes."""
+    network, run = config.network, config.run
+    device = device_of(device or choose_device(run.device), processes)
     options = {**CORE_OPTIONS.get(network.core, {}), **network.core_options}
-    run_dir = (
-        run.resume or require_named(run.run_dir) or free_run_dir(f"nth-farthest-{network.core}-s{run.seed}")
-    )
-    if not run.resume:
-        require_no_run(run_dir)
+    run_dir = processes.from_first(lambda: run_dir_of(config))
     make = partial(
         SequenceClassifier,
         NUM_DIMS + 3 * NUM_OBJECTS,
@@ -209,6 +284,7 @@ def build(config: NthFarthestConfig) -> SupervisedTrainer:
         checkpoint_seconds=run.checkpoint_seconds,
         target_accuracy=run.target_accuracy,
         extra={"nth_farthest": described(config), "imports": list(run.imports)},
+        processes=processes,
     )
 
 

@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rmc_agents.cli.config import MAX_THREADS, Imports
-from rmc_agents.cli.resume import not_resumable, require_same_folder, require_unchanged, settings
+from rmc_agents.cli.config import MAX_PROCESSES, MAX_THREADS, Imports
+from rmc_agents.cli.resume import (
+    not_resumable,
+    processes_of,
+    require_same_folder,
+    require_unchanged,
+    settings,
+)
 from rmc_agents.errors import UsageError, shown
 from rmc_agents.options import Options
 from rmc_agents.runs.folder import read_config
@@ -59,13 +65,16 @@ class TrainingOptions:
     device: str = "auto"
     """auto (cuda if there is a GPU), cpu, cuda, cuda:1, ..."""
     threads: int = 1
-    """CPU threads of torch; 0 leaves the choice to torch."""
+    """CPU threads of torch, in each process; 0 leaves the choice to torch."""
+    processes: int = 0
+    """Processes that train together, each on its share of every batch. 0 chooses by cores and sizes. A seed
+    gives the same run for the same number only. torchrun sets it by itself."""
     imports: Imports = ()
     """Module that registers user-defined cores; one flag per module. The run folder remembers them."""
     run_dir: Path | None = None
     """Run folder; runs/nth-farthest-CORE-SEED if not given."""
     resume: Path | None = None
-    """Run folder to resume; other settings are read from it, except --device, --threads,
+    """Run folder to resume; other settings are read from it, except --device, --threads, --processes,
     --checkpoint-seconds, --total-samples, --minutes and --target-accuracy."""
     auto_resume: bool = False
     """Resume --run-dir if it holds a run, else start one there: a job that may be stopped at any time can be
@@ -129,6 +138,7 @@ class NthFarthestConfig:
             "test_seed": (evaluation.test_seed, 0, 2**63 - 1, "a seed from 0 to 2^63 - 1"),
             "test_samples": (evaluation.test_samples, 1, MAX_SAMPLES, f"1 to {MAX_SAMPLES:,} samples"),
             "threads": (run.threads, 0, MAX_THREADS, f"0 to {MAX_THREADS} threads"),
+            "processes": (run.processes, 0, MAX_PROCESSES, f"0 to {MAX_PROCESSES} processes"),
             "checkpoint_seconds": (run.checkpoint_seconds, 0, 1e9, "0 to 1e9 seconds"),
         }
         for name, (value, least, most, expected) in checks.items():
@@ -138,7 +148,7 @@ class NthFarthestConfig:
 
 MAY_CHANGE = {
     *("total_samples", "minutes", "orthogonalization", "target_accuracy", "checkpoint_seconds"),
-    *("device", "threads", "imports", "run_dir", "resume", "auto_resume"),
+    *("device", "threads", "processes", "imports", "run_dir", "resume", "auto_resume"),
     *("evaluate", "export", "test_samples", "test_seed", "output"),
 }
 """Settings that may change on resume."""
@@ -163,6 +173,7 @@ def resumed(run_dir: Path) -> NthFarthestConfig:
             seed=network.pop("seed"),
             target_accuracy=saved["target_accuracy"],
             imports=tuple(saved.get("imports", ())),
+            processes=processes_of(saved),
             resume=run_dir,
         )
         supervised = SupervisedConfig(**saved["supervised"])

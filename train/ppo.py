@@ -10,6 +10,7 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,7 @@ from rmc_agents.agent.saved import saved_observation_space, split_ids
 from rmc_agents.cli.config import RunConfig, Selection
 from rmc_agents.cli.flags import parse, parse_some
 from rmc_agents.cli.presets import defaults_for
+from rmc_agents.cli.processes import choose_processes, device_of, follow, is_first, processes_of_run
 from rmc_agents.cli.resume import require_named, require_same, resumed, run_to_resume
 from rmc_agents.cli.script import (
     changed_fields,
@@ -33,42 +35,115 @@ from rmc_agents.errors import Interrupted, UsageError, shown
 from rmc_agents.plugins import import_modules, load_installed
 from rmc_agents.runs.files import portable_name
 from rmc_agents.runs.folder import checkpoints, free_run_dir, require_no_run
+from rmc_agents.training.processes import ALONE, Processes, share_of
 from rmc_agents.training.progress import say
 
-NOT_SAVED = ("device", "threads", "compile", "checkpoint_seconds", "keep_checkpoints")
+NOT_SAVED = ("device", "threads", "compile", "graphs", "checkpoint_seconds", "keep_checkpoints")
 """Flags that a run folder does not keep."""
 
 
 def main(args: Sequence[str]) -> None:
     """Parse the flags, build environments and agent, train."""
+    if not is_first():
+        follow(lambda processes: train(processes, *processes.broadcast(None)))
     with checking():
-        selection = parse_some(Selection, args)
-        resume = run_to_resume(selection)
-        notes = load_installed()
-        import_modules(selection.imports)
-        if resume:
-            default, preset = resumed(resume), None
-        else:
-            default, preset = defaults_for(selection)
-        about = f"Defaults: {preset}" if preset else "Defaults: general settings (no preset)"
-        config = parse(RunConfig, default, args, command_name("ppo"), f"{RunConfig.__doc__}\n\n{about}")
-        config = merge_options(default, config)
-        if resume:
-            require_same(default, config)
-        elif config.run.may_change and not config.run.auto_resume:
-            raise UsageError(
-                "--may-change lists flags that may differ from a resumed run: give --resume, too"
-            )
-        import_modules(config.run.imports)
-        trainer = build(config)
-        notes += accelerate(trainer.agent, config.run.precision, config.run.compile)
+        config, saved, notes = configure(args)
+        device = choose_device(config.run.device, config.ppo.minibatch_size)
+        number, more_notes = number_of_processes(config, saved, device)
         # A run that was killed before its first checkpoint starts again.
-        notes += trainer.restore() if resume and checkpoints(trainer.run_dir) else []
-        if resume and trainer.steps > config.ppo.total_steps != default.ppo.total_steps:
-            raise ValueError(
-                f"--total-steps {config.ppo.total_steps:,}: the run has already trained for {trainer.steps:,}"
-            )
-    for note in [*([preset] if preset else []), *notes, f"run folder: {trainer.run_dir}"]:
+        restore = config.run.resume is not None and bool(checkpoints(config.run.resume))
+        processes = processes_of_run(number)
+    with processes:
+        processes.broadcast((config, device, restore))
+        train(processes, config, device, restore, [*notes, *more_notes], saved)
+
+
+def configure(args: Sequence[str]) -> tuple[RunConfig, RunConfig | None, list[str]]:
+    """Return the configuration that the flags ask for, that of the resumed run, and notes for the user.
+
+    Raises:
+        ValueError: flags that do not fit.
+    """
+    selection = parse_some(Selection, args)
+    resume = run_to_resume(selection)
+    notes = load_installed()
+    import_modules(selection.imports)
+    if resume:
+        default, preset = resumed(resume), None
+    else:
+        default, preset = defaults_for(selection)
+    about = f"Defaults: {preset}" if preset else "Defaults: general settings (no preset)"
+    config = parse(RunConfig, default, args, command_name("ppo"), f"{RunConfig.__doc__}\n\n{about}")
+    config = merge_options(default, config)
+    if resume:
+        require_same(default, config)
+    elif config.run.may_change and not config.run.auto_resume:
+        raise UsageError("--may-change lists flags that may differ from a resumed run: give --resume, too")
+    if resume and config.run.scale != 1 and not config.run.auto_resume:
+        notes.append("--scale is for new runs: a resumed run keeps its settings")
+    return config, default if resume else None, [*([preset] if preset else []), *notes]
+
+
+def number_of_processes(
+    config: RunConfig, saved: RunConfig | None, device: torch.device
+) -> tuple[int, list[str]]:
+    """Return the number of processes that train, and notes for the user.
+
+    Args:
+        config: the configuration.
+        saved: that of the resumed run.
+        device: where to train.
+
+    Raises:
+        ValueError: environments or minibatches cannot be divided among them.
+    """
+    ppo, environment, run = config.ppo, config.environment, config.run
+    number, notes = choose_processes(
+        run.processes,
+        saved=None if saved is None else saved.run.processes,
+        sequences=ppo.minibatch_size // ppo.bptt_length,
+        envs=environment.num_envs,
+        steps=ppo.total_steps,
+        threads=run.threads,
+        # Gymnasium's environments have processes of their own, or take turns with the network.
+        helpful=device.type == "cpu"
+        and environment.vectorization == "auto"
+        and rmc_envs.native(environment.ids) is not None,
+    )
+    ppo.share_of(number)
+    share_of(environment.num_envs, number, "num_envs")
+    return number, notes
+
+
+def train(
+    processes: Processes,
+    config: RunConfig,
+    device: torch.device,
+    restore: bool,
+    notes: Sequence[str] = (),
+    saved: RunConfig | None = None,
+) -> None:
+    """Train in one process of a run.
+
+    Args:
+        processes: of the run.
+        config: the configuration.
+        device: where to train.
+        restore: whether to continue from a checkpoint.
+        notes: for the user.
+        saved: the configuration of the resumed run.
+    """
+    with checking():
+        import_modules(config.run.imports)
+        trainer = build(config, processes, device)
+        notes = [*notes, *accelerate(trainer.agent, config.run.precision, config.run.compile)]
+        if config.run.graphs and trainer.agent.device.type != "cuda":
+            notes.append(f"--graphs is for GPUs, and has no effect on {trainer.agent.device.type}")
+        notes += trainer.restore() if restore else []
+        total = config.ppo.total_steps
+        if saved is not None and trainer.steps > total != saved.ppo.total_steps:
+            raise ValueError(f"--total-steps {total:,}: the run has already trained for {trainer.steps:,}")
+    for note in [*notes, f"run folder: {trainer.run_dir}"]:
         say(note)
     try:
         trainer.run()
@@ -81,8 +156,13 @@ def main(args: Sequence[str]) -> None:
     say(f"evaluate it: {command_name('evaluate')} {shlex.quote(str(trainer.run_dir))}")
 
 
-def build(config: RunConfig) -> Trainer:
-    """Build the trainer that a configuration describes.
+def build(config: RunConfig, processes: Processes = ALONE, device: torch.device | None = None) -> Trainer:
+    """Build the trainer that a configuration describes, or that of one of several processes.
+
+    Args:
+        config: the configuration.
+        processes: those that train together.
+        device: where to train; the configuration's if None.
 
     Raises:
         ValueError: something does not fit; nothing has been written yet.
@@ -90,25 +170,24 @@ def build(config: RunConfig) -> Trainer:
     environment, run = config.environment, config.run
     if run.threads:
         torch.set_num_threads(run.threads)
-    device = choose_device(run.device)
-    run_dir = run.resume or require_named(run.run_dir) or free_run_dir(run_name(config))
-    if not run.resume:
-        require_no_run(run_dir)
+    device = device_of(device or choose_device(run.device, config.ppo.minibatch_size), processes)
+    run_dir = processes.from_first(lambda: run_dir_of(config))
     config.ppo.check_num_envs(environment.num_envs)
     if "," in (environment.train_on or "") and environment.vectorization != "auto":
         raise ValueError(
             f"--vectorization {environment.vectorization} runs one id, and --train-on (of the preset, if you "
             "gave none) names several: add --no-preset, or --train-on None --no-curriculum"
         )
+    num_envs = share_of(environment.num_envs, processes.size, "num_envs")
     with checking(names_options=True):
-        env = rmc_envs.build(environment, device)
+        env = rmc_envs.build(dataclasses.replace(environment, num_envs=num_envs), device)
     try:
         if config.ppo.aux_coef and not env.aux_size:
             raise ValueError(
                 f"--aux-coef {config.ppo.aux_coef:g}: {environment.env} has no auxiliary targets"
             )
         return Trainer(
-            make_agent(config, env).to(device),
+            make_agent(config, env, processes).to(device),
             env,
             config.ppo,
             run_dir,
@@ -118,22 +197,39 @@ def build(config: RunConfig) -> Trainer:
             target_success_rate=run.target_success_rate,
             eval_tasks=[task for task in split_ids(environment.env) if task in env.tasks],
             curriculum=environment.curriculum,
+            graphs=run.graphs,
             extra={"precision": run.precision, "imports": list(run.imports)},
+            processes=processes,
         )
     except BaseException:
         env.close()
         raise
 
 
-def make_agent(config: RunConfig, env: rmc_envs.BatchedEnv) -> ActorCritic:
+def run_dir_of(config: RunConfig) -> Path:
+    """Return the run folder.
+
+    Raises:
+        UsageError: it is to be a new one, and holds a run.
+    """
+    run = config.run
+    if run.resume:
+        return run.resume
+    run_dir = require_named(run.run_dir) or free_run_dir(run_name(config))
+    require_no_run(run_dir)
+    return run_dir
+
+
+def make_agent(config: RunConfig, env: rmc_envs.BatchedEnv, processes: Processes) -> ActorCritic:
     """Build the agent, with weights drawn from the seed.
 
     Raises:
         ValueError: it cannot be built, or does not fit into memory.
     """
     run, options = config.run, config.agent.core_options
-    # A resumed agent reads its observations as it did before.
-    observation_space = saved_observation_space(run.resume) if run.resume else env.observation_space
+    observation_space = env.observation_space
+    if (resume := run.resume) is not None:  # the agent reads its observations as it did before
+        observation_space = processes.from_first(lambda: saved_observation_space(resume))
     aux_size = env.aux_size if config.ppo.aux_coef else 0
     make = partial(
         ActorCritic.from_config, observation_space, env.action_space, config.agent, aux_size=aux_size

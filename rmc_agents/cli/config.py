@@ -22,6 +22,10 @@ Imports = Annotated[
 
 MAX_THREADS = 1024
 """Torch ends the process where it is asked for many more."""
+MAX_SCALE = 4096
+"""Largest `scale`: with the presets, 262,144 environments or more."""
+MAX_PROCESSES = 1024
+"""Largest number of processes of one machine."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +34,30 @@ class RunOptions:
 
     preset: bool = True
     """Use the tuned settings of --env as defaults, if it has a preset."""
+    scale: int = 1
+    """For a GPU, or many cores: defaults with so many times the environments, the minibatch size and the
+    steps, so that an iteration has as many gradient steps as before, and a learning rate that fits them."""
     target_success_rate: float | None = None
     """Stop once this share of the latest 1000 episodes of --env is solved (of all training tasks, if --env
     is not one of them); None uses the whole budget."""
     seed: int = 0
     """Fixes weights, actions, minibatches and episodes."""
     device: str = "auto"
-    """auto (cuda if there is a GPU), cpu, cuda, cuda:1, ..."""
+    """auto (cuda if there is a GPU and minibatches are large enough for it), cpu, cuda, cuda:1, ..."""
     threads: int = 1
-    """CPU threads of torch. One is the fastest at the default sizes; 0 leaves the choice to torch."""
+    """CPU threads of torch, in each process. One is the fastest at the default sizes; 0 leaves the choice to
+    torch."""
+    processes: int = 0
+    """Processes that train together, each on its share of the environments and of every minibatch. 0 chooses
+    by cores and sizes. A seed gives the same run for the same number only. torchrun sets it by itself."""
     precision: Precision = "float32"
-    """float32, or bf16: matrix products in bfloat16, for a GPU; on a CPU it is slower at these sizes."""
+    """float32; for a GPU also tf32 (matrix products in TensorFloat-32: 10 bits of mantissa instead of 23,
+    several times as fast) or bf16 (in bfloat16). On a CPU tf32 is float32, and bf16 slower."""
     compile: bool = False
     """Compile the networks with torch.compile (on a GPU: CUDA graphs). Starting takes a minute or more."""
+    graphs: bool = False
+    """On a GPU, launch whole rollouts and gradient steps as CUDA graphs: meant for small sizes, where the
+    host launches kernels more slowly than the GPU computes. Not tried on a GPU yet, so off by default."""
     imports: Imports = ()
     """Module that registers user-defined cores or tasks; one flag per module. The run folder remembers
     them."""
@@ -66,10 +81,16 @@ class RunOptions:
         rate = 1.0 if self.target_success_rate is None else self.target_success_rate
         checks = {
             "seed": (0 <= self.seed < 2**63, "0 to 2^63 - 1"),
+            "scale": (1 <= self.scale <= MAX_SCALE, f"1 to {MAX_SCALE}"),
             "threads": (0 <= self.threads <= MAX_THREADS, f"0 to {MAX_THREADS}"),
+            "processes": (0 <= self.processes <= MAX_PROCESSES, f"0 to {MAX_PROCESSES}"),
             "checkpoint_seconds": (self.checkpoint_seconds >= 0, "0 or more"),
             "keep_checkpoints": (self.keep_checkpoints >= 1, "1 or more"),
         }
+        if self.graphs and self.compile:
+            raise ValueError(
+                "graphs=True with compile=True, which makes its own CUDA graphs: use one of them"
+            )
         if not 0 < rate <= 1:
             raise ValueError(f"target_success_rate must be above 0 and at most 1, got {rate}")
         for name, (fits, expected) in checks.items():
@@ -105,3 +126,4 @@ class Selection(Start):
     env_options: Options = field(default_factory=dict)
     core: str | None = None
     preset: bool = True
+    scale: int = 1

@@ -17,11 +17,12 @@ from rmc_agents.options import require_types
 from rmc_agents.rl.ppo import PPOConfig
 from rmc_agents.runs.checkpoint import read_newest
 from rmc_agents.runs.folder import checkpoints, read_config
+from rmc_agents.training.snapshot import OTHERS
 
 RESUME_MAY_CHANGE = {
-    *("device", "threads", "compile", "checkpoint_seconds", "keep_checkpoints"),
+    *("device", "threads", "processes", "compile", "graphs", "checkpoint_seconds", "keep_checkpoints"),
     *("target_success_rate", "total_steps", "env_timeout", "restart_crashed_envs"),
-    *("run_dir", "resume", "auto_resume", "may_change", "imports", "preset"),
+    *("run_dir", "resume", "auto_resume", "may_change", "imports", "preset", "scale"),
 }
 """Flags of `train/ppo.py` whose value may change on resume: budget, device, checkpointing."""
 
@@ -80,10 +81,35 @@ def resumed(run_dir: Path) -> RunConfig:
         require_fit(saved, payload, path)
         if "optimizer" not in payload:
             raise UsageError(f"{path} holds an agent only, which can be evaluated but not resumed")
-        running, num_envs = payload.get("running"), config.environment.num_envs
-        if not isinstance(running, list) or [len(x) for x in running] != [num_envs] * 2:
+        num_envs = config.environment.num_envs
+        if _saved_envs(payload) != num_envs:
             raise UsageError(f"{path} belongs to a run of other than {num_envs} environments")
     return config
+
+
+def processes_of(saved: dict[str, Any]) -> int:
+    """Return the number of processes that a config.json names; older ones name none, since there was one.
+
+    Raises:
+        ValueError: it is no number of processes.
+    """
+    number = saved.get("processes", 1)
+    if type(number) is not int or number < 1:
+        raise ValueError(f"processes={shown(number, 40)}: expected 1 or more")
+    return number
+
+
+def _saved_envs(payload: dict[str, Any]) -> int | None:
+    """Return the number of environments of a checkpoint, over all processes; None if it does not say."""
+    others = payload.get(OTHERS, [])
+    parts = [payload, *others] if isinstance(others, list) else []
+    total = 0
+    for part in parts:
+        running = part.get("running") if isinstance(part, dict) else None
+        if not isinstance(running, list) or len(running) != 2 or len({len(x) for x in running}) != 1:
+            return None
+        total += len(running[0])
+    return total
 
 
 def not_resumable(run_dir: Path, error: Exception) -> UsageError:
@@ -103,6 +129,7 @@ def configured(saved: dict[str, Any], run_dir: Path) -> RunConfig:
             precision=saved.get("precision", RunOptions.precision),
             imports=tuple(saved.get("imports", ())),
             seed=saved["seed"],
+            processes=processes_of(saved),
             resume=run_dir,
         ),
     )

@@ -24,6 +24,12 @@ MAX_MESSAGE = 2000
 """Characters of an error message."""
 
 
+GPU_MINIBATCH = 2048
+"""Size of a gradient step, in steps of sequences, from which `--device auto` chooses a GPU. A GPU takes about
+as long for a small step as for a large one, since it waits for the host to launch kernels. An estimate from
+counts of kernels: docs/guide/gpu.md."""
+
+
 _lost: list[OSError] = []
 """Why results could not be printed."""
 
@@ -52,14 +58,26 @@ def showing() -> Iterator[None]:
         output_failed(error)
 
 
-def choose_device(name: str) -> torch.device:
-    """Return a device by its name; "auto" is cuda if there is a GPU, else cpu.
+def choose_device(name: str, minibatch_size: int | None = None) -> torch.device:
+    """Return a device by its name; "auto" is cuda if there is a GPU and enough work for it, else cpu.
+
+    Args:
+        name: auto, or a name that torch knows.
+        minibatch_size: steps of sequences in a gradient step, for "auto"; None if that does not matter.
 
     Raises:
         UsageError: torch does not know it, or this machine does not have it.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        if minibatch_size is None or minibatch_size >= GPU_MINIBATCH:
+            return torch.device("cuda")
+        say(
+            f"device cpu, although there is a GPU: gradient steps on {minibatch_size:,} steps of sequences "
+            f"are too small for one (from {GPU_MINIBATCH:,} on auto chooses it); --device cuda uses it anyway"
+        )
+        return torch.device("cpu")
     try:
         device = torch.device(name)
         if device.type == "meta":

@@ -65,3 +65,24 @@ def test_other_core_has_the_preset_without_its_core_options() -> None:
     assert other.agent.core_options == {}
     assert (other.environment, other.ppo, other.run) == (tuned.environment, tuned.ppo, tuned.run)
     assert line is not None
+
+
+@pytest.mark.parametrize("env", ["MiniGrid-MemoryS13-v0", "CartPole-v1"])
+def test_scale_multiplies_batches_at_as_many_gradient_steps(env: str) -> None:
+    one, about = defaults_for(Selection(env=env))
+    eight, same = defaults_for(Selection(env=env, scale=8))
+    assert about == same
+    assert eight.environment.num_envs == 8 * one.environment.num_envs
+    assert eight.ppo.minibatch_size == 8 * one.ppo.minibatch_size
+    assert eight.ppo.total_steps == 8 * one.ppo.total_steps
+    assert eight.ppo.learning_rate == pytest.approx(2 * one.ppo.learning_rate)
+    assert eight.ppo.learning_rate_end == pytest.approx(2 * one.ppo.learning_rate_end)
+    two, _ = defaults_for(Selection(env=env, scale=2))
+    assert two.ppo.learning_rate == pytest.approx(2**0.5 * one.ppo.learning_rate)
+    eight.ppo.check_num_envs(eight.environment.num_envs)
+
+
+@pytest.mark.parametrize("scale", [0, -1, 4097, 2**21])
+def test_scale_out_of_range_is_refused(scale: int) -> None:
+    with pytest.raises(ValueError, match="scale"):
+        defaults_for(Selection(scale=scale))
