@@ -111,6 +111,7 @@ def collect_state(trainer: Trainer) -> list[torch.Tensor]:
     moments = [x for s in trainer.optimizer.state.values() for x in s.values()]
     env_state = trainer.env.state_dict() or {}
     state = [x for x in env_state.values() if isinstance(x, torch.Tensor)]
+    assert trainer.generator is not None
     rest = [*leaves(trainer.carry), *leaves(trainer.running), trainer.generator.get_state(), *state]
     return [*trainer.agent.parameters(), *moments, *rest]
 

@@ -16,7 +16,8 @@ from benchmarks.report import Row
 from rmc_agents import ActorCritic, PPOConfig
 from rmc_agents.agent.acceleration import accelerate
 from rmc_agents.cores import make_core
-from rmc_agents.rl.ppo import gae, make_optimizer, ppo_loss, update_epoch
+from rmc_agents.rl.optimizer import make_optimizer
+from rmc_agents.rl.ppo import gae, ppo_loss
 from rmc_agents.rl.rollout import (
     Carry,
     Chunks,
@@ -26,6 +27,7 @@ from rmc_agents.rl.rollout import (
     initial_carry,
     split_into_chunks,
 )
+from rmc_agents.rl.update import Updater
 from rmc_agents.tree import leaves, map_tree
 
 MAZE = "MiniGrid-MemoryS7-v0"
@@ -61,7 +63,7 @@ class Run:
             epochs=epochs,
         )
         self.generator = torch.Generator(device).manual_seed(0)
-        self.optimizer = make_optimizer(self.agent, self.config)
+        self.updater = Updater(self.agent, make_optimizer(self.agent, self.config), self.config)
         self.carry: Carry = initial_carry(self.agent, self.env, seed=0)
         self.rollout = Rollout.allocate(self.agent, self.carry, num_steps)
 
@@ -87,8 +89,7 @@ class Run:
     def update(self) -> None:
         """Learn from the rollout."""
         chunks = self.chunks()
-        for _ in range(self.config.epochs):
-            update_epoch(self.agent, self.optimizer, chunks, self.config, 0.01, self.generator)
+        self.updater.update(chunks, self.config.learning_rate, 0.01, self.generator)
 
 
 def install(agent: ActorCritic, mode: str) -> None:
@@ -203,8 +204,8 @@ def check_update(core: str, device: torch.device) -> str:
     after = []
     for where in (device, CPU):
         agent, generator = deepcopy(run.agent).to(where), torch.Generator(where)
-        optimizer = make_optimizer(agent, run.config)
-        update_epoch(agent, optimizer, to_device(chunks, where), run.config, 0.01, generator)
+        updater = Updater(agent, make_optimizer(agent, run.config), run.config)
+        updater.update(to_device(chunks, where), run.config.learning_rate, 0.01, generator)
         after.append([p.detach().cpu() for p in agent.parameters()])
     off = max(float((a - b).abs().max()) for a, b in zip(*after, strict=True)) / run.config.learning_rate
     if not off <= 0.1:

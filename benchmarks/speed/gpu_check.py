@@ -1,156 +1,141 @@
-"""All checks and measurements that need a GPU, in one command.
+"""All checks and measurements that need a GPU, in one command of at most ten minutes.
 
-    python -m benchmarks.speed.gpu_check                # ten minutes; writes results/gpu_check.{json,md,png}
-    python -m benchmarks.speed.gpu_check --quick        # smaller sizes
-    python -m benchmarks.speed.gpu_check --device cpu   # see whether it runs, on a machine without a GPU
+    python -m benchmarks.speed.gpu_check                        # on a machine with a GPU
+    python -m benchmarks.speed.gpu_check --stages triton graphs --seconds 200
+    python -m benchmarks.speed.gpu_check --device cpu --quick   # see whether it runs, anywhere: a minute
 
-Without a CUDA device it says so and exits with 0. With one, 0 means that every check passed, and 1 that one
-failed. Checked: cores, environments, rollouts, gradients and updates compute the same as on a CPU; neither
-collecting nor updating makes the host wait. Measured: steps per second and memory with 1024 to 16384
-environments, plain, with `torch.compile(mode="reduce-overhead")` (CUDA graphs), and with bfloat16.
+Each stage has a process and a time limit of its own: one that breaks or hangs costs its own results only.
+Stages that no longer fit into --seconds are skipped. A result is one line of JSON in gpu_check.jsonl, written
+at once; gpu_check.log holds what the stages print. Both are in --out, by default $OUT or a temporary folder.
+Without a CUDA device it says so and exits with 0. With one, 0 means that no check failed, and that no stage
+was ended by its time limit.
+
+A machine without a network needs torch, triton, numpy, scipy, matplotlib, tensorboard, jinja2 and rich. Bring
+the rest along (here for Python 3.12 on x86-64):
+
+    pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 \\
+        --platform manylinux2014_x86_64 -d wheels gymnasium Farama-Notifications minigrid pygame-ce \\
+        stable-baselines3 sb3-contrib tyro docstring-parser typeguard
+
+and there, in the folder of the repository:
+
+    pip install --no-index --no-deps --target site wheels/*.whl && ln -sfn "$PWD/envs" site/rmc_envs && \\
+        PYTHONPATH="$PWD/site:$PWD" python -m benchmarks.speed.gpu_check
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
+import contextlib
+import json
+import os
+import signal
+import subprocess
 import sys
+import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
 
 import torch
-from matplotlib.figure import Figure
 
-import rmc_envs
-from benchmarks.common import Tables, make_parser, make_report
+from benchmarks.common import ROOT
 from benchmarks.report import Row
-from benchmarks.speed.device_checks import TOLERANCE, Run, describe, install, run_checks, synchronize
-from rmc_agents.cores import CORES
-from rmc_agents.plots.style import OKABE_ITO
+from benchmarks.speed.gpu_check_session import RESULTS_FILE
+from benchmarks.speed.gpu_check_stages import STAGES
 
-MAZE = "MiniGrid-MemoryS13-v0"
-MINIBATCHES = 8
-"""Minibatches per epoch."""
-MODES = ("plain", "compile", "bf16", "bf16 + compile")
-
-
-def measure_mode(core: str, device: torch.device, num_envs: int, mode: str, quick: bool) -> Row:
-    """Measure the steps per second of collecting, updating and both, and the peak memory."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    steps, epochs = (8, 1) if quick else (32, 4)
-    transitions = num_envs * steps
-    run = Run(core, device, num_envs, steps, transitions // MINIBATCHES, epochs, MAZE)
-    if mode != "plain":
-        install(run.agent, mode)
-    times: dict[str, list[float]] = {"collect": [], "update": []}
-    for number in range(2 if quick else 6):
-        for part, call in (("collect", run.collect), ("update", run.update)):
-            synchronize(device)
-            started = time.perf_counter()
-            call()
-            synchronize(device)
-            if number > 0:  # the first is a warm-up, and compiles
-                times[part].append(time.perf_counter() - started)
-    seconds = {part: sorted(ts)[len(ts) // 2] for part, ts in times.items()}
-    return {
-        "core": core,
-        "environments": num_envs,
-        "mode": mode,
-        "steps/s": transitions / sum(seconds.values()),
-        "collect steps/s": transitions / seconds["collect"],
-        "update steps/s": transitions / seconds["update"],
-        "peak MiB": torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
-        "note": "",
-    }
+LOG_FILE = "gpu_check.log"
+SECONDS = 570.0
+KILL_SECONDS = 5.0
+"""Seconds for which an ended stage may still run."""
 
 
-def measure_modes(
-    device: torch.device, cores: Sequence[str], sizes: Sequence[int], quick: bool
-) -> Iterator[Row]:
-    """Measure every mode; yield a row for each, with the reason if it does not run."""
-    for core in cores:
-        for mode in MODES[::2] if device.type == "cpu" else MODES:  # compiling takes minutes on a CPU
-            for num_envs in sizes:
-                try:
-                    yield measure_mode(core, device, num_envs, mode, quick)
-                except Exception as error:
-                    empty = dict.fromkeys(("steps/s", "collect steps/s", "update steps/s", "peak MiB"))
-                    row = {"core": core, "environments": num_envs, "mode": mode, **empty}
-                    yield {**row, "note": describe(error)}
+def run_stages(args: argparse.Namespace) -> None:
+    """Run the stages, each in a process of its own, until the time is used up."""
+    started = time.monotonic()
+    for name in args.stages:
+        stage = STAGES[name]
+        left = args.seconds - (time.monotonic() - started)
+        if left < stage.least_seconds:
+            note(args.out, stage=name, what="stage", skipped=f"{left:.0f} s are left")
+            continue
+        limit = min(stage.seconds, left - KILL_SECONDS)
+        before = time.monotonic()
+        words = [name, "--device", args.device, "--seconds", str(limit), "--folder", str(args.out)]
+        with (args.out / LOG_FILE).open("a") as log:
+            code = run_limited([*words, *["--quick"] * args.quick], limit, log)
+        note(args.out, stage=name, what="stage", code=code, seconds=round(time.monotonic() - before, 1))
 
 
-def measure(args: argparse.Namespace) -> Tables:
-    """Run all checks and measurements."""
-    device = torch.device(args.device)
-    warnings.filterwarnings("ignore", category=UserWarning)  # the compiler's, about itself
-    torch.set_num_threads(args.threads[0])
-    torch.set_float32_matmul_precision("highest")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    sizes = ((16,) if device.type == "cpu" else (1024,)) if args.quick else (1024, 4096, 16384)
-    cores = [core for core in ("rmc", "lstm") if core in args.cores]
-    return {
-        "Checks": list(run_checks(device, args.cores, args.tasks, args.quick)),
-        "Speed": list(measure_modes(device, cores, sizes, args.quick)),
-    }
+def run_limited(words: Sequence[str], seconds: float, log: IO[str]) -> int | str:
+    """Run a stage; return its exit code, or "time limit" if it was ended."""
+    command = [sys.executable, "-m", "benchmarks.speed.gpu_check_stages", *words]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return "time limit"
+    finally:  # what the stage started may be alive, too
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
-def make_notes(quick: bool) -> list[str]:
-    """Return how it is checked and measured."""
-    return [
-        f"Checks compare with the CPU: within {TOLERANCE:.0e} of a tensor's largest number, in float32 "
-        "without TF32.",
-        f"Speed: {MAZE} as tensors on the device, default agents, rollouts of "
-        f"{'8 steps, one epoch' if quick else '32 steps, 4 epochs'} of {MINIBATCHES} minibatches, chunks of "
-        f"at most 16 steps; medians of {1 if quick else 5} iterations after a warm-up.",
-        "compile: encoder, core and heads by torch.compile, mode reduce-overhead. bf16: torch.autocast.",
-    ]
+def note(folder: Path, **facts: Any) -> None:
+    """Write a line of JSON to the results, and print it."""
+    line = json.dumps(facts)
+    print(line, flush=True)
+    with (folder / RESULTS_FILE).open("a") as file:
+        file.write(line + "\n")
 
 
-def plot(rows: Sequence[Row]) -> Figure:
-    """Draw steps per second by number of environments, with a panel for each core."""
-    cores = list(dict.fromkeys(row["core"] for row in rows))
-    figure = Figure(figsize=(6 * len(cores), 4.5), layout="constrained")
-    panels = figure.subplots(1, len(cores), sharey=True, squeeze=False)[0]
-    for axes, core in zip(panels, cores, strict=True):
-        for mode, colour, marker in zip(MODES, OKABE_ITO, "osD^", strict=False):
-            own = [row for row in rows if (row["core"], row["mode"]) == (core, mode) and row["steps/s"]]
-            x, y = [row["environments"] for row in own], [row["steps/s"] for row in own]
-            axes.plot(x, y, marker=marker, color=colour, label=mode)
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xlabel("environments")
-        axes.set_title(f"{core}: rollout and update", loc="left")
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("environment steps per second")
-    panels[0].legend()
-    return figure
+def read_results(folder: Path) -> list[Row]:
+    """Return all results."""
+    return [json.loads(line) for line in (folder / RESULTS_FILE).read_text().splitlines()]
+
+
+def summarise(rows: Sequence[Row]) -> list[str]:
+    """Return the results as lines of text, failures last."""
+    lines = []
+    for row in rows:
+        facts = {key: x for key, x in row.items() if key not in ("stage", "what") and x is not None}
+        lines.append(f"{row['stage']}: {row['what']}: " + ", ".join(f"{key} {x}" for key, x in facts.items()))
+    failures = [line for line, row in zip(lines, rows, strict=True) if has_failed(row)]
+    return [*lines, "", *(f"FAILED {line}" for line in failures), f"{len(failures)} failed"]
+
+
+def has_failed(row: Row) -> bool:
+    """Return whether a result is a failed check, an exception, or a stage that did not end by itself."""
+    return row.get("passed") is False or "failed" in row or row.get("code", 0) not in (0, 143)
 
 
 def main() -> None:
-    """Check and measure, and write the report."""
-    parser = make_parser(__doc__, threads=(1,))
+    """Check and measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ...; cpu to see whether it runs")
-    parser.add_argument("--cores", nargs="+", default=list(CORES), help="check only these cores")
-    parser.add_argument("--tasks", nargs="+", default=list(rmc_envs.NATIVE), help="check only these tasks")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, whose figures mean nothing")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="run only these")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time for all stages")
+    parser.add_argument("--out", type=Path, help="folder for the results")
     args = parser.parse_args()
-    device = torch.device(args.device)
-    if device.type == "cuda" and not torch.cuda.is_available() and not args.report:
+    if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
         print("no CUDA device")
         return
-    args.quick = args.quick or device.type == "cpu"  # a CPU's figures must not become the results
-    report = make_report("benchmarks.speed.gpu_check", "Checks and speed on a GPU", args, measure)
-    if device.type == "cuda" and not args.report:
-        report.machine |= {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
-    report.notes = make_notes(args.quick)
-    report.print()
-    measured = report.tables["Speed"]
-    report.write(args.out, plot(measured) if measured else None)
-    if any(row["passed"] == "no" for row in report.tables["Checks"]):
+    args.quick = args.quick or args.device == "cpu"  # a CPU would take hours
+    folder = args.out or os.environ.get("OUT") or tempfile.mkdtemp(prefix="gpu-check-")
+    args.out = Path(folder).resolve()
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / RESULTS_FILE).write_text("")
+    run_stages(args)
+    rows = read_results(args.out)
+    text = "\n".join(summarise(rows))
+    print(f"\n{text}\nresults: {args.out}")
+    if any(map(has_failed, rows)):
         sys.exit(1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 import rmc_envs
 from rmc_agents import ActorCritic, PPOConfig, Trainer
+from rmc_agents.environment import ObservationIds
+from rmc_agents.training.processes import ALONE, Processes
 
 MAZE = "MiniGrid-MemoryS13-v0"
 HIDDEN_SIZE = 128
@@ -79,6 +81,15 @@ class TimedEnv:
 
     def __init__(self, env: rmc_envs.BatchedEnv, walks: bool) -> None:
         self.env, self.walks, self.watch = env, walks, Stopwatch()
+        self.table: Any = env.observation_table()
+
+    @property
+    def observe_ids(self) -> bool:
+        return self.env.observe_ids
+
+    @observe_ids.setter
+    def observe_ids(self, value: bool) -> None:
+        self.env.observe_ids = value
 
     def reset(self, seed: int | None = None) -> Any:
         self.obs: Any = self.env.reset(seed)
@@ -86,7 +97,9 @@ class TimedEnv:
 
     def step(self, actions: torch.Tensor) -> rmc_envs.Transition:
         if self.walks:
-            actions = torch.where(self.obs["image"][:, AHEAD[0], AHEAD[1], 0] == EMPTY, FORWARD, LEFT)
+            obs = self.obs
+            image = self.table["image"][obs.ids] if isinstance(obs, ObservationIds) else obs["image"]
+            actions = torch.where(image[:, AHEAD[0], AHEAD[1], 0] == EMPTY, FORWARD, LEFT)
         step = self.watch.time(self.env.step, actions)
         self.obs = step.obs
         return step
@@ -118,12 +131,28 @@ class TimedVecEnv(VecEnvWrapper):
 
 
 class OurTraining:
-    """Training with our `Trainer`: an iteration is `Trainer.iterate`, as in `python train/ppo.py`."""
+    """Training with our `Trainer`: an iteration is `Trainer.iterate`, as in `python train/ppo.py`.
+
+    Args:
+        core: name of the core.
+        options: of the core.
+        sizes: of the measurement; of several processes, `num_envs` is the share of this one.
+        bptt_length: steps of a chunk.
+        walks: as in `TimedEnv`.
+        processes: those that train together.
+    """
 
     def __init__(
-        self, core: str, options: dict[str, int], sizes: Sizes, bptt_length: int, walks: bool
+        self,
+        core: str,
+        options: Mapping[str, Any],
+        sizes: Sizes,
+        bptt_length: int,
+        walks: bool,
+        processes: Processes = ALONE,
     ) -> None:
         env: Any = TimedEnv(rmc_envs.make(MAZE, sizes.num_envs), walks)
+        torch.manual_seed(0)
         agent = ActorCritic(env.observation_space, env.action_space, core, options)
         config = PPOConfig(
             total_steps=10**9,
@@ -133,7 +162,8 @@ class OurTraining:
             epochs=sizes.epochs,
         )
         self.watch, self.parameters = env.watch, sum(p.numel() for p in agent.parameters())
-        self.trainer = Trainer(agent, env, config, "unused")  # nothing is written before `run` or `save`
+        # Nothing is written before `run` or `save`.
+        self.trainer = Trainer(agent, env, config, "unused", processes=processes)
 
     def iterate(self) -> Seconds:
         """Make one iteration."""

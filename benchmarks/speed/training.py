@@ -24,6 +24,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -31,6 +32,7 @@ from matplotlib.figure import Figure
 from benchmarks.common import ROOT, Tables, make_parser, make_report, num_threads
 from benchmarks.report import Row, Summary, show, target
 from benchmarks.speed.arithmetic import iteration_flops, product_rate
+from benchmarks.speed.parallel_training import ParallelTrainings
 from benchmarks.speed.parts import time_parts
 from benchmarks.speed.timed_training import (
     HIDDEN_SIZE,
@@ -42,7 +44,9 @@ from benchmarks.speed.timed_training import (
     Sizes,
 )
 from rmc_agents import PPOConfig
+from rmc_agents.cli.presets import find_preset
 from rmc_agents.plots.style import OKABE_ITO
+from rmc_agents.training.processes import ALONE, Processes
 
 PHASES = ("walking", "beginning")
 SHARED, SEPARATE = "sb3-contrib LSTM(128), one shared", "sb3-contrib LSTM(128), its default"
@@ -51,7 +55,60 @@ OURS = {
     "LSTM(128)": ("lstm", {"hidden_size": HIDDEN_SIZE}),
 }
 """Our agents: name -> core and its options."""
-QUICK = Sizes(num_envs=2, num_steps=32, minibatch_size=32, epochs=1, rounds=1)
+QUICK = Sizes(num_envs=2, num_steps=32, minibatch_size=64, epochs=1, rounds=1)
+
+
+def walking_trainings(sizes: Sizes, processes: Processes) -> dict[str, OurTraining]:
+    """Return our agents with the default BPTT length, walking, divided among processes."""
+    length = min(PPOConfig.bptt_length, sizes.num_steps)
+    return {
+        name: OurTraining(core, options, sizes, length, True, processes)
+        for name, (core, options) in OURS.items()
+    }
+
+
+def preset_trainings(sizes: Sizes, processes: Processes) -> dict[str, OurTraining]:
+    """Return our agents in the sizes of MemoryS13's preset, walking, divided among processes."""
+    preset = find_preset(MAZE)
+    assert preset is not None
+    length = min(preset.ppo.bptt_length, sizes.num_steps)
+    cores = {"RMC 4x64": ("rmc", preset.agent.core_options), "LSTM(128)": OURS["LSTM(128)"]}
+    return {
+        name: OurTraining(core, options, sizes, length, True, processes)
+        for name, (core, options) in cores.items()
+    }
+
+
+def measure_processes(sizes: Sizes, threads: Sequence[int]) -> list[Row]:
+    """Time iterations on two cores, walking: of two processes, of one, and of sb3-contrib on two threads."""
+    if not {1, 2} <= set(threads):
+        return []
+    found: list[Row] = []
+    preset = replace(sizes, num_envs=2 * sizes.num_envs)
+    for kind, make, each in (("benchmark", walking_trainings, sizes), ("preset", preset_trainings, preset)):
+        with num_threads(1), ParallelTrainings(make, each, 2) as both:
+            alone = make(each, ALONE)
+            theirs = Sb3Training(each, False, True) if kind == "benchmark" else None
+            times: dict[tuple[str, int], list[float]] = {}
+            for _ in range(sizes.rounds + 1):
+                for name, run in alone.items():
+                    times.setdefault((name, 1), []).append(sum(run.iterate()))
+                    times.setdefault((name, 2), []).append(sum(both.iterate(name)))
+                if theirs is not None:
+                    with num_threads(2):
+                        times.setdefault((SEPARATE, 2), []).append(sum(theirs.iterate()))
+        steps = each.num_envs * each.num_steps
+        for (name, number), seconds in times.items():
+            if name == SEPARATE:
+                continue
+            row: Row = {"sizes": kind, "agent": name, "processes": number}
+            row["steps/s"] = steps / statistics.median(seconds[1:])
+            base = {"one process": times[name, 1], "sb3 default on two threads": times.get((SEPARATE, 2))}
+            for label, other in base.items():
+                ratios = [b / own for b, own in zip(other or [], seconds, strict=bool(other))][1:]
+                row[f"speed-up over {label}"] = statistics.median(ratios) if ratios else None
+            found.append(row)
+    return found
 
 
 def our_trainings(sizes: Sizes, walks: bool) -> dict[str, OurTraining]:
@@ -156,20 +213,34 @@ def bound_table(rows: Sequence[Row], sizes: Sizes, seconds: float) -> list[Row]:
     return found
 
 
-def target_table(rows: Sequence[Row], startup: float) -> list[Row]:
+def target_table(rows: Sequence[Row], processes: Sequence[Row], startup: float) -> list[Row]:
     """Return the targets of training and of its start."""
     found = {(row["phase"], row["agent"], row["threads"]): row for row in rows}
+    pairs = {(row["sizes"], row["agent"]): row for row in processes if row["processes"] == 2}
     return [
         *(
             target(
-                f"{agent}: speed-up over sb3-contrib's LSTM(128) ({label}), {phase}, threads={n}",
-                found.get((phase, agent, n), {}).get(f"speed-up over sb3 {label}"),
+                f"{agent}: speed-up over sb3-contrib's LSTM(128) (default), walking, one thread",
+                found.get(("walking", agent, 1), {}).get("speed-up over sb3 default"),
                 at_least=wanted,
             )
-            for agent, wanted in (("RMC 4x64", 10.0), ("LSTM(128)", 20.0))
-            for phase in PHASES
-            for label in ("default", "shared")
-            for n in (1, 2)
+            for agent, wanted in (("RMC 4x64", 7.0), ("LSTM(128)", 8.0))
+        ),
+        *(
+            target(
+                f"{agent}: speed-up over the same, walking, both on two cores (two processes; two threads)",
+                pairs.get(("benchmark", agent), {}).get("speed-up over sb3 default on two threads"),
+                at_least=wanted,
+            )
+            for agent, wanted in (("RMC 4x64", 10.0), ("LSTM(128)", 14.0))
+        ),
+        *(
+            target(
+                f"{agent}: two processes on two cores, times one, sizes of MemoryS13's preset",
+                pairs.get(("preset", agent), {}).get("speed-up over one process"),
+                at_least=1.7,
+            )
+            for agent in OURS
         ),
         target("from starting `python train/ppo.py` to a first rollout (s)", startup, at_most=5.0),
     ]
@@ -183,9 +254,11 @@ def measure(args: argparse.Namespace) -> Tables:
     threads = args.threads[:1] if args.quick else args.threads
     rows = [row for phase in PHASES for n in threads for row in measure_phase(sizes, phase, n)]
     startup = startup_seconds(1 if args.quick else 3)
+    processes = measure_processes(sizes, (1, 2) if args.quick else args.threads)
     return {
-        "Targets": target_table([] if args.quick else rows, startup),
+        "Targets": target_table(*([], []) if args.quick else (rows, processes), startup),
         "Training": rows,
+        "Processes": processes,
         "Parts of a gradient step": part_table(sizes, threads, 0.1 if args.quick else 4.0),
         "Bound": bound_table(rows, sizes, 0.1 if args.quick else 1.0),
     }
@@ -215,6 +288,9 @@ def make_notes(sizes: Sizes) -> list[str]:
         "(sb3-contrib computes advantages within `policy`, we within `update`).",
         "Parts of a gradient step: forward and backward of each part alone on a minibatch of a rollout; the "
         "optimizer with the clipping before it; heads and loss are the rest of the whole.",
+        "Processes: two processes with one thread each, which train together (`--processes 2`), in turns "
+        "with one process, and with sb3-contrib's default on two threads. benchmark: the sizes above. "
+        "preset: 64 environments and BPTT over 32 steps, in MemoryS13 alone.",
         "Bound: the matrix products of an iteration at the rate of a 512 x 256 x 256 product on this "
         "machine, with everything else free, compared with sb3-contrib's default while walking.",
         "Speed-ups are medians over rounds of the ratio of whole iterations within a round.",

@@ -69,7 +69,7 @@ def make_run(job: Job, results: Path, runs: Path, quick: bool, threads: int = 1)
     run_dir = runs / job.name
     budget = ["--total-steps", "8192"] if quick else []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    flags = [*job.flags(), *budget, "--threads", str(threads)]
+    flags = [*job.flags(), *budget, "--threads", str(threads), "--processes", "1"]
     run_script(["train/ppo.py", *flags, "--run-dir", str(run_dir), "--auto-resume"])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

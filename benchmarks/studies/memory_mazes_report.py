@@ -219,7 +219,7 @@ def draw(results: Sequence[Result], folder: Path) -> list[str]:
 
 NOTES = [
     "Every run: `python train/ppo.py` with the preset of its maze (rmc_agents/cli/presets.py) and the flags "
-    "below; one thread. Settings were chosen with RMC on seeds 0 to 2.",
+    "below; one process (`--processes 1`), one thread. Settings were chosen with RMC on seeds 0 to 2.",
     f"Success rate: share of {EPISODES} episodes with unseen seeds on Farama's own MiniGrid, with the most "
     "likely action. Longer mazes: agents trained for S13, without further training, in our batched mazes, "
     "which equal Farama's bit for bit.",

@@ -72,7 +72,7 @@ def make_run(name: str, runs: Path, results: Path, machine: Row, quick: bool) ->
     run, run_dir = RUNS[name], runs / name
     if run.same_time_as is not None and not (results / f"{run.same_time_as}.json").exists():
         make_run(run.same_time_as, runs, results, machine, quick)
-    flags = [*flags_of(run, results), "--threads", str(machine["torch threads"][0])]
+    flags = [*flags_of(run, results), "--threads", str(machine["torch threads"][0]), "--processes", "1"]
     if quick:
         flags += [*QUICK, *(QUICK_LONGER if run.same_time_as or run.continues else ())]
     if run.continues is None:

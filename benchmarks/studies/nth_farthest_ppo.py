@@ -106,7 +106,7 @@ def main() -> None:
 def make_run(name: str, run_dir: Path, folder: Path, machine: Row, quick: bool) -> None:
     """Train and evaluate, from where an earlier call stopped, and store the result."""
     flags = ["--env", ENV, *SETTINGS, *RUNS[name], "--seed", str(SEED), *(QUICK if quick else ())]
-    threads = ["--threads", str(machine["torch threads"][0])]
+    threads = ["--threads", str(machine["torch threads"][0]), "--processes", "1"]
     run_script(["train/ppo.py", *flags, *threads, "--run-dir", str(run_dir), "--auto-resume"])
     episodes = "100" if quick else str(EPISODES)
     run_script(["train/evaluate.py", str(run_dir), "--episodes", episodes, "--no-gif", "--no-report"])

@@ -22,6 +22,7 @@ STORED = {
     "speed.training": "training",
     "speed.scaling": "scaling",
     "speed.sb3": "sb3",
+    "speed.counts": "counts",
     "studies.memory_mazes": "memory_mazes",
     "studies.nth_farthest": "nth_farthest",
     "studies.nth_farthest_ppo": "nth_farthest_ppo",
@@ -102,7 +103,7 @@ def test_stored_report_matches_its_results(
             f"run: python -m benchmarks.{name} --report"
         )
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", written)
-    assert pictures or files in ("sb3", "reliability")
+    assert pictures or files in ("sb3", "counts", "reliability")
     for picture in pictures:
         assert (tmp_path / picture).stat().st_size > 5000
         assert (RESULTS / picture).exists()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import nn
@@ -47,22 +45,6 @@ def test_memory_of_an_update_is_linear(benchmark: Benchmark) -> None:
     assert len(linear) == 4
     assert all(row["reached"] == "yes" for row in linear.values())  # bytes are counted, not timed
     assert len(results["Peak memory of an RMC update"]) == 1
-
-
-# The compiler's own warning, on its first use.
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
-def test_gpu_check_runs_on_a_cpu(benchmark: Benchmark) -> None:
-    results = benchmark("gpu_check", "--device", "cpu", "--cores", "lstm", "--tasks", "rmc/MemoryS7-v0")
-    assert [row["passed"] for row in results["Checks"]] == ["yes"] * 7
-    assert [row["note"] for row in results["Speed"]] == [""] * 2
-
-
-def test_gpu_check_reports_a_missing_gpu(
-    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    run("speed.gpu_check")
-    assert capsys.readouterr().out == "no CUDA device\n"
 
 
 def test_device_checks_detect_a_difference() -> None:
