@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks.common import take_turns
 from benchmarks.report import Row
 from rmc_agents import Trainer
+from rmc_agents.cores.base import IndexedInputs
 from rmc_agents.rl.ppo import ppo_loss
 from rmc_agents.rl.rollout import Chunks, split_into_chunks
 
@@ -23,17 +24,23 @@ def time_parts(trainer: Trainer, seconds: float) -> Row:
     """
     agent, config = trainer.agent, trainer.config
     chunks = minibatch(trainer)
-    with torch.no_grad():
-        features = agent.encoder(chunks.obs)
-        outputs, _ = agent.core.unroll(features, chunks.state.memory, chunks.starts)
-    upstream_features, upstream_outputs = torch.randn_like(features), torch.randn_like(outputs)
+    given = chunks.obs, chunks.actions, chunks.rewards, chunks.starts
+    inputs = agent.core_inputs(*given)
+    features = _features(inputs).detach().requires_grad_()
+
+    def unroll() -> Tensor:
+        memory, starts = chunks.state.memory, chunks.starts
+        if isinstance(inputs, IndexedInputs):
+            return agent.core.unroll_indexed(inputs._replace(rows=features), memory, starts)[0]
+        return agent.core.unroll(features, memory, starts)[0]
+
+    upstream_features, upstream_outputs = torch.randn_like(features), torch.randn_like(unroll())
 
     def encoder() -> None:
-        agent.encoder(chunks.obs).backward(upstream_features)
+        _features(agent.core_inputs(*given)).backward(upstream_features)
 
     def core() -> None:
-        x = features.requires_grad_()
-        agent.core.unroll(x, chunks.state.memory, chunks.starts)[0].backward(upstream_outputs)
+        unroll().backward(upstream_outputs)
 
     def whole() -> None:
         ppo_loss(agent, chunks, config, 0.01)[0].backward()
@@ -58,6 +65,11 @@ def time_parts(trainer: Trainer, seconds: float) -> Row:
         "optimizer (ms)": times["optimizer"],
         "gradient step (ms)": times["whole"] + times["optimizer"],
     }
+
+
+def _features(inputs: Tensor | IndexedInputs) -> Tensor:
+    """Return the features of all observations, or of the distinct ones."""
+    return inputs.rows if isinstance(inputs, IndexedInputs) else inputs
 
 
 def minibatch(trainer: Trainer) -> Chunks:

@@ -58,54 +58,51 @@ OURS = {
 QUICK = Sizes(num_envs=2, num_steps=32, minibatch_size=64, epochs=1, rounds=1)
 
 
-def walking_trainings(sizes: Sizes, processes: Processes) -> dict[str, OurTraining]:
-    """Return our agents with the default BPTT length, walking, divided among processes."""
-    length = min(PPOConfig.bptt_length, sizes.num_steps)
-    return {
-        name: OurTraining(core, options, sizes, length, True, processes)
-        for name, (core, options) in OURS.items()
-    }
+def divided_trainings(sizes: Sizes, processes: Processes) -> dict[str, OurTraining]:
+    """Return our agents, walking, divided among processes, by sizes and name.
 
-
-def preset_trainings(sizes: Sizes, processes: Processes) -> dict[str, OurTraining]:
-    """Return our agents in the sizes of MemoryS13's preset, walking, divided among processes."""
+    benchmark: `sizes`. preset: those of MemoryS13's preset, with twice the environments.
+    """
     preset = find_preset(MAZE)
     assert preset is not None
-    length = min(preset.ppo.bptt_length, sizes.num_steps)
-    cores = {"RMC 4x64": ("rmc", preset.agent.core_options), "LSTM(128)": OURS["LSTM(128)"]}
-    return {
-        name: OurTraining(core, options, sizes, length, True, processes)
-        for name, (core, options) in cores.items()
-    }
+    larger = replace(sizes, num_envs=2 * sizes.num_envs)
+    made = {}
+    for kind, each, length in (
+        ("benchmark", sizes, PPOConfig.bptt_length),
+        ("preset", larger, preset.ppo.bptt_length),
+    ):
+        for name, (core, options) in OURS.items():
+            tuned = preset.agent.core_options if kind == "preset" and core == "rmc" else options
+            length = min(length, sizes.num_steps)
+            made[f"{kind}: {name}"] = OurTraining(core, tuned, each, length, True, processes)
+    return made
 
 
 def measure_processes(sizes: Sizes, threads: Sequence[int]) -> list[Row]:
     """Time iterations on two cores, walking: of two processes, of one, and of sb3-contrib on two threads."""
     if not {1, 2} <= set(threads):
         return []
+    times: dict[tuple[str, int], list[float]] = {}
+    with num_threads(1), ParallelTrainings(divided_trainings, sizes, 2) as both:
+        alone, theirs = divided_trainings(sizes, ALONE), Sb3Training(sizes, False, True)
+        for _ in range(sizes.rounds + 1):
+            for name, run in alone.items():
+                times.setdefault((name, 1), []).append(sum(run.iterate()))
+                times.setdefault((name, 2), []).append(sum(both.iterate(name)))
+            with num_threads(2):
+                times.setdefault((SEPARATE, 2), []).append(sum(theirs.iterate()))
     found: list[Row] = []
-    preset = replace(sizes, num_envs=2 * sizes.num_envs)
-    for kind, make, each in (("benchmark", walking_trainings, sizes), ("preset", preset_trainings, preset)):
-        with num_threads(1), ParallelTrainings(make, each, 2) as both:
-            alone = make(each, ALONE)
-            theirs = Sb3Training(each, False, True) if kind == "benchmark" else None
-            times: dict[tuple[str, int], list[float]] = {}
-            for _ in range(sizes.rounds + 1):
-                for name, run in alone.items():
-                    times.setdefault((name, 1), []).append(sum(run.iterate()))
-                    times.setdefault((name, 2), []).append(sum(both.iterate(name)))
-                if theirs is not None:
-                    with num_threads(2):
-                        times.setdefault((SEPARATE, 2), []).append(sum(theirs.iterate()))
-        steps = each.num_envs * each.num_steps
-        for (name, number), seconds in times.items():
-            if name == SEPARATE:
-                continue
-            row: Row = {"sizes": kind, "agent": name, "processes": number}
-            row["steps/s"] = steps / statistics.median(seconds[1:])
-            base = {"one process": times[name, 1], "sb3 default on two threads": times.get((SEPARATE, 2))}
-            for label, other in base.items():
-                ratios = [b / own for b, own in zip(other or [], seconds, strict=bool(other))][1:]
+    for name, run in alone.items():
+        kind, _, agent = name.partition(": ")
+        base = {"one process": times[name, 1]}
+        if kind == "benchmark":
+            base["sb3 default on two threads"] = times[SEPARATE, 2]
+        for number in (1, 2):
+            seconds = times[name, number]
+            row: Row = {"sizes": kind, "agent": agent, "processes": number}
+            row["steps/s"] = run.trainer.rollout.rewards.numel() / statistics.median(seconds[1:])
+            for label in ("one process", "sb3 default on two threads"):
+                ratios = [b / own for b, own in zip(base.get(label, ()), seconds, strict=False)][1:]
                 row[f"speed-up over {label}"] = statistics.median(ratios) if ratios else None
             found.append(row)
     return found

@@ -499,7 +499,7 @@ class ActorCritic(nn.Module):
         self, obs: Tree, actions: Tensor, rewards: Tensor, starts: Tensor, state: AgentState
     ) -> Reading:
         """Run encoder and core on a sequence."""
-        x = self._core_inputs(obs, actions, rewards, starts)
+        x = self.core_inputs(obs, actions, rewards, starts)
         outputs, memory = _unroll(self.core, x, state.memory, starts)
         critic_outputs, critic_memory = None, state.critic_memory
         if self.critic_core is not None:
@@ -507,7 +507,7 @@ class ActorCritic(nn.Module):
         after = state._replace(memory=memory, critic_memory=critic_memory)
         return Reading(outputs, x, critic_outputs, after)
 
-    def _core_inputs(
+    def core_inputs(
         self, obs: Tree, actions: Tensor, rewards: Tensor, starts: Tensor
     ) -> Tensor | IndexedInputs:
         """Return the core's inputs; those of equal observations once, where core and heads gain by it."""

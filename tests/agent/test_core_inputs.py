@@ -32,7 +32,7 @@ def agent_and_chunks(core: str, ids: bool = True, **options: Any) -> tuple[Actor
 
 def read_by_id(agent: ActorCritic, chunks: Chunks) -> bool:
     """Return whether the core's inputs in a minibatch are given by id."""
-    inputs = agent._core_inputs(chunks.obs, chunks.actions, chunks.rewards, chunks.starts)
+    inputs = agent.core_inputs(chunks.obs, chunks.actions, chunks.rewards, chunks.starts)
     return isinstance(inputs, IndexedInputs)
 
 
@@ -63,7 +63,7 @@ def test_loss_and_gradients_are_those_of_copied_features(
     agent, chunks = agent_and_chunks(core, ids, **options)
     assert read_by_id(agent, chunks)
     found = results(agent, chunks)
-    monkeypatch.setattr(agent, "_core_inputs", lambda obs, *_: agent.encoder(obs))
+    monkeypatch.setattr(agent, "core_inputs", lambda obs, *_: agent.encoder(obs))
     for one, other in zip(found, results(agent, chunks), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
