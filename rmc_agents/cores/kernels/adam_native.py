@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rmc_agents.cores.kernels.build import disable, library
-from rmc_agents.cores.kernels.call import run
+from rmc_agents.cores.kernels.call import agrees, run
 
 BETA1, BETA2 = 0.9, 0.999
 
@@ -54,13 +53,7 @@ def usable(a: Arguments) -> bool:
 @functools.cache
 def works() -> bool:
     """Return whether there is a library, and its steps match the equations of Adam."""
-    if library() is None:
-        return False
-    with torch.inference_mode(False), torch.enable_grad():
-        if _matches_pytorch():
-            return True
-    disable("the results of the compiled kernels differ from PyTorch's")
-    return False
+    return agrees(_matches_pytorch)
 
 
 def _matches_pytorch() -> bool:

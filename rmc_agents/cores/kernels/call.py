@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rmc_agents.cores.kernels.build import library
+from rmc_agents.cores.kernels.build import disable, library
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _ALL_FLOATS = {(True, torch.float32, torch.device("cpu"), torch.strided)}
@@ -30,6 +30,23 @@ def eager(device: torch.device) -> bool:
         and torch._C._get_tracing_state() is None
         and not torch._C._are_functorch_transforms_active()
     )
+
+
+def agrees(matches_pytorch: Callable[[], bool]) -> bool:
+    """Return whether there is a library, and a comparison of its results with PyTorch's succeeds.
+
+    If it fails, no kernel is used any more.
+
+    Args:
+        matches_pytorch: makes the comparison; gradients are enabled for it.
+    """
+    if library() is None:
+        return False
+    with torch.inference_mode(False), torch.enable_grad():
+        if matches_pytorch():
+            return True
+    disable("the results of the compiled kernels differ from PyTorch's")
+    return False
 
 
 def readable(floats: Iterable[Tensor | None], flags: Iterable[Tensor | None]) -> bool:

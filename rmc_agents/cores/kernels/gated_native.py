@@ -15,8 +15,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rmc_agents.cores.kernels.build import disable, library
-from rmc_agents.cores.kernels.call import Share, addresses, lane_counts, readable, readable_ids, run, share
+from rmc_agents.cores.kernels.call import (
+    Share,
+    addresses,
+    agrees,
+    lane_counts,
+    readable,
+    readable_ids,
+    run,
+    share,
+)
 from rmc_agents.cores.kernels.workspace import workspace
 
 Kind = Literal["rnn", "lstm", "gru"]
@@ -92,13 +100,9 @@ def usable(kind: Kind, a: Arguments) -> bool:
 @functools.cache
 def works() -> bool:
     """Return whether there is a library, and its results match those of PyTorch's recurrent networks."""
-    if library() is None:
-        return False
-    with torch.inference_mode(False), torch.enable_grad():
-        if all(_matches_pytorch(kind, Share(1, n)) for kind in get_args(Kind) for n in lane_counts()):
-            return True
-    disable("the results of the compiled kernels differ from PyTorch's")
-    return False
+    return agrees(
+        lambda: all(_matches_pytorch(kind, Share(1, n)) for kind in get_args(Kind) for n in lane_counts())
+    )
 
 
 def _matches_pytorch(kind: Kind, division: Share) -> bool:

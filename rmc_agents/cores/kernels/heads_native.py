@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from rmc_agents.cores.kernels.build import disable, library
-from rmc_agents.cores.kernels.call import addresses, readable, readable_ids, run
+from rmc_agents.cores.kernels.call import addresses, agrees, readable, readable_ids, run
 from rmc_agents.cores.kernels.workspace import workspace
 
 
@@ -132,13 +131,7 @@ def usable_records(recorded: Recorded) -> bool:
 @functools.cache
 def works() -> bool:
     """Return whether there is a library, and its results match those of PyTorch."""
-    if library() is None:
-        return False
-    with torch.inference_mode(False), torch.enable_grad():
-        if _matches_pytorch():
-            return True
-    disable("the results of the compiled kernels differ from PyTorch's")
-    return False
+    return agrees(_matches_pytorch)
 
 
 def _matches_pytorch() -> bool:

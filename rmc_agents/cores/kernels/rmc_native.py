@@ -18,8 +18,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from rmc_agents.cores.kernels.build import disable, library
-from rmc_agents.cores.kernels.call import Share, addresses, lane_counts, readable, readable_ids, run, share
+from rmc_agents.cores.kernels.call import (
+    Share,
+    addresses,
+    agrees,
+    lane_counts,
+    readable,
+    readable_ids,
+    run,
+    share,
+)
 from rmc_agents.cores.kernels.rmc_torch import Weights, rmc_sequence
 from rmc_agents.cores.kernels.workspace import workspace
 
@@ -131,13 +139,7 @@ def usable(inputs: Tensor, context: Context, p: Parameters, num_heads: int) -> b
 @functools.cache
 def works() -> bool:
     """Return whether there is a library, and its results match those of PyTorch."""
-    if library() is None:
-        return False
-    with torch.inference_mode(False), torch.enable_grad():
-        if all(_matches_pytorch(Share(1, lanes)) for lanes in lane_counts()):
-            return True
-    disable("the results of the compiled kernels differ from PyTorch's")
-    return False
+    return agrees(lambda: all(_matches_pytorch(Share(1, lanes)) for lanes in lane_counts()))
 
 
 def _matches_pytorch(division: Share) -> bool:

@@ -19,8 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from rmc_agents.cores.kernels.build import disable, library
-from rmc_agents.cores.kernels.call import addresses, eager, readable, run
+from rmc_agents.cores.kernels.call import addresses, agrees, eager, readable, run
 from rmc_agents.cores.kernels.workspace import workspace
 
 MULTIPLE = 16
@@ -72,13 +71,7 @@ def usable(weight: Tensor, bias: Tensor, terms: Terms, embeddings: Sequence[Tens
 @functools.cache
 def works() -> bool:
     """Return whether there is a library, and its results match those of PyTorch."""
-    if library() is None:
-        return False
-    with torch.inference_mode(False), torch.enable_grad():
-        if _matches_pytorch():
-            return True
-    disable("the results of the compiled kernels differ from PyTorch's")
-    return False
+    return agrees(_matches_pytorch)
 
 
 def _matches_pytorch() -> bool:
