@@ -20,12 +20,11 @@ from rmc_agents.agent.config import AgentConfig
 from rmc_agents.agent.encoders import Encoder
 from rmc_agents.agent.heads import CategoricalHead, make_action_head
 from rmc_agents.agent.native_heads import has_hooks, native_weights
-from rmc_agents.agent.observation_table import EncodedObservations, ObservationTable
+from rmc_agents.agent.observation_table import EncodedTable, ObservationTable
 from rmc_agents.cores import MemoryCore, State, make_core
 from rmc_agents.cores.base import IndexedInputs
 from rmc_agents.cores.kernels import heads_native
 from rmc_agents.cores.kernels.call import eager
-from rmc_agents.environment import ObservationIds
 from rmc_agents.options import Options
 from rmc_agents.spaces.annotated import AnnotatedBox
 from rmc_agents.spaces.description import describe
@@ -238,7 +237,7 @@ class ActorCritic(nn.Module):
         self.encoder.use_table(None if table is None else ObservationTable(self.observation_space, table))
 
     @torch.no_grad()
-    def encode_ahead(self, lookups: int) -> Callable[[Tree], Tree]:
+    def encode_ahead(self, lookups: int) -> EncodedTable:
         """Encode the observation table now, for many calls of `act` and `value` with the same weights.
 
         Args:
@@ -249,16 +248,7 @@ class ActorCritic(nn.Module):
             It returns other observations as they are. Drop it before the weights change.
         """
         table = self.encoder.table
-        if table is None or table.num_rows > lookups:
-            return lambda obs: obs
-        features = self._encode_table()
-
-        def look_up(obs: Tree) -> Tree:
-            if not isinstance(obs, ObservationIds):
-                return obs
-            return EncodedObservations(IndexedInputs(features, obs.ids).gather())
-
-        return look_up
+        return EncodedTable(None if table is None or table.num_rows > lookups else self._encode_table())
 
     def describe(self) -> str:
         """Describe how observations are read and actions are chosen; see `rmc_agents.describe`."""
@@ -435,6 +425,11 @@ class ActorCritic(nn.Module):
         """How the networks run: "float32", or the names of their wrappers, such as "compiled bf16"."""
         names = [getattr(wrapper, "name", type(wrapper).__name__) for wrapper in self._wrappers]
         return ", ".join(names) or "float32"
+
+    @property
+    def runs_as_built(self) -> bool:
+        """Whether nothing wraps the networks."""
+        return not self._wrappers
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the wrapped networks: they belong to this agent, and a copy needs its own."""

@@ -15,8 +15,10 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rmc_agents.agent.distinct import MIN_ROWS
-from rmc_agents.cores.base import IndexedInputs
+from rmc_agents.cores.base import IndexedInputs, gradient_of
 from rmc_agents.cores.kernels import table_native
+from rmc_agents.cores.kernels.call import in_place
+from rmc_agents.environment import ObservationIds
 from rmc_agents.tree import Tree
 
 BLOCK = 1024
@@ -28,6 +30,19 @@ class EncodedObservations(NamedTuple):
 
     features: Tensor
     """[..., F]."""
+
+
+class EncodedTable(NamedTuple):
+    """The features of all rows of a table, for as long as the weights do not change."""
+
+    features: Tensor | None
+    """[n, F]; None if they were not computed."""
+
+    def __call__(self, obs: Tree) -> Tree:
+        """Turn `ObservationIds` into their features; return other observations as they are."""
+        if self.features is None or not isinstance(obs, ObservationIds):
+            return obs
+        return EncodedObservations(IndexedInputs(self.features, obs.ids).gather())
 
 
 class PartTerms(NamedTuple):
@@ -150,6 +165,26 @@ class TermTable(nn.Module):
             linear: the layer that turns the parts' vectors into features.
             parts: the modules of the parts, of which those with codes have an `embedding`.
         """
+        arguments = self._native_arguments(ids, linear, parts)
+        return None if arguments is None else IndexedInputs(*table_native.features(*arguments))
+
+    def prepare(
+        self, ids: Tensor, linear: nn.Linear, parts: nn.ModuleList
+    ) -> table_native.PreparedFeatures | None:
+        """Return what computes the same for changing `ids`, with gradients; None as in `encode`."""
+        arguments = self._native_arguments(ids, linear, parts)
+        if arguments is None:
+            return None
+        _, terms, weight, bias, embeddings = arguments
+        if not in_place((ids, *terms[:3], *terms.codes, weight, bias, *embeddings)):
+            return None
+        gradients = [gradient_of(x) for x in (weight, bias, *embeddings)]
+        return table_native.PreparedFeatures(*arguments, gradients)
+
+    def _native_arguments(
+        self, ids: Tensor, linear: nn.Linear, parts: nn.ModuleList
+    ) -> tuple[Tensor, table_native.Terms, Tensor, Tensor, list[Tensor]] | None:
+        """Return the arguments of `table_native.features`, or None if the library cannot compute them."""
         if not table_native.possible(ids):
             return None
         coded = [(self.get_buffer(name), p) for name, p in zip(self.codes, parts, strict=True) if name]
@@ -157,4 +192,4 @@ class TermTable(nn.Module):
         embeddings: list[Tensor] = [part.embedding.weight for _, part in coded]  # type: ignore[union-attr]
         if not table_native.usable(linear.weight, linear.bias, terms, embeddings):
             return None
-        return IndexedInputs(*table_native.features(ids, terms, linear.weight, linear.bias, embeddings))
+        return ids, terms, linear.weight, linear.bias, embeddings

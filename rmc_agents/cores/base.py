@@ -32,6 +32,40 @@ class IndexedInputs(NamedTuple):
         return nn.functional.embedding(self.ids, self.rows)
 
 
+class PreparedUnroll(Protocol):
+    """`unroll_indexed` and its backward pass over sequences of the same sizes, without autograd.
+
+    Its arguments stay in place; their contents may change between calls.
+    """
+
+    def forward(self, num_inputs: int) -> Tensor:
+        """Return the contiguous outputs [T, B, H], valid until the next call.
+
+        Args:
+            num_inputs: number of rows of the inputs that are read, the first ones.
+        """
+        ...
+
+    def backward(self, d_outputs: Tensor) -> Tensor:
+        """Overwrite the gradients of the core's parameters, and return those of the inputs [n, I].
+
+        Args:
+            d_outputs: contiguous gradients of the outputs.
+        """
+        ...
+
+
+class PreparedSteps(Protocol):
+    """`step` for the steps of a rollout, without gradients; its arguments stay in place."""
+
+    def step(self, t: int) -> Tensor:
+        """Return the contiguous outputs [B, H] of step t, valid until the next call.
+
+        It reads the state of step t, which is reset where an episode starts, and writes that of step t + 1.
+        """
+        ...
+
+
 class MemoryCore(nn.Module, ABC):
     """Recurrent memory: reads one input per step and carries a state from step to step.
 
@@ -134,6 +168,23 @@ class MemoryCore(nn.Module, ABC):
         """
         return self.unroll(inputs.gather(), state, starts)
 
+    def prepare_unroll(self, inputs: IndexedInputs, state: State, starts: Tensor) -> PreparedUnroll | None:
+        """Return a faster way to compute what `unroll_indexed` does, or None if there is none.
+
+        The parameters have gradients, which stay in place as the arguments do.
+        """
+        return None
+
+    def prepare_steps(self, inputs: Tensor, states: State, starts: Tensor) -> PreparedSteps | None:
+        """Return a faster way to take steps without gradients, or None if there is none.
+
+        Args:
+            inputs: [B, I] of any step.
+            states: [T + 1, B, ...] before each of T steps, and after the last.
+            starts: [T, B] bool, true where the state is reset before the step.
+        """
+        return None
+
 
 class HoistedCore(MemoryCore, ABC):
     """Core whose step splits into a part of the input alone and a part that depends on the state.
@@ -202,6 +253,12 @@ def reset_rows(state: State, fresh: State, starts: Tensor) -> State:
 def has_unroll_of(core: MemoryCore, cls: type[MemoryCore]) -> bool:
     """Return whether neither a subclass of `cls` nor a patch of the core replaces `unroll`."""
     return getattr(core.unroll, "__func__", None) is cls.unroll
+
+
+def gradient_of(parameter: Tensor) -> Tensor:
+    """Return the gradient of a parameter, which has one."""
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def require_positive(**sizes: int) -> None:

@@ -14,10 +14,19 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rmc_agents.cores.base import HoistedCore, IndexedInputs, has_unroll_of, require_positive
+from rmc_agents.cores.base import (
+    HoistedCore,
+    IndexedInputs,
+    PreparedSteps,
+    PreparedUnroll,
+    gradient_of,
+    has_unroll_of,
+    require_positive,
+)
 from rmc_agents.cores.kernels import gated_native as native
 from rmc_agents.cores.kernels import gated_triton
-from rmc_agents.cores.kernels.call import eager
+from rmc_agents.cores.kernels.call import eager, in_place
+from rmc_agents.tree import map_tree
 
 
 class RNNState(NamedTuple):
@@ -62,6 +71,24 @@ class _GatedCore(HoistedCore, ABC):
         result = self._run_fused(inputs.rows, state, starts, inputs.ids) if own else None
         return super().unroll_indexed(inputs, state, starts) if result is None else result
 
+    def prepare_unroll(self, inputs: IndexedInputs, state: Any, starts: Tensor) -> PreparedUnroll | None:
+        if not has_unroll_of(self, _GatedCore) or not eager(inputs.rows.device):
+            return None
+        arguments = self._native_arguments(inputs.rows, state, starts, inputs.ids)
+        if not native.usable(self.kind, arguments) or not in_place(arguments):
+            return None
+        weights = arguments.input, arguments.input_bias, arguments.hidden, arguments.hidden_bias
+        return native.PreparedSequences(self.kind, arguments, map_tree(gradient_of, weights))
+
+    def prepare_steps(self, inputs: Tensor, states: Any, starts: Tensor) -> PreparedSteps | None:
+        if not has_unroll_of(self, _GatedCore) or not eager(inputs.device):
+            return None
+        first = type(states)(*(x[0] for x in states))
+        arguments = self._native_arguments(inputs.unsqueeze(0), first, starts[:1], None)
+        if not native.usable(self.kind, arguments) or not in_place([*arguments, *states, starts]):
+            return None
+        return native.PreparedSteps(self.kind, arguments, states, starts)
+
     def _run_fused(
         self, inputs: Tensor, state: Any, starts: Tensor | None, ids: Tensor | None = None
     ) -> tuple[Tensor, Any] | None:
@@ -70,13 +97,18 @@ class _GatedCore(HoistedCore, ABC):
             return None
         if ids is None and gated_triton.unusable(self, inputs, state) is None:
             return gated_triton.run(self, inputs, state, starts)
-        h, c = state if len(state) == 2 else (state[0], None)
-        x, u = self.input_proj, self.hidden_proj
-        arguments = native.Arguments(inputs, h, c, starts, x.weight, x.bias, u.weight, u.bias, ids)
+        arguments = self._native_arguments(inputs, state, starts, ids)
         if not native.usable(self.kind, arguments):
             return None
         outputs, *last = native.native_sequence(self.kind, arguments)
         return outputs, type(state)(*last)
+
+    def _native_arguments(
+        self, inputs: Tensor, state: Any, starts: Tensor | None, ids: Tensor | None
+    ) -> native.Arguments:
+        h, c = state if len(state) == 2 else (state[0], None)
+        x, u = self.input_proj, self.hidden_proj
+        return native.Arguments(inputs, h, c, starts, x.weight, x.bias, u.weight, u.bias, ids)
 
 
 class RNN(_GatedCore):

@@ -16,10 +16,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear
 
-from rmc_agents.cores.base import HoistedCore, IndexedInputs, SlotTrace, has_unroll_of, require_positive
+from rmc_agents.cores.base import (
+    HoistedCore,
+    IndexedInputs,
+    SlotTrace,
+    gradient_of,
+    has_unroll_of,
+    require_positive,
+)
 from rmc_agents.cores.kernels import rmc_native, rmc_triton
-from rmc_agents.cores.kernels.call import eager
+from rmc_agents.cores.kernels.call import eager, in_place
 from rmc_agents.cores.kernels.rmc_torch import Weights, rmc_sequence
+from rmc_agents.tree import map_tree
+
+LAYER_NORM_EPS = 1e-5
+"""Of `normalize_output`."""
 
 GateStyle = Literal["unit", "memory", "none"]
 SlotAttention = Literal["all", "own", "none"]
@@ -166,6 +177,30 @@ class RMC(HoistedCore):
             return super().unroll_indexed(inputs, state, starts)
         return self._fused_sequence(inputs.rows, state, starts, inputs.ids)
 
+    def prepare_unroll(
+        self, inputs: IndexedInputs, state: RMCState, starts: Tensor
+    ) -> _PreparedUnroll | None:
+        if not (has_unroll_of(self, RMC) and self._has_fused_sequence(inputs.rows)):
+            return None
+        context, p = self._native_arguments(state, starts, inputs.ids)
+        tensors = [inputs.rows, *context, *p[:-1], *p.mlp]
+        if not rmc_native.usable(inputs.rows, context, p, self.num_heads) or not in_place(tensors):
+            return None
+        gradients = map_tree(gradient_of, p)
+        sequences = rmc_native.PreparedSequences(inputs.rows, context, p, gradients, self.num_heads)
+        return _PreparedUnroll(sequences, self.normalize_output)
+
+    def prepare_steps(self, inputs: Tensor, states: RMCState, starts: Tensor) -> _PreparedSteps | None:
+        if not (has_unroll_of(self, RMC) and self._has_fused_sequence(inputs)):
+            return None
+        inputs = inputs.unsqueeze(0)
+        context, p = self._native_arguments(RMCState(states.memory[0]), starts[:1], None)
+        tensors = [inputs, *context, *p[:-1], *p.mlp, states.memory, starts]
+        if not rmc_native.usable(inputs, context, p, self.num_heads) or not in_place(tensors):
+            return None
+        steps = rmc_native.PreparedSteps(inputs, context, p, self.num_heads, states.memory, starts)
+        return _PreparedSteps(self, steps)
+
     def trace(self, inputs: Tensor, state: RMCState) -> tuple[Tensor, RMCState, SlotTrace]:
         """Compute a step and the attention and gates inside it; see `TracedCore`."""
         state, trace = self._advance(self.project(inputs), state.memory)
@@ -174,7 +209,7 @@ class RMC(HoistedCore):
     def _output(self, memory: Tensor) -> Tensor:
         """[..., N, D] -> [..., N * D]."""
         output = memory.flatten(-2)
-        return layer_norm(output, output.shape[-1:]) if self.normalize_output else output
+        return layer_norm(output, output.shape[-1:], eps=LAYER_NORM_EPS) if self.normalize_output else output
 
     def _advance(
         self, projected: tuple[Tensor, ...], memory: Tensor
@@ -227,30 +262,76 @@ class RMC(HoistedCore):
         self, inputs: Tensor, state: RMCState, starts: Tensor | None, ids: Tensor | None = None
     ) -> tuple[Tensor, RMCState]:
         """Run the loop over `recur` as one autograd node: in C or Triton where supported, else in PyTorch."""
-        gated = self.gate_style != "none"
-        qkv, norms = _affine(self.qkv[0]), (self.qkv_norm[0], self.attention_norm[0], self.mlp_norm[0])
-        shared = *qkv, *(parameter for norm in norms for parameter in _affine(norm))
-        mlp = tuple(parameter for layer in self.mlp for parameter in _affine(layer))
-        fresh = None if starts is None else self._fresh
-
-        gates = (*_affine(self.input_gates), *_affine(self.memory_gates)) if gated else (None,) * 4
-        parameters = rmc_native.Parameters(*_affine(self.input_proj), *shared, *gates, mlp=mlp)
-        mask = None if self._attention_mask is None else self._attention_mask[: self.num_slots]
-        bias = self._gate_bias if gated else None
-        context = rmc_native.Context(state.memory, fresh, starts, bias, mask, ids)
-        if rmc_native.usable(inputs, context, parameters, self.num_heads):
-            memories, last = rmc_native.native_sequence(inputs, context, parameters, self.num_heads)
+        context, p = self._native_arguments(state, starts, ids)
+        if rmc_native.usable(inputs, context, p, self.num_heads):
+            memories, last = rmc_native.native_sequence(inputs, context, p, self.num_heads)
             return self._output(memories), RMCState(last)
 
         inputs = inputs if ids is None else IndexedInputs(inputs, ids).gather()
         _, x_qkv, *x_gates = self.project(inputs)  # x itself is not used after the only block
-        weights = Weights(*shared, gates=self.memory_gates.weight if gated else None, mlp=mlp)
+        weights, mask = Weights(*p[2:10], gates=p.gates, mlp=p.mlp), context.mask
         triton = rmc_triton.unusable(x_qkv, state.memory, weights, self.num_heads, mask) is None
         run = rmc_triton.triton_sequence if triton else rmc_sequence
         memories, last = run(
-            x_qkv, x_gates[0] if gated else None, state.memory, fresh, starts, weights, self.num_heads, mask
+            x_qkv, x_gates[0] if x_gates else None, *context[:3], weights, self.num_heads, mask
         )
         return self._output(memories), RMCState(last)
+
+    def _native_arguments(
+        self, state: RMCState, starts: Tensor | None, ids: Tensor | None
+    ) -> tuple[rmc_native.Context, rmc_native.Parameters]:
+        """Return what a sequence in C reads besides the inputs."""
+        gated = self.gate_style != "none"
+        qkv, norms = _affine(self.qkv[0]), (self.qkv_norm[0], self.attention_norm[0], self.mlp_norm[0])
+        shared = *qkv, *(parameter for norm in norms for parameter in _affine(norm))
+        mlp = tuple(parameter for layer in self.mlp for parameter in _affine(layer))
+        gates = (*_affine(self.input_gates), *_affine(self.memory_gates)) if gated else (None,) * 4
+        parameters = rmc_native.Parameters(*_affine(self.input_proj), *shared, *gates, mlp=mlp)
+        fresh = None if starts is None else self._fresh
+        mask = None if self._attention_mask is None else self._attention_mask[: self.num_slots]
+        bias = self._gate_bias if gated else None
+        return rmc_native.Context(state.memory, fresh, starts, bias, mask, ids), parameters
+
+
+class _PreparedSteps:
+    """Steps in C; see `PreparedSteps`."""
+
+    def __init__(self, core: RMC, steps: rmc_native.PreparedSteps) -> None:
+        self._output, self._steps = core._output, steps
+
+    def step(self, t: int) -> Tensor:
+        return self._output(self._steps.step(t))
+
+
+class _PreparedUnroll:
+    """Sequences in C, and the normalisation of their outputs if there is any; see `PreparedUnroll`."""
+
+    def __init__(self, sequences: rmc_native.PreparedSequences, normalize: bool) -> None:
+        self.sequences, self.normalize = sequences, normalize
+        self._memories = sequences.memories.flatten(2)
+        self._statistics: list[Tensor] = []
+
+    def forward(self, num_inputs: int) -> Tensor:
+        self.sequences.forward(num_inputs)
+        if not self.normalize:
+            return self._memories
+        outputs, *self._statistics = torch.native_layer_norm(
+            self._memories, self._memories.shape[-1:], None, None, LAYER_NORM_EPS
+        )
+        return outputs
+
+    def backward(self, d_outputs: Tensor) -> Tensor:
+        if self.normalize:
+            d_outputs, *_ = torch.ops.aten.native_layer_norm_backward(
+                d_outputs.view_as(self._memories),
+                self._memories,
+                self._memories.shape[-1:],
+                *self._statistics,
+                None,
+                None,
+                [True, False, False],
+            )
+        return self.sequences.backward(d_outputs)
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rmc_agents.cores.kernels import adam_native
-from rmc_agents.cores.kernels.adam_native import BETA1, BETA2
+from rmc_agents.cores.kernels.adam_native import BETA1, BETA2, PreparedAdam
 from rmc_agents.rl.ppo import PPOConfig
 
 ALIGNMENT = 16
@@ -92,10 +92,9 @@ class FlatAdam:
             learning_rate: a scalar on the parameters' device.
             skip: a float scalar; 1 for no step.
         """
-        state = self.gradient, self.values, self.exp_avg, self.exp_avg_sq, self.steps
-        arguments = adam_native.Arguments(learning_rate, skip, *state)
-        if adam_native.usable(arguments):
-            return adam_native.native_step(arguments, eps=self.eps, max_grad_norm=self.max_grad_norm)
+        prepared = self.prepare(learning_rate, skip)
+        if prepared is not None:
+            return prepared.step()
         norm = torch.linalg.vector_norm(self.gradient)
         self.gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         found_inf = torch.maximum((~norm.isfinite()).float(), skip)
@@ -119,6 +118,14 @@ class FlatAdam:
                 found_inf=found_inf,
             )
         return norm
+
+    def prepare(self, learning_rate: Tensor, skip: Tensor) -> PreparedAdam | None:
+        """Return what takes steps as `step` does, in less time; None if only PyTorch can take them."""
+        state = self.gradient, self.values, self.exp_avg, self.exp_avg_sq, self.steps
+        arguments = adam_native.Arguments(learning_rate, skip, *state)
+        if not adam_native.usable(arguments):
+            return None
+        return adam_native.PreparedAdam(arguments, eps=self.eps, max_grad_norm=self.max_grad_norm)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:

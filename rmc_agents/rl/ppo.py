@@ -292,7 +292,7 @@ def ppo_loss(
         raise ValueError(f"ppo_loss expects [L, C] = {list(shape)} as of starts, got {', '.join(wrong)}")
     native, device = None, batch.starts.device
     if device.type == "cpu" and eager(device):  # elsewhere, reading the coefficients would make the host wait
-        native = native_losses(agent, batch, _settings(config, entropy_coef, normalization))
+        native = native_losses(agent, batch, loss_settings(config, entropy_coef, normalization))
     loss, figures, predictions = native or losses(agent, batch, config, entropy_coef, normalization)
     aux_loss = torch.zeros_like(figures[0])
     if predictions is not None and batch.aux_targets is not None:
@@ -304,7 +304,7 @@ def ppo_loss(
     return loss, Metrics._make([*figures[:5], *detached])
 
 
-def _settings(
+def loss_settings(
     config: PPOConfig, entropy_coef: float | Tensor, normalization: Normalization | None
 ) -> LossSettings:
     """Return the coefficients of the loss as numbers."""

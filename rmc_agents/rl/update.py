@@ -13,6 +13,7 @@ from torch import Tensor
 from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.rl.optimizer import FlatAdam
 from rmc_agents.rl.ppo import Metrics, Normalization, PPOConfig, normalizations, ppo_loss
+from rmc_agents.rl.prepared_step import PreparedStep, prepare_step
 from rmc_agents.rl.rollout import Chunks
 from rmc_agents.training.graphs import Graph
 from rmc_agents.training.processes import ALONE, Processes
@@ -46,6 +47,7 @@ class Updater:
         self.entropy_coef = torch.zeros((), device=agent.device)
         # 1 once the KL divergence is too large: later steps of the rollout change nothing.
         self.stopped = torch.zeros((), device=agent.device)
+        self.prepared: PreparedStep | None = None
         self.take_step = Graph(self._take_step, agent.device, graphs and processes.size == 1)
 
     def update(
@@ -59,6 +61,8 @@ class Updater:
         self.learning_rate.fill_(learning_rate)
         self.entropy_coef.fill_(entropy_coef)
         self.stopped.zero_()
+        rates = self.learning_rate, self.entropy_coef, self.stopped
+        self.prepared = prepare_step(self.agent, self.optimizer, chunks, self.config, rates, self.processes)
         limit = self.config.target_kl
         metrics, weights = [], []
         for _ in range(self.config.epochs):
@@ -85,10 +89,10 @@ class Updater:
         order = order.view(-1, self.config.minibatch_size // self.config.bptt_length)  # [M, c]
         shared = self.processes.size > 1
         whole = normalizations(chunks, order, self.processes) if shared else [None] * len(order)
-        rows = [
-            self.take_step(chunks, index, normalization).clone()
-            for index, normalization in zip(order.unbind(0), whole, strict=True)
-        ]
+        rows = []
+        for index, normalization in zip(order.unbind(0), whole, strict=True):
+            row = None if self.prepared is None else self.prepared(index, normalization)
+            rows.append(self.take_step(chunks, index, normalization).clone() if row is None else row)
         mean = torch.stack(rows).mean(0)
         return Metrics(*(self.processes.sum(mean) if shared else mean).unbind(0))
 

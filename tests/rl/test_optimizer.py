@@ -112,7 +112,7 @@ def test_compiled_step_is_correct_at_any_size(size: int) -> None:
     learning_rate, skip, steps = torch.tensor(0.01), torch.tensor(0.0), torch.tensor(0.0)
     arguments = adam_native.Arguments(learning_rate, skip, gradient, *tensors, steps)
     assert adam_native.usable(arguments)
-    norm = adam_native.native_step(arguments, eps=1e-8, max_grad_norm=torch.inf)
+    norm = adam_native.PreparedAdam(arguments, eps=1e-8, max_grad_norm=torch.inf).step()
     torch.testing.assert_close(norm, gradient.double().norm().float(), rtol=1e-6, atol=0.0)
     # The first step of Adam is the learning rate times the gradient's sign.
     torch.testing.assert_close(tensors[0], 1 - 0.01 * gradient.sign(), rtol=0.0, atol=1e-5)

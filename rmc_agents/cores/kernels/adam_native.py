@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rmc_agents.cores.kernels.call import agrees, run
+from rmc_agents.cores.kernels.call import Prepared, agrees
 
 BETA1, BETA2 = 0.9, 0.999
 
@@ -73,17 +73,30 @@ def _matches_pytorch() -> bool:
         mean, squares = torch.lerp(clipped, mean, BETA1), torch.lerp(clipped.square(), squares, BETA2)
         expected -= rate * mean / (1 - BETA1**step) / ((squares / (1 - BETA2**step)).sqrt() + eps)
         arguments = Arguments(learning_rate, skip, gradient, values, exp_avg, exp_avg_sq, steps)
-        if not torch.allclose(native_step(arguments, eps=eps, max_grad_norm=limit), norm, rtol=1e-4):
+        adam = PreparedAdam(arguments, eps=eps, max_grad_norm=limit)
+        if not torch.allclose(adam.step(), norm, rtol=1e-4):
             return False
     return steps.item() == 2 and torch.allclose(values, expected, rtol=1e-4, atol=1e-6)
 
 
-def native_step(a: Arguments, *, eps: float, max_grad_norm: float) -> Tensor:
-    """Take one step, and return the gradient's norm before it was clipped.
+class PreparedAdam:
+    """Steps on the same tensors.
 
-    A gradient whose norm is not finite changes nothing.
+    Args:
+        a: the tensors.
+        eps, max_grad_norm: as in `rl.optimizer.FlatAdam`.
     """
-    norm = torch.empty((), device="cpu")
-    sizes = a.gradient.numel(), BETA1, BETA2, eps, max_grad_norm
-    run("adam_step", _Call(*sizes, *(t.data_ptr() for t in a), norm.data_ptr()))
-    return norm
+
+    def __init__(self, a: Arguments, *, eps: float, max_grad_norm: float) -> None:
+        self.norm = torch.empty((), device="cpu")
+        sizes = a.gradient.numel(), BETA1, BETA2, eps, max_grad_norm
+        addresses = (t.data_ptr() for t in (*a, self.norm))
+        self._step = Prepared("adam_step", _Call(*sizes, *addresses), (*a, self.norm))
+
+    def step(self) -> Tensor:
+        """Take one step; return the gradient's norm before it was clipped, valid until the next step.
+
+        A gradient whose norm is not finite changes nothing.
+        """
+        self._step()
+        return self.norm

@@ -77,6 +77,13 @@ def addresses(tensors: Sequence[Tensor | None], alive: list[Any]) -> list[int | 
     return [None if tensor is None else tensor.data_ptr() for tensor in plain]
 
 
+def rows_of(tensor: Tensor, alive: list[Any]) -> list[int]:
+    """Return the addresses of `tensor[0]`, `tensor[1]` and so on; the tensor is appended to `alive`."""
+    alive.append(tensor)
+    first, size = tensor.data_ptr(), tensor.stride(0) * tensor.element_size()
+    return [first + i * size for i in range(len(tensor))]
+
+
 MULTIPLICATIONS_PER_THREAD = 1e7
 """Smallest work of a call for several threads: starting one costs a few million multiplications."""
 
@@ -119,9 +126,36 @@ def run(function: str, call: ctypes.Structure) -> int:
     Raises:
         MemoryError: the function could not allocate memory.
     """
-    entry = getattr(library(), function)
-    entry.restype = ctypes.c_long
-    result = entry(ctypes.byref(call))
-    if result < 0:
-        raise MemoryError(f"{function} ran out of memory")
-    return result
+    return Prepared(function, call)()
+
+
+class Prepared:
+    """A function of the library with its arguments, to be called repeatedly.
+
+    Between calls, the arguments can be changed, and the contents of tensors, but tensors must stay in place.
+
+    Args:
+        function: its name.
+        arguments: its structure.
+        alive: objects whose addresses are among the arguments.
+
+    Raises:
+        MemoryError: in a call, the function could not allocate memory.
+    """
+
+    def __init__(self, function: str, arguments: ctypes.Structure, alive: Sequence[Any] = ()) -> None:
+        self.name, self.arguments, self.alive = function, arguments, alive
+        self._entry = getattr(library(), function)
+        self._entry.restype = ctypes.c_long
+        self._reference = ctypes.byref(arguments)
+
+    def __call__(self) -> int:
+        result = self._entry(self._reference)
+        if result < 0:
+            raise MemoryError(f"{self.name} ran out of memory")
+        return result
+
+
+def in_place(tensors: Iterable[Tensor | None]) -> bool:
+    """Return whether `addresses` returns those of the tensors themselves, not of copies."""
+    return all(tensor is None or tensor.is_contiguous() for tensor in tensors)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -16,12 +17,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rmc_agents.cores.kernels.call import (
+    Prepared,
     Share,
     addresses,
     agrees,
     lane_counts,
     readable,
     readable_ids,
+    rows_of,
     run,
     share,
 )
@@ -138,13 +141,86 @@ def native_sequence(kind: Kind, a: Arguments, division: Share | None = None) -> 
         a: the sequence.
         division: None for the fastest.
     """
-    (T, B), input_size, H = a.steps, a.inputs.shape[-1], a.h.shape[1]
-    if division is None:
-        division = share(B, T * B * _GATES[kind] * H * (input_size + H))
-    sizes = (get_args(Kind).index(kind), T, B, input_size, H, len(a.inputs), *division)
+    sizes = _sizes(kind, a, division)
     if torch.is_grad_enabled():
         return _Sequence.apply(sizes, *a)
     return _forward(sizes, a)[0]
+
+
+class PreparedSequences:
+    """Forward and backward passes over sequences of the same sizes, without autograd.
+
+    Args:
+        kind: the kind of core.
+        a: the sequences, with ids; a pass may read fewer rows of the inputs, the first ones.
+        gradients: of `input`, `input_bias`, `hidden` and `hidden_bias`, which a backward pass overwrites.
+
+    All tensors are contiguous, and stay in place.
+    """
+
+    def __init__(self, kind: Kind, a: Arguments, gradients: Sequence[Tensor | None]) -> None:
+        T = a.steps[0]
+        self.outputs = workspace(T * a.h.numel()).view(T, *a.h.shape)
+        self.d_inputs = torch.empty_like(a.inputs)
+        last = [None if x is None else torch.empty_like(x) for x in (a.h, a.c)]
+        d_state = [None if x is None else torch.empty_like(x) for x in (a.h, a.c)]
+        call, alive = _common_fields(_sizes(kind, a, None), a)
+        saved = workspace(run("gated_saved", _Call(*call)))
+        call += addresses((self.outputs, *last, saved, None, None, None), alive)
+        call += addresses((self.d_inputs, *d_state, *gradients), alive)
+        self._call = _Call(*call)
+        self._forward = Prepared("gated_forward", self._call, alive)
+        self._backward = Prepared("gated_backward", self._call, alive)
+
+    def forward(self, num_inputs: int) -> Tensor:
+        """Read sequences of the first `num_inputs` inputs; return the outputs [T, B, H]."""
+        self._call.n = num_inputs
+        self._forward()
+        return self.outputs
+
+    def backward(self, d_outputs: Tensor) -> Tensor:
+        """Return the gradients of the inputs [n, I] for contiguous gradients of the outputs."""
+        self._call.d_outputs = d_outputs.data_ptr()
+        self._backward()
+        return self.d_inputs
+
+
+class PreparedSteps:
+    """The steps of a rollout, one by one and without gradients.
+
+    Args:
+        kind: the kind of core.
+        a: the first step.
+        states: each tensor of the state [T + 1, B, H], before each of T steps and after the last.
+        starts: [T, B] bool, true where the state is reset before the step.
+
+    All tensors are contiguous, and stay in place.
+    """
+
+    def __init__(self, kind: Kind, a: Arguments, states: Sequence[Tensor], starts: Tensor) -> None:
+        self._output = torch.empty_like(a.h)
+        call, alive = _common_fields(_sizes(kind, a, None), a)
+        call += addresses((self._output, None, None, None), alive)
+        self._call = _Call(*call)
+        self._forward = Prepared("gated_forward", self._call, alive)
+        self._h, self._starts = rows_of(states[0], alive), rows_of(starts, alive)
+        self._c = rows_of(states[1], alive) if len(states) == 2 else [None] * len(self._h)
+
+    def step(self, t: int) -> Tensor:
+        """Read state t, and write state t + 1; return the outputs [B, H], until the next call."""
+        call, h, c = self._call, self._h, self._c
+        call.h, call.last_h, call.c, call.last_c = h[t], h[t + 1], c[t], c[t + 1]
+        call.starts = self._starts[t]
+        self._forward()
+        return self._output
+
+
+def _sizes(kind: Kind, a: Arguments, division: Share | None) -> tuple[int, ...]:
+    """Return the sizes of a call; the fastest division if it is None."""
+    (T, B), input_size, H = a.steps, a.inputs.shape[-1], a.h.shape[1]
+    if division is None:
+        division = share(B, T * B * _GATES[kind] * H * (input_size + H))
+    return (get_args(Kind).index(kind), T, B, input_size, H, len(a.inputs), *division)
 
 
 class _Sequence(torch.autograd.Function):

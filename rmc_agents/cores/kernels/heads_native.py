@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from rmc_agents.cores.kernels.call import addresses, agrees, readable, readable_ids, run
+from rmc_agents.cores.kernels.call import Prepared, addresses, agrees, readable, readable_ids, rows_of, run
 from rmc_agents.cores.kernels.workspace import workspace
 
 
@@ -194,6 +194,39 @@ def act(inputs: Inputs, noise: Tensor | None, sizes: Sequence[int]) -> tuple[Ten
     return chosen, log_probs, values
 
 
+class PreparedActions:
+    """Actions of the steps of a rollout, one by one and without gradients.
+
+    Args:
+        inputs: inputs and weights. A call passes its own outputs, of the same shape, and noise as in `act`.
+        sizes: [A] number of logits of each component of the action.
+        actions, log_probs, values: [T, N, A] int64, [T, N] and [T, N], which are written.
+
+    All tensors are contiguous, and stay in place.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        sizes: Sequence[int],
+        actions: Tensor,
+        log_probs: Tensor,
+        values: Tensor,
+    ) -> None:
+        call, alive = _common_fields(inputs, sizes)
+        self._call = _Call(*call)
+        self._act = Prepared("heads_act", self._call, alive)
+        results = actions, log_probs, values
+        self._rows = list(zip(*(rows_of(result, alive) for result in results), strict=True))
+
+    def act(self, t: int, outputs: Tensor, noise: Tensor) -> None:
+        """Write the actions of step t for contiguous outputs of the core [N, H] and noise."""
+        call = self._call
+        call.outputs, call.noise = outputs.data_ptr(), noise.data_ptr()
+        call.chosen, call.log_probs, call.values = self._rows[t]
+        self._act()
+
+
 def ppo_losses(
     inputs: Inputs,
     recorded: Recorded,
@@ -217,6 +250,63 @@ def ppo_losses(
         return _Loss.apply(recorded, settings, sizes, ids, *inputs)
     figures, _ = _losses(inputs, recorded, settings, sizes, ids, None)
     return figures[-1], figures
+
+
+class PreparedLoss:
+    """PPO's loss and its gradients for minibatches of the same size, without autograd.
+
+    Args:
+        inputs: inputs and weights. A call passes its own outputs, of the same shape; of the features, it may
+            read fewer rows, the first ones.
+        recorded: what the loss is computed from.
+        settings: its coefficients.
+        sizes: [A] number of logits of each component of the action.
+        ids: as in `usable`.
+        gradients: of the weights, which a call overwrites.
+
+    All tensors are contiguous, and stay in place.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        recorded: Recorded,
+        settings: LossSettings,
+        sizes: Sequence[int],
+        ids: Tensor | None,
+        gradients: Sequence[Tensor],
+    ) -> None:
+        outputs, features = inputs[:2]
+        self.largest_action = max(sizes) - 1
+        self.figures = outputs.new_empty(len(FIGURES))
+        self.d_outputs = torch.empty_like(outputs)
+        self.d_features = None if features is None else torch.empty_like(features)
+        call, alive = _common_fields(inputs, sizes, ids)
+        call += [None] * len(_ACT) + addresses((*recorded, self.figures), alive)
+        space = workspace(run("heads_workspace", _Call(*call)))
+        call += addresses((space, self.d_outputs, self.d_features, *gradients), alive)
+        self._call = _Call(*call, *settings)
+        self._compute = Prepared("heads_loss", self._call, alive)
+
+    def __call__(self, outputs: Tensor, num_features: int) -> Tensor:
+        """Compute the gradients; return the numbers named by `FIGURES`, [6], valid until the next call.
+
+        Args:
+            outputs: contiguous.
+            num_features: number of rows of the features.
+
+        Raises:
+            IndexError: an action lies outside its component.
+        """
+        self._call.outputs = outputs.data_ptr()
+        self._call.n = num_features if self.d_features is not None else 0
+        if self._compute():
+            raise IndexError(f"an action lies outside of 0 to {self.largest_action}")
+        return self.figures
+
+    def normalize_with(self, num_valid: float, mean: float, std: float) -> None:
+        """Set the statistics that `LossSettings` names."""
+        self._call.num_valid, self._call.mean, self._call.std = num_valid, mean, std
 
 
 class _Loss(torch.autograd.Function):

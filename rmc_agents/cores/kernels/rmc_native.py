@@ -19,12 +19,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from rmc_agents.cores.kernels.call import (
+    Prepared,
     Share,
     addresses,
     agrees,
     lane_counts,
     readable,
     readable_ids,
+    rows_of,
     run,
     share,
 )
@@ -191,6 +193,88 @@ def native_sequence(
     if torch.is_grad_enabled():
         return _Sequence.apply((*sizes, *division), *tensors)
     return _forward((*sizes, *division), tensors)[:2]
+
+
+class PreparedSequences:
+    """Forward and backward passes over sequences of the same sizes, without autograd.
+
+    Args:
+        inputs: [n, I]; a pass may read fewer rows, the first ones.
+        context: memory, resets and the ids of the inputs.
+        p: the parameters.
+        gradients: of the parameters, which a backward pass overwrites.
+        num_heads: A.
+
+    All tensors are contiguous, and stay in place.
+    """
+
+    def __init__(
+        self, inputs: Tensor, context: Context, p: Parameters, gradients: Parameters, num_heads: int
+    ) -> None:
+        tensors = inputs, *context, *p[:-1], *p.mlp
+        sizes = _sizes(num_heads, tensors)
+        self.memories = workspace(sizes[0] * context.memory.numel()).view(sizes[0], *context.memory.shape)
+        self.d_inputs = torch.empty_like(inputs)
+        last, d_memory = torch.empty_like(context.memory), torch.empty_like(context.memory)
+        call, alive = _common_fields((*sizes, *_fastest(sizes)), tensors)
+        saved = workspace(run("rmc_saved", _Call(*call)))
+        call += addresses((self.memories, last, saved), alive)
+        call += addresses((None, None, self.d_inputs, d_memory), alive)
+        call += _parameter_addresses((*gradients[:-1], *gradients.mlp), alive)
+        self._call = _Call(*call)
+        self._forward = Prepared("rmc_forward", self._call, alive)
+        self._backward = Prepared("rmc_backward", self._call, alive)
+
+    def forward(self, num_inputs: int) -> Tensor:
+        """Read sequences of the first `num_inputs` inputs; return the memories [T, B, N, D]."""
+        self._call.n = num_inputs
+        self._forward()
+        return self.memories
+
+    def backward(self, d_memories: Tensor) -> Tensor:
+        """Return the gradients of the inputs [n, I] for contiguous gradients of the memories."""
+        self._call.d_memories = d_memories.data_ptr()
+        self._backward()
+        return self.d_inputs
+
+
+class PreparedSteps:
+    """The steps of a rollout, one by one and without gradients.
+
+    Args:
+        inputs: [1, B, I] of any step.
+        context: of the first step.
+        p, num_heads: as in `native_sequence`.
+        memories: [T + 1, B, N, D] before each of T steps, and after the last.
+        starts: [T, B] bool, true where the memory is reset before the step.
+
+    All tensors are contiguous, and stay in place.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        context: Context,
+        p: Parameters,
+        num_heads: int,
+        memories: Tensor,
+        starts: Tensor,
+    ) -> None:
+        tensors = inputs, *context, *p[:-1], *p.mlp
+        sizes = _sizes(num_heads, tensors)
+        self._output = torch.empty_like(context.memory)
+        call, alive = _common_fields((*sizes, *_fastest(sizes)), tensors)
+        call += addresses((self._output, None, None), alive)
+        self._call = _Call(*call)
+        self._forward = Prepared("rmc_forward", self._call, alive)
+        self._memories, self._starts = rows_of(memories, alive), rows_of(starts, alive)
+
+    def step(self, t: int) -> Tensor:
+        """Read memory t, and write memory t + 1; return it [B, N, D], until the next call."""
+        call = self._call
+        call.memory, call.last, call.starts = self._memories[t], self._memories[t + 1], self._starts[t]
+        self._forward()
+        return self._output
 
 
 class _Sequence(torch.autograd.Function):

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from rmc_agents.cores.kernels.call import addresses, agrees, eager, readable, run
+from rmc_agents.cores.kernels.call import Prepared, addresses, agrees, eager, readable, run
 from rmc_agents.cores.kernels.workspace import workspace
 
 MULTIPLE = 16
@@ -118,6 +118,66 @@ def features(
     return _forward(ids, terms, weight, bias, _kinds(terms, embeddings))[:2]
 
 
+class PreparedFeatures:
+    """Forward and backward passes for batches of the same number of ids, without autograd.
+
+    Args:
+        ids, terms, weight, bias, embeddings: as in `features`.
+        gradients: of weight, bias and embeddings, which a backward pass overwrites.
+
+    All tensors are contiguous, and stay in place.
+    """
+
+    def __init__(
+        self,
+        ids: Tensor,
+        terms: Terms,
+        weight: Tensor,
+        bias: Tensor,
+        embeddings: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+    ) -> None:
+        self.num_rows = len(terms.rows)
+        self.rows, self.index, *kept = _make_results(ids, terms, weight)
+        kinds = _kinds(terms, embeddings)
+        d_kinds, lengths = torch.empty_like(kinds), [len(codes) for codes in terms.codes]
+        self._embedded = (
+            list(zip(terms.codes, embeddings, kinds.split(lengths), strict=True)) if lengths else []
+        )
+        parts = d_kinds.split(lengths) if lengths else ()
+        self._d_embedded = list(zip(parts, terms.codes, gradients[2:], strict=True))
+        self._most = len(self.rows)
+        call, alive = _common_fields(self._most, ids, terms, weight, bias, kinds)
+        products, passed, d_inputs = _products(terms, weight)
+        call += addresses((self.rows, self.index, *kept, products), alive)
+        call += addresses((None, passed, d_inputs, *gradients[:2], d_kinds), alive)
+        self._call = _Call(*call)
+        self._forward = Prepared("table_forward", self._call, alive)
+        self._backward = Prepared("table_backward", self._call, alive)
+
+    def forward(self) -> int:
+        """Compute the features of the rows that occur, the first of `rows`; return how many they are.
+
+        Raises:
+            IndexError: an id is not that of a row.
+        """
+        for codes, embedding, kinds in self._embedded:
+            torch.mm(codes, embedding.t(), out=kinds)
+        self._call.M = self._most
+        count = self._forward()
+        if not count:
+            raise _unknown_id(self.num_rows)
+        self._call.M = count
+        return count
+
+    def backward(self, d_rows: Tensor) -> None:
+        """Compute the gradients for contiguous ones of the features of the rows that occur."""
+        self._call.d_features = d_rows.data_ptr()
+        self._backward()
+        for d, codes, gradient in self._d_embedded:
+            torch.mm(d.t(), codes, out=gradient)
+
+
 class _Features(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -138,9 +198,7 @@ class _Features(torch.autograd.Function):
         ids, *weights, result = ctx.saved_tensors
         terms, (inputs, order) = ctx.terms, ctx.kept
         call, alive = _common_fields(len(result), ids, terms, *weights)
-        F = len(weights[0])
-        lengths = [len(terms.first) * F, F, inputs.numel()]
-        products, *passed = workspace(sum(lengths)).split(lengths)
+        products, *passed = _products(terms, weights[0])
         gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in weights]
         results = result, None, inputs, order, None, products
         call += addresses((*results, d_features, *passed, *gradients), alive)
@@ -160,20 +218,34 @@ def _kinds(terms: Terms, embeddings: Sequence[Tensor]) -> Tensor:
 
 def _forward(ids: Tensor, terms: Terms, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return features and index, and for the backward pass the transposed weights and the rows that occur."""
-    F, rows = len(weights[0]), len(terms.rows)
-    most = min(rows, ids.numel())
-    call, alive = _common_fields(most, ids, terms, *weights)
-    result, index = (
-        torch.empty(most, F, device="cpu"),
-        torch.empty(ids.shape, dtype=torch.int32, device="cpu"),
-    )
-    inputs = workspace(weights[0].numel())
-    order, number = torch.empty(most + rows, dtype=torch.int32, device="cpu").split([most, rows])
-    call += addresses((result, index, inputs, order, number, workspace(len(terms.first) * F)), alive)
+    result, index, inputs, order, number = _make_results(ids, terms, weights[0])
+    call, alive = _common_fields(len(result), ids, terms, *weights)
+    products = workspace(len(terms.first) * len(weights[0]))
+    call += addresses((result, index, inputs, order, number, products), alive)
     count = run("table_forward", _Call(*call))
     if not count:
-        raise IndexError(f"an id lies outside of 0 to {rows - 1}, the rows of the table")
+        raise _unknown_id(len(terms.rows))
     return result[:count], index, inputs, order
+
+
+def _make_results(ids: Tensor, terms: Terms, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return memory for features, index, inputs, order and number; see `struct table`."""
+    rows, F = len(terms.rows), len(weight)
+    most = min(rows, ids.numel())
+    index = torch.empty(ids.shape, dtype=torch.int32, device="cpu")
+    order, number = torch.empty(most + rows, dtype=torch.int32, device="cpu").split([most, rows])
+    return torch.empty(most, F, device="cpu"), index, workspace(weight.numel()), order, number
+
+
+def _products(terms: Terms, weight: Tensor) -> tuple[Tensor, ...]:
+    """Return memory for terms, passed and d_inputs."""
+    F = len(weight)
+    lengths = [len(terms.first) * F, F, weight.numel()]
+    return workspace(sum(lengths)).split(lengths)
+
+
+def _unknown_id(rows: int) -> IndexError:
+    return IndexError(f"an id lies outside of 0 to {rows - 1}, the rows of the table")
 
 
 def _common_fields(

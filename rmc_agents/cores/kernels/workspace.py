@@ -18,7 +18,7 @@ ALIGNMENT = 16
 """Alignment of a block in floats; the kernels read and write whole cache lines."""
 
 # Unused blocks by id, least recently used first. There is no lock because every operation on the dictionary
-# is atomic; the garbage collector may return a block at any point.
+# is atomic. The garbage collector may return a block wherever an object is made, as by `items()`.
 _free: dict[int, np.ndarray] = {}
 
 
@@ -33,8 +33,9 @@ def workspace(size: int) -> Tensor:
 
 def _take(size: int) -> np.ndarray:
     """Return an unused block of `size` to twice `size` floats, or a new one."""
-    for key, block in reversed(list(_free.items())):
-        if size <= block.size <= 2 * size and _free.pop(key, None) is not None:
+    for key in reversed(list(_free)):
+        block = _free.get(key)
+        if block is not None and size <= block.size <= 2 * size and _free.pop(key, None) is not None:
             return block
     memory = np.empty(size + ALIGNMENT, dtype=np.float32)
     start = -memory.ctypes.data // 4 % ALIGNMENT
@@ -45,7 +46,8 @@ def _give_back(block: np.ndarray) -> None:
     """Keep an unused block, and release the least recently used ones beyond `MAX_BYTES`."""
     _free[id(block)] = block
     unused = 0
-    for key, kept in reversed(list(_free.items())):
-        unused += kept.nbytes
+    for key in reversed(list(_free)):
+        kept = _free.get(key)
+        unused += 0 if kept is None else kept.nbytes
         if unused > MAX_BYTES:
             _free.pop(key, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 
 import pytest
 
@@ -35,3 +36,30 @@ def test_unused_memory_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     del large
     gc.collect()
     assert sum(block.nbytes for block in workspace._free.values()) <= 1_000_000
+
+
+def test_garbage_collector_may_return_memory_at_any_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collector runs after each number of new objects in turn, also while blocks are searched."""
+    failures: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", failures.append)
+    monkeypatch.setattr(workspace, "_free", {})
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()  # only what is made here is searched
+    try:
+        for new_objects in range(1, 100):
+            workspace._free.clear()
+            gc.collect()
+            gc.disable()
+            unused = [workspace.workspace(1000 * size) for size in range(2, 42)]
+            cycle: list[object] = [workspace.workspace(77)]
+            cycle.append(cycle)
+            del unused, cycle
+            gc.set_threshold(gc.get_count()[0] + new_objects, 10, 10)
+            gc.enable()
+            workspace.workspace(900_000)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+        gc.unfreeze()
+    assert not failures
