@@ -6,77 +6,76 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from benchmarks.common import take_turns
 from benchmarks.report import Row
 from rmc_agents import Trainer
-from rmc_agents.cores.base import IndexedInputs
-from rmc_agents.rl.ppo import ppo_loss
+from rmc_agents.rl.prepared_step import PreparedStep, prepare_step
 from rmc_agents.rl.rollout import Chunks, split_into_chunks
+from rmc_agents.training.processes import ALONE
 
 
+@torch.no_grad()
 def time_parts(trainer: Trainer, seconds: float) -> Row:
-    """Return the milliseconds of each part of a minibatch's forward and backward pass, and of the optimizer.
+    """Return the milliseconds of each part of a gradient step: its forward and backward pass, alone.
 
-    Each part is run alone, on the inputs that it gets in training. Heads and loss are the rest: the whole
-    pass without encoder and core.
+    The rest of the whole step is selecting the minibatch, and what Python does between the parts.
+
+    Raises:
+        RuntimeError: the step is not prepared, as without the compiled kernels.
     """
-    agent, config = trainer.agent, trainer.config
-    chunks = minibatch(trainer)
-    given = chunks.obs, chunks.actions, chunks.rewards, chunks.starts
-    inputs = agent.core_inputs(*given)
-    features = _features(inputs).detach().requires_grad_()
-
-    def unroll() -> Tensor:
-        memory, starts = chunks.state.memory, chunks.starts
-        if isinstance(inputs, IndexedInputs):
-            return agent.core.unroll_indexed(inputs._replace(rows=features), memory, starts)[0]
-        return agent.core.unroll(features, memory, starts)[0]
-
-    upstream_features, upstream_outputs = torch.randn_like(features), torch.randn_like(unroll())
+    chunks, size = rollout_chunks(trainer), trainer.config.minibatch_size // trainer.config.bptt_length
+    index = torch.randperm(chunks.starts.shape[1], generator=torch.Generator().manual_seed(0))[:size]
+    step = _prepare(trainer, chunks)
+    networks, loss = step.networks, step.loss
+    step.selection.copy(index)
+    num_distinct = networks.encoder.forward()
+    outputs = networks.core.forward(num_distinct)
+    d_features = torch.randn_like(networks.encoder.rows)
+    # Each part's gradients are those of real losses: the time depends on the numbers.
+    loss(outputs, num_distinct)
 
     def encoder() -> None:
-        _features(agent.core_inputs(*given)).backward(upstream_features)
+        networks.encoder.forward()
+        networks.encoder.backward(d_features)
 
     def core() -> None:
-        unroll().backward(upstream_outputs)
+        networks.core.forward(num_distinct)
+        networks.core.backward(loss.d_outputs)
 
-    def whole() -> None:
-        ppo_loss(agent, chunks, config, 0.01)[0].backward()
+    def heads() -> None:
+        loss(outputs, num_distinct)
 
     def optimizer() -> None:
-        # As in an update, but with steps so small that the agent stays the one that is measured.
-        trainer.optimizer.step(torch.tensor(1e-12), torch.tensor(0.0))
+        step.adam.step()
+
+    def whole() -> None:
+        step(index, None)
 
     calls: dict[str, Callable[[], None]] = {
         "encoder": encoder,
         "core": core,
-        "whole": whole,
+        "heads and loss": heads,
         "optimizer": optimizer,
+        "gradient step": whole,
     }
     times = {name: 1e3 * statistics.median(ts) for name, ts in take_turns(calls, seconds).items()}
-    for parameter in agent.parameters():
-        parameter.grad = None
-    return {
-        "encoder (ms)": times["encoder"],
-        "core (ms)": times["core"],
-        "heads and loss (ms)": times["whole"] - times["encoder"] - times["core"],
-        "optimizer (ms)": times["optimizer"],
-        "gradient step (ms)": times["whole"] + times["optimizer"],
-    }
+    rest = times["gradient step"] - sum(ms for name, ms in times.items() if name != "gradient step")
+    return {f"{name} (ms)": ms for name, ms in {**times, "rest": rest}.items()}
 
 
-def _features(inputs: Tensor | IndexedInputs) -> Tensor:
-    """Return the features of all observations, or of the distinct ones."""
-    return inputs.rows if isinstance(inputs, IndexedInputs) else inputs
+def _prepare(trainer: Trainer, chunks: Chunks) -> PreparedStep:
+    """Return a gradient step so small that the agent stays the one that is measured."""
+    rates = torch.tensor(1e-12), torch.tensor(0.01), torch.tensor(0.0)
+    trainer.optimizer.attach()
+    step = prepare_step(trainer.agent, trainer.optimizer, chunks, trainer.config, rates, ALONE)
+    if step is None:
+        raise RuntimeError("this benchmark measures gradient steps in C, which need a C compiler and x86-64")
+    return step
 
 
-def minibatch(trainer: Trainer) -> Chunks:
-    """Return one minibatch of the trainer's latest rollout, with random advantages."""
-    rollout, config = trainer.rollout, trainer.config
-    advantages: Tensor = torch.randn_like(rollout.values)
-    chunks = split_into_chunks(rollout, advantages, advantages + rollout.values, config.bptt_length)
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(chunks.starts.shape[1], generator=generator)
-    return chunks.select(order[: config.minibatch_size // config.bptt_length])
+def rollout_chunks(trainer: Trainer) -> Chunks:
+    """Return the trainer's latest rollout, with random advantages."""
+    rollout = trainer.rollout
+    advantages = torch.randn_like(rollout.values)
+    return split_into_chunks(rollout, advantages, advantages + rollout.values, trainer.config.bptt_length)

@@ -55,7 +55,7 @@ OURS = {
     "LSTM(128)": ("lstm", {"hidden_size": HIDDEN_SIZE}),
 }
 """Our agents: name -> core and its options."""
-QUICK = Sizes(num_envs=2, num_steps=32, minibatch_size=64, epochs=1, rounds=1)
+QUICK = Sizes(num_envs=2, num_steps=16, minibatch_size=32, epochs=1, rounds=1)
 
 
 def divided_trainings(sizes: Sizes, processes: Processes) -> dict[str, OurTraining]:
@@ -284,7 +284,7 @@ def make_notes(sizes: Sizes) -> list[str]:
         "environment: inside step(). policy: the rest of the rollout. update: from there to the next rollout "
         "(sb3-contrib computes advantages within `policy`, we within `update`).",
         "Parts of a gradient step: forward and backward of each part alone on a minibatch of a rollout; the "
-        "optimizer with the clipping before it; heads and loss are the rest of the whole.",
+        "optimizer with the clipping before it; rest: selecting the minibatch, and Python between the parts.",
         "Processes: two processes with one thread each, which train together (`--processes 2`), in turns "
         "with one process, and with sb3-contrib's default on two threads. benchmark: the sizes above. "
         "preset: 64 environments and BPTT over 32 steps, in MemoryS13 alone.",

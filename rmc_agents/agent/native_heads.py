@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as modules_of_torch
 
 from rmc_agents.agent.heads import ActionHead, CategoricalHead
 from rmc_agents.cores.kernels import heads_native
@@ -42,7 +42,15 @@ def native_weights(
 
 def has_hooks(*modules: Any) -> bool:
     """Return whether a call of one of the modules runs more than its `forward`."""
-    return bool(_has_any_global_hook()) or any(map(_has_own_hooks, modules))
+    return any(getattr(modules_of_torch, name) for name in _GLOBAL_HOOKS) or any(map(_has_own_hooks, modules))
+
+
+_GLOBAL_HOOKS = (
+    "_global_backward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_forward_hooks",
+)
 
 
 def _has_own_hooks(module: Any) -> bool:
