@@ -21,12 +21,13 @@ from rmc_agents.environment import (
     Transition,
 )
 
-from .building import build, make, make_reference
+from .building import build, make, make_reference, spaces_of
 from .checks.contract import check
 from .checks.report import ContractError
 from .gymnasium.adapter import GymnasiumEnvs
 from .minigrid.baselines import best_possible, random_walk
 from .minigrid.memory import MemoryMazes
+from .minigrid.missions import read_mission
 from .minigrid.tables import MazeSpec
 from .registry import MEMORY_MAZES, NATIVE, native, register, resolve
 from .sequences.nth_farthest import NthFarthest
@@ -60,7 +61,9 @@ __all__ = [
     "make_reference",
     "native",
     "random_walk",
+    "read_mission",
     "register",
     "resolve",
+    "spaces_of",
     "trials",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import warnings
@@ -19,11 +20,12 @@ from rmc_agents.errors import UsageError
 from rmc_agents.plugins import import_module
 
 from .gymnasium.adapter import GymnasiumEnvs
-from .gymnasium.atari import preprocessed
+from .gymnasium.atari import OPTIONS, preprocessed, preprocessed_batch
 from .gymnasium.checked import checked
 from .gymnasium.failures import building
 from .gymnasium.workers import Workers
-from .minigrid.reference import is_minigrid, minigrid_maker, mission_notes
+from .minigrid.missions import mission_notes
+from .minigrid.reference import is_minigrid, minigrid_maker
 from .registry import NATIVE, SINGLE_ENV, modules_of, native, require_known, resolve
 
 OF_GYMNASIUM = ("max_episode_steps", "disable_env_checker", "render_mode")
@@ -49,12 +51,14 @@ def make(
         num_envs: B.
         device: where observations appear and actions are expected.
         vectorization: "auto" is the native task if there is one (the Memory mazes, `rmc/`, and what was
-            registered with `register`) and "sync" otherwise. "sync" is Gymnasium's SyncVectorEnv of single
+            registered with `register`), ale_py's own batch for Atari games with `preprocessing="atari"`, and
+            "sync" otherwise. "sync" is Gymnasium's SyncVectorEnv of single
             environments. "async" runs each in its own process (`Workers`).
         env_timeout: with "async", seconds after which an environment that does not answer has failed.
         restart_crashed_envs: with "async", restart an environment that hung, raised or died.
         options: of the task: for the mazes `view_size`, `actions` (3 or 7) and, if native, `seeding`; for
-            other ids the arguments of the environment's constructor.
+            other ids of MiniGrid and BabyAI `view_size`, `actions` and `mission` ("auto", "read" or "drop"),
+            besides the arguments of the environment's constructor, which are the options of all other ids.
 
     Returns:
         The batch. Its `config` holds these arguments.
@@ -103,6 +107,29 @@ def build(config: EnvConfig, device: str | torch.device = "cpu") -> BatchedEnv:
     return env
 
 
+def spaces_of(
+    env_id: str, options: dict[str, Any]
+) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]] | None:
+    """Return the observation and action space of an id, so that a preset can be chosen by them.
+
+    Returns:
+        None for native tasks, MiniGrid and BabyAI, and for what cannot be built: `build` reports why.
+    """
+    try:
+        if native(env_id) is not None or is_minigrid(resolve(env_id)):
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `build` gives them again
+            vector = batched_by_itself(env_id, 1, options)
+            if vector is not None:
+                with contextlib.closing(vector):
+                    return vector.single_observation_space, vector.single_action_space
+            with contextlib.closing(make_reference(env_id, **options)()) as env:
+                return env.observation_space, env.action_space
+    except Exception:
+        return None
+
+
 def require_options(
     env_id: str,
     builder: Callable[..., Any],
@@ -138,6 +165,8 @@ def _adapt(config: EnvConfig, device: str | torch.device) -> GymnasiumEnvs:
     if "," in names:
         raise ValueError(f"{env_id}: only Memory mazes can be mixed, and only with vectorization='auto'")
     vector = batched_by_itself(env_id, config.num_envs, options)
+    if vector is None and config.vectorization == "auto" and "preprocessing" in options:
+        vector = _atari_batch(env_id, config.num_envs, options)
     if vector is None:
         makers = checked_makers(env_id, config.num_envs, options)
         in_processes = config.vectorization == "async"
@@ -157,6 +186,14 @@ def batched_by_itself(env_id: str, num_envs: int, options: dict[str, Any]) -> Ve
         return None
     with building(env_id, options):
         return gymnasium.make_vec(spec, num_envs=num_envs, **copy.deepcopy(options))
+
+
+def _atari_batch(env_id: str, num_envs: int, options: dict[str, Any]) -> VectorEnv | None:
+    """Build the batch of preprocessed Atari games that ale_py computes by itself; None if it cannot."""
+    with building(env_id, options):
+        spec = gymnasium.spec(resolve(env_id))
+        _require_buildable(env_id, spec, options)
+        return preprocessed_batch(spec, num_envs, options)
 
 
 def checked_makers(env_id: str, num_envs: int, options: dict[str, Any]) -> list[Callable[[], gymnasium.Env]]:
@@ -209,8 +246,9 @@ def make_reference(
 ) -> Callable[[], gymnasium.Env]:
     """Return a function that builds the single environment of this id, for evaluation and pictures.
 
-    MiniGrid's environments are built by MiniGrid, without the mission text, so that their observations equal
-    those of the native mazes. The function works in other processes, too, whatever their start method.
+    MiniGrid's environments are built by MiniGrid. The mission is left out where it is always the same (see
+    the option `mission`), so that observations of the mazes equal those of the native ones. The function
+    works in other processes, too, whatever their start method.
 
     Args:
         env_id: any Gymnasium id, also as `MODULE:ID`, or a Memory maze of any odd size.
@@ -228,7 +266,8 @@ def make_reference(
     if "," in name:
         raise ValueError(f"{env_id}: expected one id, since a single environment does not mix tasks")
     if is_minigrid(name):
-        maker = minigrid_maker(name, render_mode, **options)
+        with building(env_id, options):
+            maker = minigrid_maker(name, render_mode, **options)
         require_known(env_id)
         return Maker(env_id, maker, options)
     require_known(env_id)
@@ -249,7 +288,7 @@ def _require_buildable(env_id: str, spec: EnvSpec, options: dict[str, Any]) -> N
         creator = (
             load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         )
-    own = {key: x for key, x in options.items() if key not in (*OF_GYMNASIUM, "preprocessing")}
+    own = {key: x for key, x in options.items() if key not in (*OF_GYMNASIUM, *OPTIONS)}
     builder = native(spec.id) if spec.entry_point == SINGLE_ENV else creator
     if builder is not None:
         require_options(env_id, builder, own, without=("num_envs", "device", "render_mode"))

@@ -18,6 +18,7 @@ from rmc_agents.environment import BatchedEnv
 from rmc_agents.errors import shown
 from rmc_agents.plugins import import_module
 
+from .gymnasium.masked_velocities import register_masked
 from .minigrid.memory import MemoryMazes, Seeding
 from .minigrid.reference import is_minigrid
 from .minigrid.tables import MazeSpec
@@ -41,8 +42,9 @@ MEMORY_MAZES = tuple(
 )
 """The six Memory mazes that MiniGrid registers."""
 
+ATARI = "ALE/"
+"""Beginning of the ids of Atari games."""
 PACKAGES = {
-    "ALE/": ("ale_py", "ale-py"),
     "Adroit": ("gymnasium_robotics", "gymnasium-robotics"),
     "AntMaze": ("gymnasium_robotics", "gymnasium-robotics"),
     "Fetch": ("gymnasium_robotics", "gymnasium-robotics"),
@@ -87,6 +89,8 @@ def register(env_id: str, build: Callable[..., BatchedEnv]) -> None:
 def resolve(env_id: str) -> str:
     """Import the modules that ids of the form `MODULE:ID` name, and return the ids without them.
 
+    Ids of Atari games import ale_py.
+
     Args:
         env_id: an id, or several separated by commas, each with or without a module. Modules may lie in the
             current directory.
@@ -100,8 +104,8 @@ def resolve(env_id: str) -> str:
     names = []
     for part in env_id.split(","):
         module, colon, name = part.strip().partition(":")
-        if colon:
-            import_module(module)
+        if colon or (module.startswith(ATARI) and _is_installed("ale_py")):
+            import_module(module if colon else "ale_py")
         names.append(name if colon else module)
     return ",".join(names)
 
@@ -138,6 +142,8 @@ def require_known(env_id: str) -> None:
         import minigrid  # noqa: F401 - registers its ids
     if name in gymnasium.registry or native(name) is not None:
         return
+    if name.startswith(ATARI) and not _is_installed("ale_py"):
+        raise ValueError(f"{shown(name, 100)} needs ale_py: pip install 'rmc-agents[atari]'")
     raise ValueError(
         f"unknown environment {shown(repr(env_id), 100)}.{_suggestion(name)} `gymnasium.pprint_registry()` "
         "lists the ids of the packages that are imported, `rmc_envs.NATIVE` those of this package; "
@@ -210,3 +216,4 @@ for _maze in MEMORY_MAZES:
     _builder = _maze_builder(_maze)
     assert _builder is not None
     register(_maze.replace("MiniGrid-", "rmc/"), _builder)
+register_masked()

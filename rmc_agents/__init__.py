@@ -17,13 +17,20 @@ if TYPE_CHECKING:
     from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, EnvConfig, Transition
     from rmc_agents.errors import TrainingError, UsageError
     from rmc_agents.evaluation.episodes import Policy, evaluate
+    from rmc_agents.evaluation.periodic import PeriodicEvaluation
+    from rmc_agents.export.files import export_file
+    from rmc_agents.export.policy import export_policy
+    from rmc_agents.export.pretrained import save_pretrained
     from rmc_agents.rl.ppo import PPOConfig
     from rmc_agents.rl.trainer import Trainer
     from rmc_agents.spaces.annotated import AnnotatedBox
     from rmc_agents.spaces.description import describe
+    from rmc_agents.spaces.text import AnnotatedText
     from rmc_agents.supervised.classifier import SequenceClassifier, load_classifier
     from rmc_agents.supervised.objective import Examples, SupervisedConfig
     from rmc_agents.supervised.trainer import SupervisedTrainer
+    from rmc_agents.training.callbacks import Callback
+    from rmc_agents.training.trackers import MLflowTracker, WandbTracker
 
 _HOME = {
     "accelerate": "agent.acceleration",
@@ -44,15 +51,23 @@ _HOME = {
     "UsageError": "errors",
     "Policy": "evaluation.episodes",
     "evaluate": "evaluation.episodes",
+    "PeriodicEvaluation": "evaluation.periodic",
+    "export_file": "export.files",
+    "export_policy": "export.policy",
+    "save_pretrained": "export.pretrained",
     "PPOConfig": "rl.ppo",
     "Trainer": "rl.trainer",
     "AnnotatedBox": "spaces.annotated",
+    "AnnotatedText": "spaces.text",
     "describe": "spaces.description",
     "SequenceClassifier": "supervised.classifier",
     "load_classifier": "supervised.classifier",
     "Examples": "supervised.objective",
     "SupervisedConfig": "supervised.objective",
     "SupervisedTrainer": "supervised.trainer",
+    "Callback": "training.callbacks",
+    "MLflowTracker": "training.trackers",
+    "WandbTracker": "training.trackers",
 }
 """Each public name, with the module that defines it."""
 
@@ -64,12 +79,16 @@ __all__ = [
     "AgentConfig",
     "AgentState",
     "AnnotatedBox",
+    "AnnotatedText",
     "AuxiliaryTargets",
     "BatchedEnv",
+    "Callback",
     "EnvConfig",
     "Examples",
+    "MLflowTracker",
     "MemoryCore",
     "PPOConfig",
+    "PeriodicEvaluation",
     "Policy",
     "SequenceClassifier",
     "SupervisedConfig",
@@ -78,12 +97,16 @@ __all__ = [
     "TrainingError",
     "Transition",
     "UsageError",
+    "WandbTracker",
     "accelerate",
     "describe",
     "evaluate",
     "export_agent",
+    "export_file",
+    "export_policy",
     "load",
     "load_classifier",
+    "save_pretrained",
 ]
 
 

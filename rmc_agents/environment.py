@@ -136,7 +136,15 @@ class BatchedEnv(ABC):
     - Auxiliary targets are [B, K], float32 and finite, and their weights are not negative.
     - Each step returns new tensors: a later step must not change what an earlier one returned. No tensor
       requires grad.
-    - `auxiliary_targets` returns the same numbers until the next step.
+    - `auxiliary_targets` and `action_masks` return the same values until the next step.
+
+    ## Action masks
+    - A task whose allowed actions change may return `action_masks`, for `Discrete` and `MultiDiscrete`
+      actions. An agent then chooses allowed actions only. `step` accepts all actions nevertheless: without
+      waiting for a GPU, it cannot refuse any.
+    - Masks are [B, P] bool, true where a choice is allowed, for P choices of all components of the action.
+      They belong to the latest observations (where an episode has ended, to the first of the next one), and
+      each row allows at least one choice of every component. A task returns masks always or never.
 
     ## Ids of observations
     - A task with few distinct observations may offer them as an `observation_table`. Training is faster with
@@ -283,6 +291,14 @@ class BatchedEnv(ABC):
 
     def auxiliary_targets(self) -> AuxiliaryTargets | None:
         """Return what a memory could know after the latest observations, [B, K]; None if `aux_size` is 0."""
+        return None
+
+    def action_masks(self) -> Tensor | None:
+        """Return which actions are allowed next, [B, P] bool; None if all of them always are.
+
+        Raises:
+            EnvironmentFailed: a Gymnasium environment gave no mask, or one that cannot be read.
+        """
         return None
 
     def observation_table(self) -> FullObs | None:

@@ -20,9 +20,10 @@ LAYERS = {
         0: "spaces",
         1: "environment cores runs",
         2: "agent training",
-        4: "rl evaluation sb3",
-        5: "supervised interpret cli",
-        6: "plots",
+        3: "evaluation",
+        4: "rl sb3",
+        5: "supervised interpret cli export",
+        6: "plots tuning",
         7: "report",
     }.items()
     for part in parts.split()
@@ -33,7 +34,7 @@ BOTTOM = ("tree", "errors", "options", "plugins")
 ABOVE = ("rmc_envs", "envs", "train", "benchmarks", "tests", "rmc_agents.scripts")
 """Packages that rmc_agents never imports."""
 CONTRACT = {f"rmc_agents.{name}" for name in ("environment", "tree", "errors", "options", "plugins")}
-CONTRACT |= {f"rmc_agents.spaces.{name}" for name in ("annotated", "plain", "reading")}
+CONTRACT |= {f"rmc_agents.spaces.{name}" for name in ("annotated", "masks", "plain", "reading", "text")}
 """The modules of rmc_agents that environments may import."""
 
 PURE = (

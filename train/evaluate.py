@@ -223,9 +223,23 @@ def check(run: Run, env_id: str, config: EvaluateConfig) -> tuple[str, ...]:
         raise UsageError(str(error)) from error
     except Exception as error:  # whatever the constructor of somebody's environment raises
         raise UsageError(f"{env_id} cannot be built: {type(error).__name__}: {shown(error)}") from error
-    env.close()
-    run.require_fit(env_id, env)
-    return env.notes
+    try:
+        run.require_fit(env_id, env)
+        return (*env.notes, *mask_notes(run, env_id, env))
+    finally:
+        env.close()
+
+
+def mask_notes(run: Run, env_id: str, env: BatchedEnv) -> tuple[str, ...]:
+    """Return a note if an agent that was trained with action masks gets none; the environment is reset."""
+    if run.agent.config.action_masks != "use":
+        return ()
+    env.reset(FIRST_SEED)
+    if env.action_masks() is not None:
+        return ()
+    return (
+        f"warning: {run.name} was trained with action masks, and {env_id} gives none: every action is free",
+    )
 
 
 def build(
@@ -248,7 +262,7 @@ def evaluate_run(run: Run, env_id: str, config: EvaluateConfig) -> Entry:
                 run.agent, env, count, seed=seed, deterministic=not config.stochastic, progress=report
             )
         if maze is None:
-            policy = RandomPolicy(env.action_space, seed)
+            policy = RandomPolicy(env.action_space, seed, run.agent.config.action_masks != "ignore")
             with waiting(f"episodes of random actions in {env_id}", count) as report:
                 random = figures_of(evaluate(policy, env, count, seed=seed, progress=report), kind)
         else:

@@ -24,18 +24,11 @@ import torch
 
 from rmc_agents.cli.config import Start
 from rmc_agents.cli.flags import parse, parse_some
-from rmc_agents.cli.processes import choose_processes, device_of, follow, is_first, processes_of_run
+from rmc_agents.cli.processes import Plan, choose_processes, device_of, follow_process_0, train_by_plan
 from rmc_agents.cli.resume import require_named, run_to_resume
-from rmc_agents.cli.script import (
-    changed_fields,
-    checking,
-    choose_device,
-    require_room,
-    resume_command,
-    run_script,
-)
+from rmc_agents.cli.script import checking, choose_device, require_room, resumable, run_script
 from rmc_agents.cli.waiting import waiting
-from rmc_agents.errors import Incomplete, Interrupted, UsageError, shown
+from rmc_agents.errors import Incomplete, UsageError, shown
 from rmc_agents.evaluation.entries import Entry
 from rmc_agents.evaluation.output import output_folder
 from rmc_agents.evaluation.results import kept_note, save_entry
@@ -66,6 +59,7 @@ from rmc_agents.supervised.objective import Examples
 from rmc_agents.supervised.trainer import SupervisedTrainer
 from rmc_agents.training.processes import ALONE, Processes, share_of
 from rmc_agents.training.progress import say
+from rmc_agents.training.trackers import make_trackers
 from rmc_envs.sequences.nth_farthest import (
     compute_auxiliary_targets,
     count_auxiliary_targets,
@@ -135,8 +129,7 @@ class NthFarthestTask:
 
 def main(args: Sequence[str]) -> None:
     """Parse the flags; train, or evaluate what was trained."""
-    if not is_first():
-        follow(lambda processes: train(processes, *processes.broadcast(None)))
+    follow_process_0(train)
     with checking():
         start = parse_some(Start, args)
         resume = run_to_resume(start)
@@ -160,10 +153,8 @@ def main(args: Sequence[str]) -> None:
         number, more_notes = number_of_processes(config, default, device)
         # A run that was killed before its first checkpoint starts again.
         restore = resume is not None and bool(checkpoints(resume))
-        processes = processes_of_run(number)
-    with processes:
-        processes.broadcast((config, device, restore))
-        run_dir = train(processes, config, device, restore, [*notes, *more_notes], default)
+    plan = Plan(config, device, restore, number, [*notes, *more_notes], default)
+    run_dir = train_by_plan(train, plan)
     evaluate_run(run_dir, config, args)
 
 
@@ -222,11 +213,8 @@ def train(
             require_budget(saved, trainer)
     for note in [*notes, f"run folder: {trainer.run_dir}"]:
         say(note)
-    try:
+    with resumable("nth_farthest", trainer.run_dir, config.run, NOT_SAVED):
         trainer.run()
-    except Interrupted as stop:
-        command = resume_command("nth_farthest", trainer.run_dir, changed_fields(config.run, NOT_SAVED))
-        raise Interrupted(f"{stop}\nresume with: {command}", stop.signal) from None
     say(f"trained on {trainer.samples:,} samples in {trainer.seconds:.0f} s")
     return trainer.run_dir
 
@@ -283,8 +271,9 @@ def build(
         seed=run.seed,
         checkpoint_seconds=run.checkpoint_seconds,
         target_accuracy=run.target_accuracy,
-        extra={"nth_farthest": described(config), "imports": list(run.imports)},
+        extra={"nth_farthest": described(config), "track": run.track, "imports": list(run.imports)},
         processes=processes,
+        callbacks=make_trackers(run.track) if processes.rank == 0 else (),
     )
 
 

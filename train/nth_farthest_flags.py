@@ -20,6 +20,7 @@ from rmc_agents.options import Options
 from rmc_agents.runs.folder import read_config
 from rmc_agents.supervised.objective import SupervisedConfig
 from rmc_agents.supervised.trainer import SupervisedTrainer
+from rmc_agents.training.trackers import TrackerName
 
 NUM_OBJECTS, NUM_DIMS = 8, 16
 """Of the paper."""
@@ -81,6 +82,9 @@ class TrainingOptions:
     restarted with the same command."""
     checkpoint_seconds: float = 60.0
     """Seconds between checkpoints; a final checkpoint is always saved."""
+    track: TrackerName = "none"
+    """Send hyperparameters and figures to wandb (Weights & Biases) or mlflow. Their environment variables
+    decide the rest: WANDB_PROJECT, WANDB_MODE=offline, MLFLOW_TRACKING_URI, ..."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ class NthFarthestConfig:
 
 MAY_CHANGE = {
     *("total_samples", "minutes", "orthogonalization", "target_accuracy", "checkpoint_seconds"),
-    *("device", "threads", "processes", "imports", "run_dir", "resume", "auto_resume"),
+    *("device", "threads", "processes", "imports", "run_dir", "resume", "auto_resume", "track"),
     *("evaluate", "export", "test_samples", "test_seed", "output"),
 }
 """Settings that may change on resume."""
@@ -174,6 +178,7 @@ def resumed(run_dir: Path) -> NthFarthestConfig:
             target_accuracy=saved["target_accuracy"],
             imports=tuple(saved.get("imports", ())),
             processes=processes_of(saved),
+            track=saved.get("track", TrainingOptions.track),
             resume=run_dir,
         )
         supervised = SupervisedConfig(**saved["supervised"])

@@ -21,22 +21,19 @@ from rmc_agents.agent.saved import saved_observation_space, split_ids
 from rmc_agents.cli.config import RunConfig, Selection
 from rmc_agents.cli.flags import parse, parse_some
 from rmc_agents.cli.presets import defaults_for
-from rmc_agents.cli.processes import choose_processes, device_of, follow, is_first, processes_of_run
+from rmc_agents.cli.processes import Plan, choose_processes, device_of, follow_process_0, train_by_plan
 from rmc_agents.cli.resume import require_named, require_same, resumed, run_to_resume
-from rmc_agents.cli.script import (
-    changed_fields,
-    checking,
-    choose_device,
-    require_room,
-    resume_command,
-    run_script,
-)
-from rmc_agents.errors import Interrupted, UsageError, shown
+from rmc_agents.cli.script import checking, choose_device, require_room, resumable, run_script
+from rmc_agents.errors import UsageError, shown
+from rmc_agents.evaluation.periodic import PeriodicEvaluation
 from rmc_agents.plugins import import_modules, load_installed
 from rmc_agents.runs.files import portable_name
-from rmc_agents.runs.folder import checkpoints, free_run_dir, require_no_run
+from rmc_agents.runs.folder import best_checkpoint, checkpoints, free_run_dir, require_no_run
+from rmc_agents.training.callbacks import Callback
 from rmc_agents.training.processes import ALONE, Processes, share_of
 from rmc_agents.training.progress import say
+from rmc_agents.training.rng import keep_global_generators
+from rmc_agents.training.trackers import make_trackers
 
 NOT_SAVED = ("device", "threads", "compile", "graphs", "checkpoint_seconds", "keep_checkpoints")
 """Flags that a run folder does not keep."""
@@ -44,18 +41,14 @@ NOT_SAVED = ("device", "threads", "compile", "graphs", "checkpoint_seconds", "ke
 
 def main(args: Sequence[str]) -> None:
     """Parse the flags, build environments and agent, train."""
-    if not is_first():
-        follow(lambda processes: train(processes, *processes.broadcast(None)))
+    follow_process_0(train)
     with checking():
         config, saved, notes = configure(args)
         device = choose_device(config.run.device, config.ppo.minibatch_size)
         number, more_notes = number_of_processes(config, saved, device)
         # A run that was killed before its first checkpoint starts again.
         restore = config.run.resume is not None and bool(checkpoints(config.run.resume))
-        processes = processes_of_run(number)
-    with processes:
-        processes.broadcast((config, device, restore))
-        train(processes, config, device, restore, [*notes, *more_notes], saved)
+    train_by_plan(train, Plan(config, device, restore, number, [*notes, *more_notes], saved))
 
 
 def configure(args: Sequence[str]) -> tuple[RunConfig, RunConfig | None, list[str]]:
@@ -71,7 +64,8 @@ def configure(args: Sequence[str]) -> tuple[RunConfig, RunConfig | None, list[st
     if resume:
         default, preset = resumed(resume), None
     else:
-        default, preset = defaults_for(selection)
+        own = rmc_envs.spaces_of(selection.env, selection.env_options) if selection.preset else None
+        default, preset = defaults_for(selection, own)
     about = f"Defaults: {preset}" if preset else "Defaults: general settings (no preset)"
     config = parse(RunConfig, default, args, command_name("ppo"), f"{RunConfig.__doc__}\n\n{about}")
     config = merge_options(default, config)
@@ -146,23 +140,32 @@ def train(
     for note in [*notes, f"run folder: {trainer.run_dir}"]:
         say(note)
     try:
-        trainer.run()
-    except Interrupted as stop:
-        command = resume_command("ppo", trainer.run_dir, changed_fields(config.run, NOT_SAVED))
-        raise Interrupted(f"{stop}\nresume with: {command}", stop.signal) from None
+        with resumable("ppo", trainer.run_dir, config.run, NOT_SAVED):
+            trainer.run()
     finally:
         trainer.env.close()
+        if trainer.evaluation is not None:
+            trainer.evaluation.close()
     say(f"trained for {trainer.steps:,} steps in {trainer.seconds:.0f} s: {why_it_ended(trainer)}")
+    best = best_checkpoint(trainer.run_dir, "evaluation") if trainer.evaluation is not None else None
+    if best is not None:
+        say(f"best evaluation: {describe_score(trainer, best[1])}: {best[0]}")
     say(f"evaluate it: {command_name('evaluate')} {shlex.quote(str(trainer.run_dir))}")
 
 
-def build(config: RunConfig, processes: Processes = ALONE, device: torch.device | None = None) -> Trainer:
+def build(
+    config: RunConfig,
+    processes: Processes = ALONE,
+    device: torch.device | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Trainer:
     """Build the trainer that a configuration describes, or that of one of several processes.
 
     Args:
         config: the configuration.
         processes: those that train together.
         device: where to train; the configuration's if None.
+        callbacks: besides the trackers of the configuration.
 
     Raises:
         ValueError: something does not fit; nothing has been written yet.
@@ -181,11 +184,13 @@ def build(config: RunConfig, processes: Processes = ALONE, device: torch.device 
     num_envs = share_of(environment.num_envs, processes.size, "num_envs")
     with checking(names_options=True):
         env = rmc_envs.build(dataclasses.replace(environment, num_envs=num_envs), device)
+    evaluation = None
     try:
         if config.ppo.aux_coef and not env.aux_size:
             raise ValueError(
                 f"--aux-coef {config.ppo.aux_coef:g}: {environment.env} has no auxiliary targets"
             )
+        evaluation = make_evaluation(config, processes, device)
         return Trainer(
             make_agent(config, env, processes).to(device),
             env,
@@ -198,11 +203,41 @@ def build(config: RunConfig, processes: Processes = ALONE, device: torch.device 
             eval_tasks=[task for task in split_ids(environment.env) if task in env.tasks],
             curriculum=environment.curriculum,
             graphs=run.graphs,
-            extra={"precision": run.precision, "imports": list(run.imports)},
+            extra={"precision": run.precision, "track": run.track, "imports": list(run.imports)},
             processes=processes,
+            callbacks=[*callbacks, *make_trackers(run.track)] if processes.rank == 0 else (),
+            evaluation=evaluation,
         )
     except BaseException:
         env.close()
+        if evaluation is not None:
+            evaluation.close()
+        raise
+
+
+def make_evaluation(
+    config: RunConfig, processes: Processes, device: torch.device
+) -> PeriodicEvaluation | None:
+    """Return the evaluation of --eval-every in the environments of --env; None without that flag.
+
+    Raises:
+        ValueError: an environment cannot be built.
+    """
+    run, environment = config.run, config.environment
+    if run.eval_every is None:
+        return None
+    options = {name: value for name, value in environment.env_options.items() if name != "seeding"}
+    share = -(-run.eval_episodes // processes.size)
+    envs: list[rmc_envs.BatchedEnv] = []
+    try:
+        for env_id in split_ids(environment.env):
+            kind = "batched" if rmc_envs.native(env_id) else rmc_envs.choose_implementation(env_id)
+            with keep_global_generators(), checking(names_options=True):
+                envs.append(rmc_envs.trials(env_id, kind, share, device, options))
+        return PeriodicEvaluation(envs, run.eval_every, run.eval_episodes)
+    except BaseException:
+        for env in envs:
+            env.close()
         raise
 
 
@@ -266,6 +301,12 @@ def run_name(config: RunConfig) -> str:
     """Return ENV-CORE-sSEED, in characters that every file system accepts."""
     env = config.environment.env.replace("MiniGrid-", "").replace("-v0", "").replace(",", "+")
     return portable_name(f"{env}-{config.agent.core}-s{config.run.seed}".lower())
+
+
+def describe_score(trainer: Trainer, score: Sequence[float]) -> str:
+    """Return the score of an evaluation in words."""
+    success = "" if trainer.env.reports_success is False else f"success {score[0]:.3f}, "
+    return f"{success}return {score[1]:.3f}"
 
 
 def why_it_ended(trainer: Trainer) -> str:

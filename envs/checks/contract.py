@@ -28,6 +28,7 @@ def check(
     - **errors**: `reset`, `step` and the other methods raise no other exceptions.
     - **observations**, **transitions**, **rewards**, **flags**, **auxiliary targets**: structure, shape,
       dtype, device and range of everything that is returned.
+    - **action masks**: [B, P] bool that allow at least one choice of every component, always or never given.
     - **success**: true only where an episode ends, and reported in every step or never.
     - **same-step autoreset**: `final_obs` equals `obs` where no episode ended, and is not always that of the
       next episode where one ended.
@@ -52,7 +53,8 @@ def check(
     Args:
         env: the environments. They must not have been reset; afterwards they are in some episode.
         seed: of the episodes that are played.
-        steps: number of steps to play with random actions; some episodes should end within them.
+        steps: number of steps to play with random actions (allowed ones, where there are masks); some
+            episodes should end within them.
         make: builds the same task, from `num_envs` and `device` by name, for the rules that need another
             instance or the meta device. By default that is `rmc_envs.build(env.config)`, or the class of
             `env` if its constructor has no other arguments.

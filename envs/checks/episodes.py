@@ -24,7 +24,15 @@ from .report import Report
 from .starts import check_final_obs, check_ground_truth, check_seeds
 from .state import check_unchanged, read_state, save_state
 from .table import check_ids_on_meta, check_table
-from .values import check_attributes, check_observation, check_targets, check_transition, parts_of, same
+from .values import (
+    check_attributes,
+    check_masks,
+    check_observation,
+    check_targets,
+    check_transition,
+    parts_of,
+    same,
+)
 
 RAISED_NOTHING = "raised nothing"
 Builder = Callable[..., BatchedEnv]
@@ -125,6 +133,8 @@ class EpisodeChecks:
                 check_transition(inner, other, "a step", other.step(action.to("meta")))
                 what = "auxiliary_targets"
                 check_targets(inner, other, "`auxiliary_targets`", other.auxiliary_targets())
+                what = "action_masks"
+                check_masks(inner, other, "`action_masks`", other.action_masks())
             what = "a call with observe_ids"
             check_ids_on_meta(inner, other, self.actions[0])
             new = [violation for violation in inner.violations if not self.report.has(violation.rule)]
@@ -148,6 +158,9 @@ class EpisodeChecks:
             if len(given) > 1 and not self.is_adapter:
                 found, expected = f"`{field}` is None in some steps only", f"`{field}` in every step or never"
                 self.report.add(rule, found, expected, "Return false where there is nothing to report.")
+        if len({masks is None for masks in run.masks}) > 1:
+            found, advice = "`action_masks` is None after some steps only", "Return true for what is allowed."
+            self.report.add("action masks", found, "masks always or never", advice)
         if not any(step.valid is None or step.valid.any() for step in run.transitions):
             found, advice = "`valid` is false in every step", "Return false for filler steps only."
             self.report.add("flags", found, "true for real steps", advice)
@@ -164,7 +177,9 @@ class EpisodeChecks:
             return
         check_seeds(self.report, self.env, self.seed, self.actions, run)
         if self.make is None:
-            self.report.unchecked.append("another instance (pass make=, which builds one)")
+            self.report.unchecked.append(
+                "another instance (pass make=, which builds one, or check what rmc_envs.make returns)"
+            )
             return
         with self._another(self.env.num_envs) as other:
             if other is not None:

@@ -11,10 +11,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, Obs, Transition
+from rmc_agents.spaces.masks import allowed_actions
 from rmc_agents.tree import leaves, map_tree
 
 from .report import Report
-from .values import check_observation, check_targets, check_transition, same
+from .values import check_masks, check_observation, check_targets, check_transition, same
 
 
 class StopCheck(Exception):
@@ -28,6 +29,8 @@ class Run:
     first: Obs
     targets: list[AuxiliaryTargets | None]
     """After the start and after each step."""
+    masks: list[Tensor | None]
+    """Action masks after the start and after each step."""
     transitions: list[Transition]
     last: Obs
     """Observations of a reset without a seed, after the last step."""
@@ -35,11 +38,17 @@ class Run:
     def part(self, start: int) -> Run:
         """Return the run from a later step on."""
         first = self.transitions[start - 1].obs if start else self.first
-        return Run(first, self.targets[start:], self.transitions[start:], self.last)
+        return Run(first, self.targets[start:], self.masks[start:], self.transitions[start:], self.last)
 
     def head(self, steps: int) -> Run:
         """Return the run up to a number of steps, without the reset after the last one."""
-        return Run(self.first, self.targets[: steps + 1], self.transitions[:steps], self.first)
+        return Run(
+            self.first,
+            self.targets[: steps + 1],
+            self.masks[: steps + 1],
+            self.transitions[:steps],
+            self.first,
+        )
 
 
 class Player:
@@ -61,18 +70,22 @@ class Player:
         Args:
             name: of `start`, for messages.
             start: returns the first observations.
-            actions: one batch for each step.
+            actions: one batch for each step; where a mask forbids one, an allowed one is taken.
             before_step: called with the index of each step.
 
         Raises:
             StopCheck: an exception, or a value with the wrong structure; it was reported.
         """
         first = self._observe(name, start)
-        run = Run(first, [self._targets(name)], [], first)
+        run = Run(first, [self._targets(name)], [self._masks(name)], [], first)
         for t, action in enumerate(actions):
             before_step(t)
+            masks = run.masks[-1]
+            if masks is not None:
+                action = allowed_actions(action, masks, self.env.action_space)
             run.transitions.append(self._step(f"step {t}", action))
             run.targets.append(self._targets(f"step {t}"))
+            run.masks.append(self._masks(f"step {t}"))
         run.last = self._observe("a reset without a seed", self.env.reset)
         self._check_new_tensors()
         self._check_warnings()
@@ -122,6 +135,18 @@ class Player:
             self.report.add("auxiliary targets", found, expected, advice)
         return kept
 
+    def _masks(self, name: str) -> Tensor | None:
+        what = f"`action_masks` after {name}"
+        masks = self._call(what, self.env.action_masks)
+        if not check_masks(self.report, self.env, what, masks):
+            raise StopCheck
+        kept = self._keep(what, masks)
+        if masks is not None and not same(self._call(what, self.env.action_masks), kept):
+            found, expected = f"{what} differ in a second call", "the same masks until the next step"
+            advice = "Draw random numbers in `reset` and `step` only."
+            self.report.add("action masks", found, expected, advice)
+        return kept
+
     def _check_warnings(self) -> None:
         found = self._call("`warnings`", self.env.warnings)
         if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
@@ -143,18 +168,21 @@ def difference(a: Run, b: Run, ignore_success: bool = False) -> str | None:
     """Say which value is the first to differ between two runs; None if they are equal bit for bit."""
     for (name, x), (_, y) in zip(_values(a, ignore_success), _values(b, ignore_success), strict=True):
         if not _same_tree(x, y):
-            return f"{name} {'differ' if 'targets' in name else 'differs'}"
+            return f"{name} {'differ' if 'targets' in name or 'masks' in name else 'differs'}"
     return None
 
 
 def _values(run: Run, ignore_success: bool) -> Iterator[tuple[str, Any]]:
     yield "the first observation", run.first
     yield "the first auxiliary targets", run.targets[0]
-    for t, (step, targets) in enumerate(zip(run.transitions, run.targets[1:], strict=True)):
+    yield "the first action masks", run.masks[0]
+    columns = zip(run.transitions, run.targets[1:], run.masks[1:], strict=True)
+    for t, (step, targets, masks) in enumerate(columns):
         for field, value in zip(step._fields, step, strict=True):
             if not (ignore_success and field == "success"):
                 yield f"`{field}` of step {t}", value
         yield f"`auxiliary_targets` after step {t}", targets
+        yield f"`action_masks` after step {t}", masks
     yield "the observation of a reset without a seed after them", run.last
 
 

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, EnvConfig, Transition
+from rmc_agents.spaces.masks import choice_sizes
 
 from .report import Report
 
@@ -203,6 +204,34 @@ def check_targets(report: Report, env: BatchedEnv, name: str, targets: Any) -> b
         if (targets.weights < 0).any():
             advice = "Use the weight 0 to leave a target out."
             report.add(rule, f"weights of {name} are negative", "weights of 0 or more", advice)
+    return True
+
+
+def check_masks(report: Report, env: BatchedEnv, name: str, masks: Any) -> bool:
+    """Report action masks that break a rule; return whether they are right."""
+    if masks is None:
+        return True
+    rule, sizes = "action masks", choice_sizes(env.action_space)
+    if sizes is None:
+        expected = f"None, since {env.action_space} has no choices"
+        report.add(rule, f"{name} are {_describe(masks)}", expected, "Use Discrete or MultiDiscrete actions.")
+        return False
+    advice = "Return a bool for each choice of every component of the action."
+    shape = (env.num_envs, sum(sizes))
+    if not check_tensor(report, rule, name, masks, shape, torch.bool, env.device, advice):
+        return False
+    if not _is_meta(env):
+        for component, part in enumerate(masks.split(sizes, dim=1)):
+            stuck = ~part.any(1)
+            if stuck.any():
+                report.add(
+                    rule,
+                    f"{name} allow no choice of component {component} in environment "
+                    f"{int(stuck.nonzero()[0])}",
+                    "at least one allowed choice of every component",
+                    "Allow an action that does nothing, or end the episode one step earlier.",
+                )
+                return False
     return True
 
 

@@ -17,16 +17,18 @@ from torch import Tensor
 
 from rmc_agents.environment import BatchedEnv, EnvironmentFailed, Obs, Transition
 from rmc_agents.spaces.annotated import annotate
-from rmc_agents.spaces.plain import Actions, Observations, key_of, leaf_at, to_plain
+from rmc_agents.spaces.plain import Actions, Observations, key_of, leaf_at, plain_leaf, to_plain
 
 from .checked import CheckedEnv
 from .failures import call, close
 from .final_obs import Overwritten, final_obs_of
 from .first_episodes import FirstEpisodes
+from .masks import BatchMasks
 from .notes import notes_about
 from .outside import Outside
 from .protocol import checked_reset, checked_vector_step
 from .success import infos_of_ended, success_of, unreadable_in
+from .unread import UnreadWords
 from .workers import Workers
 
 
@@ -35,11 +37,12 @@ class GymnasiumEnvs(BatchedEnv):
     """A `gymnasium.vector.VectorEnv` as a batch of tensors.
 
     ## Spaces
-    Observations: `Box`, `Discrete`, `MultiDiscrete`, `MultiBinary`, and `Dict` and `Tuple` of them, which
-    become one flat `Dict` (a nested key is "outer.inner", the keys of a tuple are "0", "1", ...). Texts in a
-    `Dict` or `Tuple` are dropped. Floats become float32; integers keep their type if torch has it and become
-    int64 otherwise. `Discrete(n, start=s)` becomes `Discrete(n)`, for observations and actions.
-    Actions: the same four spaces, and `Dict` and `Tuple` of choices or of numbers, which become one vector;
+    Observations: `Box`, `Discrete`, `MultiDiscrete`, `MultiBinary`, `AnnotatedText`, and `Dict` and `Tuple`
+    of them, which become one flat `Dict` (a nested key is "outer.inner", the keys of a tuple are "0", "1",
+    ...). Texts become the ids of their words; those without a vocabulary, in a `Dict` or `Tuple`, are
+    dropped. Floats become float32; integers keep their type if torch has it and become int64 otherwise.
+    `Discrete(n, start=s)` becomes `Discrete(n)`, for observations and actions.
+    Actions: the first four spaces, and `Dict` and `Tuple` of choices or of numbers, which become one vector;
     `Box` actions are clipped to their bounds. `rmc_agents.spaces.plain` converts both, and `own_spaces` holds
     the environments' own spaces.
 
@@ -55,6 +58,11 @@ class GymnasiumEnvs(BatchedEnv):
     Taken from `is_success` or `success` in the info of an episode's last step, if one of them is True, False,
     1 or 0. Without them, and with `reward_is_success`, it is a termination with a positive reward; otherwise
     it is None. (It is also None until an episode has first ended with one of the two keys.)
+
+    ## Action masks
+    Taken from `action_mask` in the infos of reset and step or, for environments in Gymnasium's vector
+    environments and ours, from their method `action_masks`; see `rmc_agents.spaces.masks.ActionMasks` for
+    their form. Before a filler step, every action is allowed.
 
     ## Seeding
     As Gymnasium's: environment i is seeded with `seed + i`.
@@ -108,15 +116,20 @@ class GymnasiumEnvs(BatchedEnv):
             raise ValueError(f"{self.tasks[0]}: {error}") from error
         self.observation_space, self.action_space = self._observations.plain, self._actions.plain
         self.notes = notes_about(env, self.tasks[0])
+        self._masks = BatchMasks(env, self.tasks[0])
         self._outside = Outside(self._observations.leaves)
-        self._shapes = {key_of(path): space.shape or () for path, space in self._observations.leaves}
+        self._unread = UnreadWords(self._observations.leaves)
+        self._shapes = {
+            key_of(path): plain_leaf(space).shape or () for path, space in self._observations.leaves
+        }
         self._ended: NDArray[np.bool_] | None = None  # [B] with NEXT_STEP: the next step is a filler
         self._steps = 0
 
     def reset(self, seed: int | None = None) -> Obs:
-        obs, _ = self._call(lambda: checked_reset(self.env.reset(seed=seed)), "reset")
+        obs, infos = self._call(lambda: checked_reset(self.env.reset(seed=seed)), "reset")
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._steps = 0
+        self._masks.start(infos)
         return self._tensors(self._arrays(obs))
 
     def step(self, actions: Tensor) -> Transition:
@@ -138,6 +151,7 @@ class GymnasiumEnvs(BatchedEnv):
         elif ended.any():
             final_arrays = self._final(arrays, final_obs_of(infos), ended)
         self._require_finite("reward", reward)
+        self._take_masks(infos)
         self._look_for_overwritten(arrays, final_arrays, ended)
         success = self._success(infos, ended, reward, terminated)
         obs_tensors = self._tensors(arrays)
@@ -151,6 +165,10 @@ class GymnasiumEnvs(BatchedEnv):
             valid=self._tensor(~filler) if self._next_step else None,
         )
 
+    def action_masks(self) -> Tensor | None:
+        masks = self._call(self._masks.read, "action_masks")
+        return None if masks is None else self._tensor(masks)
+
     def warnings(self) -> list[str]:
         messages, self._messages = self._messages, []
         return messages + (self.env.warnings() if isinstance(self.env, Workers) else [])
@@ -162,6 +180,13 @@ class GymnasiumEnvs(BatchedEnv):
     def _call(self, function: Callable[[], Any], name: str) -> Any:
         when = f"step {self._steps} of the batch" if name == "step" else name
         return call(function, self.tasks[0], f"in {when}")
+
+    def _take_masks(self, infos: dict[str, Any]) -> None:
+        """Take the action masks of a step."""
+        ended = self._ended if self._next_step else None
+        fillers_follow = ended is not None and bool(ended.any())
+        self._masks.advance(infos, ended if fillers_follow else None, self._steps)
+        self._messages += self._masks.messages()
 
     def _tensor(self, array: NDArray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -181,7 +206,8 @@ class GymnasiumEnvs(BatchedEnv):
             if array.shape != expected:
                 raise self._failed(f"observations {key} of shape {array.shape}, expected {expected}")
             self._require_finite(f"observation {key}".strip(), array)
-        self._messages += [f"warning: {self.tasks[0]} {found}" for found in self._outside.found_in(arrays)]
+        found = self._outside.found_in(arrays) + self._unread.found_in(obs, arrays)
+        self._messages += [f"warning: {self.tasks[0]} {each}" for each in found]
         return arrays
 
     def _final(self, arrays: dict[str, NDArray], final: Any, ended: NDArray[np.bool_]) -> dict[str, NDArray]:
@@ -247,10 +273,11 @@ class GymnasiumEnvs(BatchedEnv):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             environment, *position = np.argwhere(~np.isfinite(array))[0].tolist()
             at = f" at {position}" if position else ""
-            number = "NaN" if np.isnan(array[(environment, *position)]) else "infinity"
+            is_nan = np.isnan(array[(environment, *position)])
+            number, limit = ("NaN", "") if is_nan else ("infinity", ", as float32, which ends at 3.4e38")
             raise EnvironmentFailed(
                 f"environment {environment} ({self.tasks[0]}) returned {number}{at} as {name}, "
-                f"at step {self._steps} of the batch"
+                f"at step {self._steps} of the batch{limit}"
             )
 
 

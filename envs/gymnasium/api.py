@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rmc_agents.environment import BatchedEnv, Obs
+from rmc_agents.spaces.masks import INFO_KEY
 
 from ..building import make
 from ..registry import native
@@ -49,6 +50,8 @@ def _build_batch(task: str, num_envs: int, render_mode: str | None, options: dic
     modes = _metadata(batch)["render_modes"]
     if render_mode is not None and render_mode not in modes:
         batch.close()
+        if not modes:
+            raise ValueError(f"{task} has no method `render`, so its only render_mode is None")
         raise ValueError(
             f"render_mode={render_mode!r}: {task} has {' and '.join(['None', *map(repr, modes)])}"
         )
@@ -76,12 +79,17 @@ def _batch(space: spaces.Space, obs: Obs) -> Any:
     return obs.numpy()
 
 
+def _mask_info(batch: BatchedEnv, i: int) -> dict[str, Any]:
+    masks = batch.action_masks()
+    return {} if masks is None else {INFO_KEY: masks[i].numpy().copy()}
+
+
 @final
 class SingleEnv(gymnasium.Env[Any, Any]):
     """A batch of one as a `gymnasium.Env`. It never resets automatically.
 
-    `info` holds `is_success` at the end of an episode if the task reports success. A reset without a seed
-    continues with the task's generator.
+    `info` holds `is_success` at the end of an episode if the task reports success, and `action_mask` before
+    it if the task has masks. A reset without a seed continues with the task's generator.
     """
 
     metadata = METADATA
@@ -109,7 +117,7 @@ class SingleEnv(gymnasium.Env[Any, Any]):
         # The batch started its next episode when the last one ended; this reset returns its beginning.
         obs = self._next if seed is None and self._next is not None else self.batch.reset(seed)
         self._over, self._next = False, None
-        return _row(self.observation_space, obs, 0), {}
+        return _row(self.observation_space, obs, 0), _mask_info(self.batch, 0)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if self._over:
@@ -120,8 +128,10 @@ class SingleEnv(gymnasium.Env[Any, Any]):
             )
         step = self.batch.step(torch.as_tensor(np.asarray(action))[None])
         terminated, truncated = bool(step.terminated), bool(step.truncated)
-        info = {}
-        if terminated or truncated:
+        info: dict[str, Any] = {}
+        if not (terminated or truncated):
+            info = _mask_info(self.batch, 0)
+        else:
             self._over, self._next = True, step.obs
             if step.success is not None:
                 info["is_success"] = bool(step.success)
@@ -151,7 +161,7 @@ class BatchedVectorEnv(VectorEnv[Any, Any, NDArray]):
     """A batch as a `gymnasium.vector.VectorEnv` with SAME_STEP autoreset.
 
     Infos equal those of Gymnasium's `SyncVectorEnv`: where an episode ends, `final_obs` and `final_info`, the
-    latter with `is_success` if the task reports success.
+    latter with `is_success` if the task reports success; and `action_mask` if the task has masks.
     """
 
     def __init__(self, task: str, num_envs: int = 1, render_mode: str | None = None, **options: Any) -> None:
@@ -183,11 +193,11 @@ class BatchedVectorEnv(VectorEnv[Any, Any, NDArray]):
         if options is not None and "reset_mask" in options:
             raise ValueError("reset_mask: these environments reset automatically (autoreset mode SAME_STEP)")
         super().reset(seed=seed)
-        return _batch(self.single_observation_space, self.batch.reset(seed)), {}
+        return _batch(self.single_observation_space, self.batch.reset(seed)), self._mask_infos()
 
     def step(self, actions: Any) -> tuple[Any, NDArray, NDArray, NDArray, dict[str, Any]]:
         step = self.batch.step(torch.as_tensor(np.asarray(actions)))
-        infos: dict[str, Any] = {}
+        infos = self._mask_infos()
         for i in step.done.nonzero().flatten().tolist():
             final_info = {} if step.success is None else {"is_success": bool(step.success[i])}
             final_obs = _row(self.single_observation_space, step.final_obs, i)
@@ -199,6 +209,12 @@ class BatchedVectorEnv(VectorEnv[Any, Any, NDArray]):
             step.truncated.numpy(),
             infos,
         )
+
+    def _mask_infos(self) -> dict[str, Any]:
+        masks = self.batch.action_masks()
+        if masks is None:
+            return {}
+        return {INFO_KEY: masks.numpy(), f"_{INFO_KEY}": np.ones(self.num_envs, dtype=bool)}
 
     def render(self) -> tuple[Any, ...] | None:
         if self.render_mode is None:

@@ -14,8 +14,10 @@ from rmc_agents.environment import EnvironmentFailed
 from rmc_agents.errors import shown
 from rmc_agents.spaces.annotated import annotate
 from rmc_agents.spaces.plain import Observations, as_member, key_of, leaf_at, to_plain
+from rmc_agents.spaces.text import AnnotatedText
 
 from .failures import call, close
+from .masks import OwnMasks
 from .protocol import checked_reset, checked_step, copied, with_protocol
 from .success import UNREADABLE, success_of, unreadable_in
 
@@ -25,7 +27,8 @@ class CheckedEnv(gymnasium.Wrapper):
 
     Observations that do not fit the space, and everything that is not Gymnasium's interface, are errors, too.
     Observations and actions are copied, so that the environment may keep and change its own arrays. Of the
-    infos, only the success of the episode is kept.
+    infos, only the success of the episode and the action mask are kept; a method `action_masks` gives the
+    mask, too.
     """
 
     def __init__(self, env: gymnasium.Env, index: int, name: str) -> None:
@@ -43,19 +46,20 @@ class CheckedEnv(gymnasium.Wrapper):
             self._leaves = Observations(self.observation_space).leaves
         except ValueError:  # `GymnasiumEnvs` reports the unsupported space
             self._leaves = []
+        self._masks = OwnMasks(self.env)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         self._steps = 0
-        obs, _ = self._call("in reset", lambda: checked_reset(self.env.reset(seed=seed, options=options)))
-        return self._copy(obs), {}
+        obs, info = self._call("in reset", lambda: checked_reset(self.env.reset(seed=seed, options=options)))
+        return self._copy(obs), self._masks.entry(info, "in reset")
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         self._steps += 1
         own = as_member(self.action_space, copied(action))
-        obs, reward, terminated, truncated, info = self._call(
-            f"at step {self._steps} of its episode", lambda: checked_step(self.env.step(own))
-        )
-        report = _reported(info) if terminated or truncated else {}
+        when = f"at step {self._steps} of its episode"
+        obs, reward, terminated, truncated, info = self._call(when, lambda: checked_step(self.env.step(own)))
+        # Nobody acts on the last observation, and often nothing is allowed there.
+        report = _reported(info) if terminated or truncated else self._masks.entry(info, when)
         return self._copy(obs), reward, terminated, truncated, report
 
     def close(self) -> None:
@@ -75,6 +79,10 @@ class CheckedEnv(gymnasium.Wrapper):
         try:
             for path, space in self._leaves:
                 x = leaf_at(obs, path)
+                if isinstance(space, AnnotatedText):
+                    if not isinstance(x, str):
+                        raise ValueError(f"type {type(x).__name__}, expected a string")
+                    continue
                 if type(x) is not np.ndarray or x.dtype != space.dtype or x.shape != space.shape:
                     _require_convertible(space, np.asarray(x))
                 if not isinstance(space, spaces.Box):

@@ -10,6 +10,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array, iterate
 
+from rmc_agents.spaces.masks import INFO_KEY
+
 
 @final
 class FirstEpisodes(VectorEnv):
@@ -17,7 +19,7 @@ class FirstEpisodes(VectorEnv):
 
     With an autoreset, environments with short episodes would start further ones, which are not counted, until
     the longest episode of the wave has ended. Here the row of an environment whose episode has ended repeats
-    its last observation, with a reward of 0.
+    its last observation, with a reward of 0, and allows every action.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 - as Gymnasium's
@@ -40,8 +42,9 @@ class FirstEpisodes(VectorEnv):
         self.single_action_space = self.envs[0].action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._rows: Any = create_empty_array(self.single_observation_space, self.num_envs)
+        self._rows: Any = _with_lists(create_empty_array(self.single_observation_space, self.num_envs))
         self._running: list[int] = []
+        self._unrestricted: dict[str, Any] = {}  # info of environments whose episode has ended
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -52,6 +55,9 @@ class FirstEpisodes(VectorEnv):
             obs, info = env.reset(seed=own_seed, options=options)
             _write_row(self._rows, i, obs)
             infos = self._add_info(infos, info, i)
+        self._unrestricted = (
+            {INFO_KEY: np.ones_like(infos[INFO_KEY][0], dtype=bool)} if INFO_KEY in infos else {}
+        )
         self._running = list(range(self.num_envs))
         return self._rows, infos
 
@@ -66,7 +72,12 @@ class FirstEpisodes(VectorEnv):
             _write_row(self._rows, i, obs)
             if terminated[i] or truncated[i]:
                 infos = self._add_info(infos, {"final_obs": obs, "final_info": info}, i)
+            else:
+                infos = self._add_info(infos, info, i)
         self._running = [i for i in self._running if not (terminated[i] or truncated[i])]
+        if self._unrestricted:
+            for i in set(range(self.num_envs)) - set(self._running):
+                infos = self._add_info(infos, self._unrestricted, i)
         return self._rows, rewards, terminated, truncated, infos
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -75,8 +86,10 @@ class FirstEpisodes(VectorEnv):
 
 
 def _write_row(rows: Any, i: int, obs: Any) -> None:
-    """Write one environment's observation into row i of a batch; strings have no rows and are left out."""
-    if isinstance(rows, dict):
+    """Write one environment's observation into row i of a batch, in which texts are lists."""
+    if isinstance(rows, list):
+        rows[i] = obs
+    elif isinstance(rows, dict):
         for key, part in rows.items():
             _write_row(part, i, obs[key])
     elif isinstance(rows, tuple) and isinstance(obs, tuple):
@@ -84,3 +97,12 @@ def _write_row(rows: Any, i: int, obs: Any) -> None:
             _write_row(part, i, one)
     elif isinstance(rows, np.ndarray):
         rows[i] = obs
+
+
+def _with_lists(rows: Any) -> Any:
+    """Return an empty batch with lists in the place of tuples of texts, whose rows cannot be replaced."""
+    if isinstance(rows, dict):
+        return {key: _with_lists(part) for key, part in rows.items()}
+    if isinstance(rows, tuple):
+        return list(rows) if all(isinstance(part, str) for part in rows) else tuple(map(_with_lists, rows))
+    return rows

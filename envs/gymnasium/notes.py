@@ -7,7 +7,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-from rmc_agents.spaces.plain import is_text, key_of, parts_of
+from rmc_agents.spaces.plain import is_read, key_of, parts_of
 
 LARGE_PICTURE = 100 * 100
 """Number of pixels above which convolutions make training slow."""
@@ -34,7 +34,10 @@ def text_notes(space: spaces.Space[Any], name: str) -> tuple[str, ...]:
     if not texts:
         return ()
     what = f"text {texts[0]}" if len(texts) == 1 else f"texts {', '.join(texts)}"
-    return (f"warning: {name}: the agent does not see the {what} of the observation",)
+    return (
+        f"warning: {name}: the agent does not see the {what} of the observation, whose words are not known: "
+        "an rmc_agents.AnnotatedText as its space names them (for MiniGrid's mission, rmc_envs.read_mission)",
+    )
 
 
 def layers_with_statistics(env: Any) -> tuple[str, ...]:
@@ -93,8 +96,9 @@ def _layers(env: Any) -> Iterator[Any]:
 
 
 def _varies_as_text(space: spaces.Space[Any]) -> bool:
-    # MiniGrid's mission space without placeholders holds a single text.
-    return is_text(space) and getattr(space, "ordered_placeholders", "") is not None
+    # MiniGrid's mission space without placeholders holds a single text, but for BabyAI's.
+    one = getattr(space, "ordered_placeholders", "") is None and type(space).__name__ == "MissionSpace"
+    return not is_read(space) and not one
 
 
 def _is_picture(space: spaces.Space[Any]) -> bool:

@@ -46,7 +46,8 @@ class Outside:
         found = []
         for key, (low, high, bounds) in list(self._limits.items()):
             least, most = arrays[key].min(), arrays[key].max()
-            if least < low or most > high:
+            # As floats, since NumPy would cast the bounds to the type of the array.
+            if float(least) < low or float(most) > high:
                 del self._limits[key]
                 found.append(
                     f"returned {least if least < low else most} as observation {key}".strip()

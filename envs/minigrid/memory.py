@@ -11,7 +11,6 @@ from typing import Any, Literal, final, get_args
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.utils import seeding as gymnasium_seeding
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,12 +21,11 @@ from rmc_agents.tree import upload
 
 from ..numbers import MAX_ENVS, require_whole
 from . import tables as minigrid_tables
+from .picture import draw_state
+from .starts import DeviceStarts, FaramaStarts, Starts
 from .tables import MazeSpec
 
 Seeding = Literal["device", "farama"]
-
-BLOCK_SIZE = 1 << 16
-"""Number of start states drawn at once, with device seeding, so that single steps need no draw."""
 
 
 @final
@@ -85,8 +83,6 @@ class MemoryMazes(BatchedEnv):
     # [B] each, set by `_set_mazes`; the clock counts in rows of the reward table.
     _clock_start: Tensor
     _clock_end: Tensor
-    _first_hallway: Tensor
-    _num_hallways: Tensor
 
     def __init__(
         self,
@@ -152,19 +148,13 @@ class MemoryMazes(BatchedEnv):
         self._first_failed, self._first_solved = tables.first_failed, tables.first_solved
 
         self._state: Tensor | None = None  # [B] rows of the tables; None before the first reset
-        # [K, B] start states for K steps, used from the last on.
-        self._block = self._tensor(np.zeros((max(1, BLOCK_SIZE // num_envs), num_envs), dtype=np.int64))
-        self._cursor = torch.zeros(1, dtype=torch.int64, device=self.device)  # next row, if they are reserved
         self._arrived: Tensor | None = None  # [B] state after the last step, before its autoreset; to draw
         self._ground_truth: GroundTruth | None = None  # [N] for each row of the tables; built when needed
-        # Of device seeding:
-        self._first_start, self._num_starts = self._tensor(tables.hallway_starts).unbind(1)  # [H] each
-        self._starts = self._tensor(tables.starts)
-        self._generator = None
-        if seeding == "device" and self.device.type != "meta":
-            self._generator = torch.Generator(self.device)
-            self._generator.seed()
-        self._numpy: list[np.random.Generator] = []  # of Farama's seeding: one for each environment
+        self._starts: Starts = (
+            DeviceStarts(tables, num_envs, self.device)
+            if seeding == "device"
+            else FaramaStarts(specs, tables, num_envs, self.device)
+        )
         self._set_mazes(maze_of)
         self._clock = self._clock_start.clone()  # [B] rows of the reward table
 
@@ -175,10 +165,7 @@ class MemoryMazes(BatchedEnv):
         self._keep("task_of", self._tensor([self.tasks.index(spec.env_id) for spec in mazes]))
         self._keep("_clock_start", self._tensor(self._first_row[maze_of]))
         self._keep("_clock_end", self._clock_start + self._tensor([spec.max_steps for spec in mazes]))
-        first, number = self._tensor(self.tables.hallways[maze_of]).unbind(1)
-        self._keep("_first_hallway", first)  # [B]
-        self._keep("_num_hallways", number)  # [B]
-        self._discard_starts()
+        self._starts.set_mazes(self._maze_of)
 
     def _keep(self, name: str, values: Tensor) -> None:
         """Store a tensor as an attribute, from the second time on at the address of the first."""
@@ -187,10 +174,6 @@ class MemoryMazes(BatchedEnv):
             setattr(self, name, values.clone(memory_format=torch.contiguous_format))
         else:
             stored.copy_(values)
-
-    def _discard_starts(self) -> None:
-        self._left = 0  # start states that are left in the block, for as many steps
-        self._reserved = False  # whether steps take theirs from `_cursor` on; see `prepare_steps`
 
     def assign(self, task_of: Sequence[int]) -> Obs:
         before = self._state
@@ -203,9 +186,7 @@ class MemoryMazes(BatchedEnv):
         changed = self.task_of != self._tensor(list(task_of))
         ids = [spec.env_id for spec in self.specs]
         self._set_mazes(np.array([ids.index(self.tasks[task]) for task in task_of]))
-        starts = (
-            self._next_starts() if self.seeding == "device" else self._draw_starts_as_farama(before, changed)
-        )
+        starts = self._starts.draw(before, changed)
         clock = torch.where(changed, self._clock_start, self._clock)
         self._arrived = None
         return self._observe(self._place(torch.where(changed, starts, before), clock))
@@ -214,20 +195,8 @@ class MemoryMazes(BatchedEnv):
         return upload(values, self.device)
 
     def reset(self, seed: int | None = None) -> Obs:
-        if self.seeding == "farama":
-            if seed is not None or not self._numpy:
-                seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
-                self._numpy = [gymnasium_seeding.np_random(own)[0] for own in seeds]
-            starts = self._tensor([self._draw_start_as_farama(i) for i in range(self.num_envs)])
-        else:
-            if seed is not None:
-                if self._generator is not None:
-                    self._generator.manual_seed(seed)
-                self._discard_starts()
-            self._reserved = False
-            starts = self._next_starts()
         self._arrived = None
-        return self._observe(self._place(starts, self._clock_start))
+        return self._observe(self._place(self._starts.reset(seed), self._clock_start))
 
     def step(self, actions: Tensor) -> Transition:
         state = self._state
@@ -243,7 +212,7 @@ class MemoryMazes(BatchedEnv):
         done = terminated | truncated
         reward = self._reward.index_select(0, clock).mul_(success)
         final_obs = self._observe(state)
-        starts = self._next_starts() if self.seeding == "device" else self._draw_starts_as_farama(state, done)
+        starts = self._starts.draw(state, done)
         here = self._place(torch.where(done, starts, state), torch.where(done, self._clock_start, clock))
         return Transition(self._observe(here), reward, terminated, truncated, final_obs, success)
 
@@ -292,60 +261,7 @@ class MemoryMazes(BatchedEnv):
         return {name: part.index_select(0, ids) for name, part in self._table.items()}
 
     def prepare_steps(self, count: int) -> None:
-        self._allocate_block(count)
-        if self._left < count:
-            self._draw_block()
-        self._cursor.fill_(self._left - 1)
-        self._left -= count
-        self._reserved = True
-
-    def _next_starts(self) -> Tensor:
-        """Return a start state [B] for every environment from the device's generator, needed or not."""
-        if self._reserved:
-            starts = self._block.index_select(0, self._cursor).squeeze(0)
-            self._cursor.sub_(1)
-            return starts
-        if not self._left:
-            self._draw_block()
-        self._left -= 1
-        return self._block[self._left]
-
-    def _allocate_block(self, steps: int) -> None:
-        """Let the block have room for at least so many steps, keeping the starts that are left in it."""
-        if len(self._block) < steps:
-            left = self._block[: self._left]
-            self._block = self._block.new_zeros(steps, self.num_envs)
-            self._block[: self._left] = left
-
-    def _draw_block(self) -> None:
-        """Fill the block with start states."""
-        # One integer serves for both draws: with 53 bits, remainders are uniform to one part in 10^12.
-        shape = self._block.shape
-        draw = torch.randint(1 << 53, shape, generator=self._generator, device=self.device)
-        hallway = self._first_hallway + draw % self._num_hallways
-        draw = torch.div(draw, self._num_hallways, rounding_mode="floor")
-        start = self._first_start[hallway] + draw % self._num_starts[hallway]
-        self._block.copy_(self._starts[start])
-        self._left = shape[0]
-
-    def _draw_starts_as_farama(self, state: Tensor, done: Tensor) -> Tensor:
-        """Return [B] new start states, drawn as Farama's environments do, where `done`; else `state`."""
-        ended = np.flatnonzero(done.cpu().numpy())
-        if not len(ended):
-            return state
-        starts = [self._draw_start_as_farama(i) for i in ended.tolist()]
-        return state.index_put((self._tensor(ended),), self._tensor(starts))
-
-    def _draw_start_as_farama(self, i: int) -> int:
-        """Draw a start state for environment i with the draws of Farama's environment, in its order."""
-        rng, maze = self._numpy[i], self._maze_of[i]
-        hallway, num_hallways = self.tables.hallways[maze].tolist()
-        if self.specs[maze].random_length:
-            hallway += int(rng.integers(4, 4 + num_hallways)) - 4
-        first, count = self.tables.hallway_starts[hallway].tolist()
-        x = int(rng.integers(1, count // 4 + 1))
-        cue, order = int(rng.integers(0, 2)), int(rng.integers(0, 2))
-        return int(self.tables.starts[first + 4 * (x - 1) + 2 * cue + order])
+        self._starts.prepare(count)
 
     def state_dict(self) -> dict[str, Any]:
         if self._state is None:
@@ -354,9 +270,7 @@ class MemoryMazes(BatchedEnv):
             "mazes": self._maze_of,
             "state": self._state.clone(),
             "clock": self._clock.clone(),
-            "block": self._block[: self._left].clone() if self._left else None,
-            "generator": None if self._generator is None else self._generator.get_state(),
-            "numpy": [rng.bit_generator.state for rng in self._numpy],
+            **self._starts.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> Obs:
@@ -374,17 +288,7 @@ class MemoryMazes(BatchedEnv):
         self._set_mazes(np.array(state["mazes"]))
         here = self._place(state["state"].to(self.device), state["clock"].to(self.device))
         self._arrived = None
-        if state["block"] is not None:
-            self._left = len(state["block"])
-            self._allocate_block(self._left)
-            self._block[: self._left].copy_(state["block"])
-        if self._generator is not None:
-            self._generator.set_state(state["generator"].cpu())
-        self._numpy = []
-        for saved in state["numpy"]:
-            rng = np.random.Generator(np.random.PCG64())
-            rng.bit_generator.state = saved
-            self._numpy.append(rng)
+        self._starts.load_state_dict(state)
         return self._observe(here)
 
     def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
@@ -399,20 +303,7 @@ class MemoryMazes(BatchedEnv):
         Raises:
             RuntimeError: called before the first `reset`.
         """
-        from minigrid.core.world_object import Ball, Key, Wall  # slow to import, and only needed here
-        from minigrid.envs.memory import MemoryEnv
-
         if self._state is None:
             raise RuntimeError("render before the first reset: call reset(seed) first")
         shown = self._arrived if final and self._arrived is not None else self._state
-        state = int(shown[i])
-        maze, end, cue, order, x, y = self.tables.place[state].tolist()
-        spec = self.specs[maze]
-        env = MemoryEnv(size=spec.size, agent_view_size=spec.view_size)
-        cells = minigrid_tables.maze_cells(spec.size, end, cue, order)
-        objects = {minigrid_tables.WALL: Wall, minigrid_tables.KEY: Key, minigrid_tables.BALL: Ball}
-        for column, row in np.argwhere(cells != minigrid_tables.EMPTY).tolist():
-            kind = objects[int(cells[column, row])]
-            env.grid.set(column, row, Wall() if kind is Wall else kind("green"))
-        env.agent_pos, env.agent_dir = np.array((x, y)), int(self.tables.direction[state])
-        return env.get_full_render(highlight=True, tile_size=tile_size)
+        return draw_state(self.specs, self.tables, int(shown[i]), tile_size)

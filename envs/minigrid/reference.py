@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import gymnasium
 
 from ..numbers import require_whole
+from .missions import Mission, mission_to_read, with_mission
 from .tables import MAX_VIEW_SIZE, MazeSpec, require_actions
-
-MISSIONS = 12
-"""Number of BabyAI's episodes whose missions are compared; those that vary did so within 4."""
 
 
 def is_minigrid(env_id: str) -> bool:
@@ -26,19 +22,21 @@ def minigrid_maker(
     render_mode: str | None = None,
     view_size: int = 7,
     actions: Literal[3, 7] = 7,
+    mission: Mission = "auto",
     **options: Any,
 ) -> Callable[[], gymnasium.Env]:
-    """Return a function that builds one of MiniGrid's environments, without the mission text.
+    """Return a function that builds one of MiniGrid's environments, with its mission if agents read it.
 
     Args:
         env_id: a registered id, or a Memory maze of any odd size.
         render_mode: as in `gymnasium.make`.
         view_size: side of the square that the agent sees, in cells.
         actions: 7, or 3 for an action space without those that do nothing in the Memory mazes.
+        mission: see `missions.Mission`.
         options: further arguments of MiniGrid's class.
 
     Raises:
-        ValueError: an option that MiniGrid's class does not have.
+        ValueError: an option that MiniGrid's class does not have, or an unknown `mission`.
     """
     if "seeding" in options:
         raise ValueError(f"{env_id}: MiniGrid's environments have their own generators; leave seeding out")
@@ -51,6 +49,8 @@ def minigrid_maker(
     import minigrid  # noqa: F401 - slow to import; registers its ids
 
     registered = gymnasium.registry.get(env_id)  # another process may not know it
+    # An unregistered id that is no maze is refused later, with the nearest ids.
+    words = mission_to_read(env_id, mission, options) if registered or spec is not None else None
 
     def make() -> gymnasium.Env:
         from minigrid.envs.memory import MemoryEnv
@@ -67,56 +67,9 @@ def minigrid_maker(
             env = gymnasium.make(
                 registered or env_id, agent_view_size=view_size, render_mode=render_mode, **options
             )
-        env = _without_mission(env)
+        env = with_mission(env, words)
         if actions == 3:
             env = gymnasium.wrappers.TransformAction(env, lambda action: action, gymnasium.spaces.Discrete(3))
         return env
 
     return make
-
-
-def _without_mission(env: gymnasium.Env) -> gymnasium.Env:
-    space = env.observation_space
-    if not isinstance(space, gymnasium.spaces.Dict):
-        return env
-    kept = gymnasium.spaces.Dict({key: part for key, part in space.items() if key != "mission"})
-    return gymnasium.wrappers.TransformObservation(env, lambda obs: {key: obs[key] for key in kept}, kept)
-
-
-def mission_notes(env_id: str, name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a note if the mission of one of MiniGrid's environments changes from episode to episode.
-
-    Args:
-        env_id: the environment, for the note.
-        name: its id without a module.
-        options: as for `minigrid_maker`.
-    """
-    if not is_minigrid(name) or MazeSpec.from_id(name) is not None:
-        return ()
-    own = {key: x for key, x in options.items() if key not in ("view_size", "actions")}
-    with contextlib.redirect_stdout(io.StringIO()):  # BabyAI prints which of its drafts it rejects
-        env = gymnasium.make(name, **own)
-        varies = _mission_varies(env)
-        env.close()
-    if not varies:
-        return ()
-    return (
-        f"warning: {env_id}: the mission, a text, changes from episode to episode, and the agent does not "
-        "see it: it cannot know what it is asked to do",
-    )
-
-
-def _mission_varies(env: gymnasium.Env) -> bool:
-    from minigrid.core.mission import MissionSpace
-
-    if not isinstance(env.observation_space, gymnasium.spaces.Dict):
-        return False
-    space = env.observation_space.spaces.get("mission")
-    if type(space) is MissionSpace:
-        return any(len(values) > 1 for values in space.ordered_placeholders or ())
-    missions = set()  # BabyAI's space does not say which missions there are
-    for seed in range(MISSIONS if space is not None else 0):
-        missions.add(env.reset(seed=seed)[0]["mission"])
-        if len(missions) > 1:
-            return True
-    return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,16 +18,20 @@ from torch import Tensor, nn
 from rmc_agents.agent.arguments import as_rows, as_tensors, require_state
 from rmc_agents.agent.config import AgentConfig
 from rmc_agents.agent.encoders import Encoder
-from rmc_agents.agent.heads import CategoricalHead, make_action_head
-from rmc_agents.agent.native_heads import has_hooks, native_weights
+from rmc_agents.agent.heads import NO_MASKS, CategoricalHead, make_action_head
+from rmc_agents.agent.native_heads import native_weights
+from rmc_agents.agent.normalization import Total, of_this_process
 from rmc_agents.agent.observation_table import EncodedTable, ObservationTable
+from rmc_agents.agent.reconstruction import Decoder
 from rmc_agents.cores import MemoryCore, State, make_core
 from rmc_agents.cores.base import IndexedInputs
 from rmc_agents.cores.kernels import heads_native
 from rmc_agents.cores.kernels.call import eager
+from rmc_agents.cores.kernels.unchanged import has_hooks, replaces
 from rmc_agents.options import Options
 from rmc_agents.spaces.annotated import AnnotatedBox
-from rmc_agents.spaces.description import describe
+from rmc_agents.spaces.description import NOT_RECONSTRUCTED, describe
+from rmc_agents.spaces.masks import ActionMasks, choice_sizes
 from rmc_agents.spaces.plain import Actions, Observations
 from rmc_agents.spaces.reading import named_parts, with_readings
 from rmc_agents.spaces.serialization import space_from_json, space_to_json
@@ -58,6 +62,8 @@ class ActionEvaluation(NamedTuple):
     """[T, B]."""
     aux_predictions: Tensor | None
     """[T, B, K] predictions of the auxiliary targets; None without any."""
+    reconstruction_errors: Tensor | None = None
+    """[T, B] of the observations; None for agents without `reconstruct`."""
 
 
 class Reading(NamedTuple):
@@ -146,7 +152,7 @@ class ActorCritic(nn.Module):
         self.action_space = self.actions.plain
         self.aux_size = aux_size
 
-        self.encoder = Encoder(self.observation_space, config.features)
+        self.encoder = Encoder(self.observation_space, config.features, config.normalize_observations)
         probe = make_action_head(1, self.action_space)
         core_input = (
             config.features + config.previous_action * probe.encoding_size + int(config.previous_reward)
@@ -158,14 +164,19 @@ class ActorCritic(nn.Module):
         policy_input = self.core.output_size + config.skip * core_input
         critic_input = core_input if config.critic_memory == "none" else policy_input
         self.policy_hidden = _hidden(policy_input, config.hidden_size)
-        self.policy = make_action_head(config.hidden_size, self.action_space)
+        self.policy = make_action_head(config.hidden_size, self.action_space, config.scale_actions)
         self.value_hidden = _hidden(critic_input, config.hidden_size)
         self.value_head = nn.Linear(config.hidden_size, 1)
         nn.init.orthogonal_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         self.aux_head = nn.Linear(self.core.output_size, aux_size) if aux_size else None
+        self.decoder = None  # drawn last, so that the other weights are the same without it
+        if config.reconstruct:
+            self.decoder = Decoder(
+                self.observation_space, self.encoder, self.core.output_size, config.features
+            )
         self._wrappers: list[Wrapper] = []
-        self._networks: Networks = self._run_networks
+        self._networks: Networks = self.run_networks
         self._encode_table: Callable[[], Tensor] = self.encoder.encode_table
 
     @classmethod
@@ -223,6 +234,18 @@ class ActorCritic(nn.Module):
                 raise ValueError(f"{name} of agent and environment differ: {own}, {given}")
         self.observations, self.actions = observations, actions
 
+    def use_action_masks(self) -> None:
+        """Record that the agent is trained with action masks.
+
+        A trainer calls it where the environments give masks and `action_masks` is not "ignore".
+
+        Raises:
+            ValueError: masks cannot restrict actions of this kind.
+        """
+        if choice_sizes(self.action_space) is None:
+            raise ValueError(NO_MASKS)
+        self.config = replace(self.config, action_masks="use")
+
     def use_observation_table(self, table: Tree) -> None:
         """Accept `ObservationIds` in place of observations, as rows of a table; it is not saved.
 
@@ -235,6 +258,20 @@ class ActorCritic(nn.Module):
             ValueError: they are no observations of the agent's space.
         """
         self.encoder.use_table(None if table is None else ObservationTable(self.observation_space, table))
+
+    def update_statistics(self, obs: Tree, counted: Tensor, total: Total = of_this_process) -> None:
+        """Add observations to the running statistics of an agent with `normalize_observations`.
+
+        A trainer calls it after it has learned from a rollout, so that experience is collected and learned
+        with the same statistics.
+
+        Args:
+            obs: [T, B, ...].
+            counted: [T, B] bool, false for filler steps.
+            total: sums over all processes that train together.
+        """
+        if self.config.normalize_observations:
+            self.encoder.update_statistics(obs, counted, total)
 
     @torch.no_grad()
     def encode_ahead(self, lookups: int) -> EncodedTable:
@@ -254,7 +291,11 @@ class ActorCritic(nn.Module):
         """Describe how observations are read and actions are chosen; see `rmc_agents.describe`."""
         parts = named_parts(self.observation_space)
         readings = {key: part.read_as for key, part in parts.items() if isinstance(part, AnnotatedBox)}
-        return describe(self.observations.space, self.actions.space, readings)
+        lines = [describe(self.observations.space, self.actions.space, readings)]
+        if self.decoder is not None:
+            lines.append(f"reconstructed from the memory: {', '.join(self.decoder.reconstructed)}")
+            lines += [f"{key}: {NOT_RECONSTRUCTED}" for key in self.decoder.left_out]
+        return "\n".join(lines)
 
     @property
     def core_name(self) -> str:
@@ -287,6 +328,7 @@ class ActorCritic(nn.Module):
         state: AgentState,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
+        action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, AgentState]:
         """Choose an action for one step.
 
@@ -296,6 +338,7 @@ class ActorCritic(nn.Module):
             state: from the previous step, or `initial_state`.
             generator: source of the random draws.
             deterministic: choose the most likely action instead of drawing one.
+            action_masks: [B, P] bool, true where a choice is allowed; None allows all.
 
         Returns:
             actions [B, ...], their log-probabilities [B], values [B], and the next state. Its `reward` is
@@ -303,7 +346,8 @@ class ActorCritic(nn.Module):
         """
         obs, actions = map_tree(lambda x: x.unsqueeze(0), obs), state.action.unsqueeze(0)
         step = obs, actions, state.reward.unsqueeze(0), episode_starts.unsqueeze(0), state
-        native = None if torch.is_grad_enabled() else self._read_natively(*step)
+        in_torch = action_masks is not None or torch.is_grad_enabled()
+        native = None if in_torch else self._read_natively(*step)
         if native is not None:
             (inputs, sizes, _), reading = native
             noise = None
@@ -315,12 +359,20 @@ class ActorCritic(nn.Module):
             return action, log_prob, values, reading.state._replace(action=action)
         output = self._networks(*step)
         parameters = output.parameters.squeeze(0)
+        if action_masks is not None:
+            parameters = self.policy.restrict(parameters, action_masks)
         action = self.policy.mode(parameters) if deterministic else self.policy.sample(parameters, generator)
         log_prob = self.policy.log_prob(parameters, action)
         return action, log_prob, output.values.squeeze(0), output.state._replace(action=action)
 
     def evaluate_actions(
-        self, obs: Tree, actions: Tensor, rewards: Tensor, episode_starts: Tensor, state: AgentState
+        self,
+        obs: Tree,
+        actions: Tensor,
+        rewards: Tensor,
+        episode_starts: Tensor,
+        state: AgentState,
+        action_masks: Tensor | None = None,
     ) -> ActionEvaluation:
         """Evaluate a recorded sequence with the current weights.
 
@@ -331,14 +383,19 @@ class ActorCritic(nn.Module):
                 rewards at all.
             episode_starts: [T, B] bool, true where an episode starts.
             state: the state before the first step, as stored when the sequence was recorded.
+            action_masks: [T, B, P] bool, those with which the actions were chosen; None if all were allowed.
         """
         previous = self._previous(actions, rewards, state)
         output = self._networks(obs, *previous, episode_starts, state)
+        parameters = output.parameters
+        if action_masks is not None:
+            parameters = self.policy.restrict(parameters, action_masks)
         return ActionEvaluation(
-            self.policy.log_prob(output.parameters, actions),
-            self.policy.entropy(output.parameters),
+            self.policy.log_prob(parameters, actions),
+            self.policy.entropy(parameters),
             output.values,
             None if self.aux_head is None else self.aux_head(output.memory_output),
+            None if self.decoder is None else self.decoder(output.memory_output, obs, self.encoder),
         )
 
     def read_for_native_heads(
@@ -346,11 +403,13 @@ class ActorCritic(nn.Module):
     ) -> tuple[NativeHeads, Tensor | None] | None:
         """Read a recorded sequence for heads in C; return None if only `evaluate_actions` can evaluate it.
 
-        Arguments are those of `evaluate_actions`.
+        Arguments are those of `evaluate_actions`, without action masks, which these heads do not know.
 
         Returns:
             the heads' arguments, for T * B rows, and the predictions [T, B, K] of auxiliary targets.
         """
+        if self.decoder is not None:
+            return None
         native = self._read_natively(obs, *self._previous(actions, rewards, state), episode_starts, state)
         if native is None:
             return None
@@ -372,6 +431,7 @@ class ActorCritic(nn.Module):
         deterministic: bool = True,
         generator: torch.Generator | None = None,
         reward: Any = None,
+        action_masks: Any = None,
     ) -> tuple[Any, AgentState]:
         """Act on one observation of the environment's own space, or on a batch, as SB3's `predict` does.
 
@@ -384,6 +444,9 @@ class ActorCritic(nn.Module):
             generator: source of the random draws; torch's global one if None.
             reward: [B] or a number, the reward that came with `obs`; it replaces the one in `state`. Agents
                 with `previous_reward` need it after the first step of an episode; the others ignore it.
+            action_masks: which actions the environment allows, as it says itself (`info["action_mask"]` or
+                `env.action_masks()`; see `rmc_agents.spaces.masks.ActionMasks`), or a batch of them; None
+                allows all.
 
         Returns:
             a member of the environment's action space (a batch of them if `obs` was a batch), and the next
@@ -405,11 +468,19 @@ class ActorCritic(nn.Module):
             raise ValueError(
                 "this agent reads the previous reward: pass the reward that came with obs as reward=..."
             )
-        action, _, _, state = self.act(tensors, starts, state, generator, deterministic)
+        masks = self._read_masks(action_masks, batch_size, single)
+        action, _, _, state = self.act(tensors, starts, state, generator, deterministic, masks)
         # Not a number until the caller says what reward the environment answered.
         state = state._replace(reward=torch.full_like(state.reward, torch.nan))
         batch = self.actions.batch(action.cpu().numpy())
         return (self.actions.member(batch) if single else batch), state
+
+    def _read_masks(self, masks: Any, batch_size: int, single: bool) -> Tensor | None:
+        """Return the masks that `predict` was given, [B, P]."""
+        if masks is None:
+            return None
+        array = ActionMasks(self.actions.space).read(masks, None if single else batch_size)
+        return torch.as_tensor(array, device=self.device).reshape(batch_size, -1)
 
     def wrap_networks(self, wrapper: Wrapper) -> None:
         """Replace the function that runs encoder, core and heads by `wrapper` of it.
@@ -438,11 +509,11 @@ class ActorCritic(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._networks, self._encode_table = self._run_networks, self.encoder.encode_table
+        self._networks, self._encode_table = self.run_networks, self.encoder.encode_table
         for wrapper in self._wrappers:
             self._networks, self._encode_table = wrapper(self._networks), wrapper(self._encode_table)
 
-    def _run_networks(
+    def run_networks(
         self, obs: Tree, actions: Tensor, rewards: Tensor, starts: Tensor, state: AgentState
     ) -> NetworkOutput:
         """Run encoder, core and heads on a sequence; see `Networks`."""
@@ -464,6 +535,8 @@ class ActorCritic(nn.Module):
         """Run encoder and core for heads in C; return None if the networks can only run as a whole."""
         policy = self.policy
         if self._wrappers or self.config.critic_memory != "shared" or not isinstance(policy, CategoricalHead):
+            return None
+        if replaces(self, ActorCritic, "run_networks"):
             return None
         weights = native_weights(self.policy_hidden, policy, self.value_hidden, self.value_head)
         if weights is None:

@@ -29,7 +29,8 @@ def as_rows(name: str, value: Any, batch_size: int, device: torch.device) -> Ten
         ValueError: neither, or a number that is not finite; the message names the argument.
     """
     try:
-        array = np.asarray(value, dtype=np.float32)
+        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite
+            array = np.asarray(value, dtype=np.float32)
         if not np.isfinite(array).all():
             raise ValueError("NaN or infinity")
         numbers = torch.as_tensor(array, device=device)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from rmc_agents.options import Options, require_sizes, require_types
 
 CriticMemory = Literal["shared", "separate", "none"]
+MaskUse = Literal["auto", "use", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,23 @@ class AgentConfig:
     """How parts of the observation are read, where the decision by their space is wrong, such as
     `--read-as image=codes` (an observation without parts is named `observation`). One of categories, codes,
     picture, cells, numbers, raw, log; details after a colon: codes:11,6,4 or picture:chw."""
+    normalize_observations: bool = False
+    """Normalise observations that are read as numbers (not pictures or categories) by their running mean and
+    standard deviation, which are saved with the weights and change in training only."""
+    scale_actions: bool = False
+    """With Box actions: the policy's -1 and 1 are the bounds of the box, where these are finite."""
+
+    reconstruct: bool = False
+    """Let a decoder predict the current observation from the memory's output, as an auxiliary loss of weight
+    --reconstruction-coef. It makes the memory hold what it reads; acting is not affected."""
+
+    action_masks: MaskUse = "auto"
+    """auto: choose only allowed actions, where the environment gives action masks; use: the same, and refuse
+    to train without masks (recorded by runs that had some); ignore: choose any action."""
 
     def __post_init__(self) -> None:
+        if self.action_masks not in get_args(MaskUse):
+            raise ValueError(f"action_masks must be one of {get_args(MaskUse)}, got {self.action_masks!r}")
         if self.critic_memory not in get_args(CriticMemory):
             raise ValueError(
                 f"critic_memory must be one of {get_args(CriticMemory)}, got {self.critic_memory!r}"

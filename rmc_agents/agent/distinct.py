@@ -40,7 +40,8 @@ def find_distinct_rows(parts: Sequence[Tensor]) -> DistinctRows | None:
         to wait for the host, and a graph would break.
     """
     x = parts[0]
-    if x.shape[0] < MIN_ROWS or x.device.type != "cpu" or torch.compiler.is_compiling():
+    # First, since a comparison would fix the size of a batch in an exported graph.
+    if torch.compiler.is_compiling() or x.shape[0] < MIN_ROWS or x.device.type != "cpu":
         return None
     # Equal rows have equal projections. Different rows with equal projections are detected below.
     key = torch.zeros(x.shape[0], dtype=torch.float64)

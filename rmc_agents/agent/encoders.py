@@ -17,7 +17,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rmc_agents.agent.distinct import find_distinct_rows
+from rmc_agents.agent.normalization import NormalizedPart, Total, of_this_process
 from rmc_agents.agent.observation_table import EncodedObservations, ObservationTable, PartTerms, TermTable
+from rmc_agents.agent.text_encoder import ReadByText, Words
 from rmc_agents.cores.base import IndexedInputs
 from rmc_agents.environment import ObservationIds
 from rmc_agents.spaces.reading import bounds, category_sizes, code_values, owners, read, scaling
@@ -34,19 +36,25 @@ class Encoder(nn.Module):
         space: space of one observation: Box, Discrete, MultiDiscrete, MultiBinary, or a flat Dict of them. An
             `AnnotatedBox` is read as it says, any other as `rmc_agents.spaces.read` decides.
         output_size: number of features.
+        normalize: whether parts that are read as numbers are normalised by running statistics, which
+            `update_statistics` changes.
 
     Raises:
         ValueError: the space has no encoding; the message names it and an alternative.
     """
 
-    def __init__(self, space: spaces.Space[Any], output_size: int) -> None:
+    def __init__(self, space: spaces.Space[Any], output_size: int, normalize: bool = False) -> None:
         super().__init__()
         self.keys = list(space.spaces) if isinstance(space, spaces.Dict) else None
         parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
         self.spaces = parts
-        self.parts = nn.ModuleList(_make_part(part) for part in parts)
+        made = [_make_part(part) for part in parts]
+        if normalize:
+            made = [_normalized(part, own) for part, own in zip(made, parts, strict=True)]
+        self.parts = nn.ModuleList(made)
         # Only discrete observations repeat often enough for a search to pay off.
-        self.deduplicate = all(isinstance(part, _Codes | _Cells | _OneHot) for part in self.parts)
+        self.deduplicate = all(isinstance(part, _Codes | Cells | _OneHot | Words) for part in self.parts)
+        self.by_text = _read_by_text(self.parts)
         self.table: ObservationTable | None = None  # what ids of observations refer to
         self.terms: TermTable | None = None  # the same rows, if their vectors consist of recurring values
         self.output_size = output_size
@@ -76,8 +84,29 @@ class Encoder(nn.Module):
                 return IndexedInputs(features, distinct.inverse.unflatten(0, leading))
         return self._encode(values)
 
+    def update_statistics(self, obs: Tree, counted: Tensor, total: Total = of_this_process) -> None:
+        """Add observations [..., *space.shape], or ids [...] of them, to the statistics of `normalize`.
+
+        Args:
+            obs: the observations.
+            counted: [...] bool, which of them count.
+            total: sums over all processes.
+        """
+        for part, value in zip(self.parts, self.parts_of(obs), strict=True):
+            if isinstance(part, NormalizedPart):
+                part.update(value, counted, total)
+
+    def parts_of(self, obs: Tree) -> list[Tensor]:
+        """Return the parts of N observations [..., *space.shape], or of ids [...] of them, each [N, ...]."""
+        if isinstance(obs, ObservationIds):
+            return self._require_table().look_up(obs.ids)
+        values: list[Tensor] = [obs[key] for key in self.keys] if self.keys is not None else [obs]
+        return [x.reshape(-1, *(space.shape or ())) for x, space in zip(values, self.spaces, strict=True)]
+
     def use_table(self, table: ObservationTable | None) -> None:
         """Let ids of observations refer to the rows of a table, or to nothing."""
+        if table is self.table:
+            return
         self.table = self.terms = None
         if table is None:
             return
@@ -95,13 +124,19 @@ class Encoder(nn.Module):
         return self.table.encode_all(self._encode) if features is None else features.rows
 
     def _encode_ids(self, ids: Tensor) -> Tensor | IndexedInputs:
+        table = self._require_table()
+        features = None if self.terms is None else self.terms.encode(ids, self.linear, self.parts)
+        return table.encode(ids, self._encode) if features is None else features
+
+    def _require_table(self) -> ObservationTable:
         if self.table is None:
             raise ValueError("ids of observations need a table: call agent.use_observation_table first")
-        features = None if self.terms is None else self.terms.encode(ids, self.linear, self.parts)
-        return self.table.encode(ids, self._encode) if features is None else features
+        return self.table
 
     def _encode(self, values: list[Tensor]) -> Tensor:
         vectors = [part(value) for part, value in zip(self.parts, values, strict=True)]
+        if self.by_text is not None:
+            vectors = self.by_text(vectors)
         joined = vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1)
         return torch.relu(self.linear(joined))
 
@@ -111,7 +146,7 @@ def _make_part(space: spaces.Space[Any]) -> nn.Module:
     reading = read(space)
     if reading.kind == "categories":
         sizes = category_sizes(space)
-        start = _start(space)
+        start = start_of(space)
         kind = _Embedded if sum(sizes) > LARGE_VOCABULARY else _OneHot
         return kind(sizes, space.shape or (), start)
     if reading.kind == "bits":
@@ -120,9 +155,11 @@ def _make_part(space: spaces.Space[Any]) -> nn.Module:
     if reading.kind == "codes":
         return _Codes(space.shape, reading.sizes)
     if reading.kind == "picture":
-        return _Picture(space.shape, reading.layout, *bounds(space))
+        return Picture(space.shape, reading.layout, *bounds(space))
     if reading.kind == "cells":
-        return _Cells(space.shape, reading.layout)
+        return Cells(space.shape, reading.layout)
+    if reading.kind == "words":
+        return Words(int(space.high.max()) + 1, space.shape[0])
     if reading.kind == "log":
         return _ScaledVector(
             space.shape, np.zeros(space.shape), np.ones(space.shape), np.full(space.shape, True)
@@ -133,7 +170,19 @@ def _make_part(space: spaces.Space[Any]) -> nn.Module:
     return _ScaledVector(space.shape, shift, factor, large)
 
 
-def _start(space: spaces.Space[Any]) -> list[int]:
+def _normalized(part: nn.Module, space: spaces.Space[Any]) -> nn.Module:
+    """Return a part with normalisation if it reads a `Box` as numbers, and any other part as it is."""
+    return NormalizedPart(part) if isinstance(part, _Vector) and isinstance(space, spaces.Box) else part
+
+
+def _read_by_text(parts: nn.ModuleList) -> ReadByText | None:
+    """Return the layer that reads grids of codes as texts say; None without grids or without texts."""
+    texts = {i: part.output_size for i, part in enumerate(parts) if isinstance(part, Words)}
+    grids = {i: part.embedding.out_features for i, part in enumerate(parts) if isinstance(part, _Codes)}
+    return ReadByText(texts, grids) if texts and grids else None
+
+
+def start_of(space: spaces.Space[Any]) -> list[int]:
     """Return the smallest value of each integer of a space."""
     smallest = space.low if isinstance(space, spaces.Box) else space.start  # type: ignore[attr-defined]
     return [int(n) for n in np.asarray(smallest).reshape(-1)]
@@ -188,7 +237,7 @@ class _Codes(nn.Module):
         )
 
 
-class _Picture(nn.Module):
+class Picture(nn.Module):
     """Convolutions of pixels, with the frames of a stack as channels.
 
     From 36 x 36 pixels on, the three layers of Mnih et al. (2015); below, two smaller layers.
@@ -203,8 +252,9 @@ class _Picture(nn.Module):
     def __init__(self, shape: tuple[int, ...], layout: str, low: float, high: float) -> None:
         super().__init__()
         self.layout, self.low, self.span = layout, low, high - low
-        c, h, w = _channels_first_shape(shape, layout)
-        if min(h, w) >= 36:
+        c, h, w = self.shape = _channels_first_shape(shape, layout)
+        self.large = min(h, w) >= 36
+        if self.large:
             layers = [nn.Conv2d(c, 32, 8, 4), nn.Conv2d(32, 64, 4, 2), nn.Conv2d(64, 64, 3, 1)]
         else:
             layers = _small_convolutions(c)
@@ -213,13 +263,19 @@ class _Picture(nn.Module):
             self.output_size = self.convolutions(torch.zeros(1, c, h, w)).numel()
 
     def forward(self, picture: Tensor) -> Tensor:
-        pixels = _channels_first(picture, self.layout).to(next(self.parameters()).dtype)  # [..., C, H, W]
-        pixels = (pixels - self.low) / self.span if self.low else pixels / self.span
-        vectors = self.convolutions(pixels)
+        vectors = self.convolutions(self.pixels(picture))
         return vectors.reshape(*picture.shape[: picture.ndim - len(self.layout)], -1)
 
+    def pixels(self, picture: Tensor) -> Tensor:
+        """Return the scaled pixels [N, C, H, W] of pictures."""
+        pixels = _channels_first(picture, self.layout)
+        if self.large:  # With the strides of [N, H, W, C] a gradient step is 1.5 times as fast on a CPU.
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        pixels = pixels.to(next(self.parameters()).dtype)
+        return (pixels - self.low) / self.span if self.low else pixels / self.span
 
-class _Cells(nn.Module):
+
+class Cells(nn.Module):
     """A small grid of bytes that may be pixels or codes: each cell is embedded as both.
 
     A cell's vector is a linear function of its brightness (value / 255) and of its category, for each
@@ -239,7 +295,8 @@ class _Cells(nn.Module):
     def __init__(self, shape: tuple[int, ...], layout: str, width: int = 8) -> None:
         super().__init__()
         self.layout = layout
-        c, h, w = _channels_first_shape(shape, layout)
+        c, h, w = self.shape = _channels_first_shape(shape, layout)
+        self.large = max(h, w) > 15
         self.categories = nn.Embedding(self.CATEGORIES * c, width)
         nn.init.normal_(self.categories.weight, std=c**-0.5)
         self.brightness = nn.Linear(c, width, bias=False)
@@ -247,17 +304,30 @@ class _Cells(nn.Module):
         self.register_buffer(
             "offset", self.CATEGORIES * torch.tensor(code_values([c])).reshape(-1, 1, 1), persistent=False
         )
-        self.convolutions = _initialized(_small_convolutions(width)) if max(h, w) > 15 else nn.Flatten()
+        self.convolutions = _initialized(_small_convolutions(width)) if self.large else nn.Flatten()
         with torch.no_grad():
             self.output_size = self.convolutions(torch.zeros(1, width, h, w)).numel()
 
     def forward(self, grid: Tensor) -> Tensor:
         values = _channels_first(grid, self.layout)  # [..., C, H, W]
-        categories = torch.where(values < 16, values, values // 16 + 15).long() + self.offset
+        categories = _category(values) + self.offset
         pixels = values.to(self.brightness.weight.dtype).movedim(1, -1) / 255
         cells = self.categories(categories).sum(1) + self.brightness(pixels)  # [..., H, W, width]
         vectors = self.convolutions(cells.movedim(-1, 1))
         return vectors.reshape(*grid.shape[: grid.ndim - len(self.layout)], -1)
+
+    def pixels(self, grid: Tensor) -> Tensor:
+        """Return the brightness [N, C, H, W] of the cells of grids, from 0 to 1."""
+        return _channels_first(grid, self.layout).to(self.brightness.weight.dtype) / 255
+
+    def categories_of(self, grid: Tensor) -> Tensor:
+        """Return the categories [N, H * W, C] of the cells of grids, below `CATEGORIES`."""
+        return _category(_channels_first(grid, self.layout)).flatten(2).transpose(1, 2)
+
+
+def _category(values: Tensor) -> Tensor:
+    """Return the category of bytes: each below 16 is one of its own, the others by sixteens."""
+    return torch.where(values < 16, values, values // 16 + 15).long()
 
 
 class _Vector(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,16 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rmc_agents.spaces.reading import code_values, owners
+
+FORBIDDEN = -1e8
+"""Logit of a forbidden choice. Its probability is exactly 0; log-probabilities and gradients are finite."""
+NO_MASKS = (
+    "action masks are for Discrete and MultiDiscrete actions: build the agent with action_masks='ignore', or "
+    "change the action space"
+)
+TINY = torch.finfo(torch.float32).tiny
+UNBOUNDED = 1e6
+"""Bounds of actions beyond this are no bounds, but a formality."""
 
 
 class ActionHead(nn.Module, ABC):
@@ -28,6 +38,8 @@ class ActionHead(nn.Module, ABC):
     """Type of `sample` and `mode`."""
     encoding_size: int
     """Width of the vectors that `encode` returns."""
+    noise_name: ClassVar[Literal["exponential", "uniform", "normal"]]
+    """Distribution of the numbers of `draw_noise`."""
 
     def __init__(self, input_size: int, parameter_size: int, action_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -41,6 +53,18 @@ class ActionHead(nn.Module, ABC):
         """Compute the parameters [..., P] of the distribution from features [..., F]."""
         return self.linear(features)
 
+    def restrict(self, parameters: Tensor, masks: Tensor) -> Tensor:
+        """Return the parameters of the distribution over allowed actions only.
+
+        Args:
+            parameters: [..., P].
+            masks: [..., P] bool, true where a choice is allowed: at least one of each component.
+
+        Raises:
+            ValueError: masks cannot restrict actions of this kind.
+        """
+        raise ValueError(NO_MASKS)
+
     def _rows(self, actions: Tensor) -> Tensor:
         """Return actions [..., *action_shape] as vectors [..., n]."""
         leading = actions.shape[: actions.ndim - len(self.action_shape)]
@@ -50,9 +74,17 @@ class ActionHead(nn.Module, ABC):
         """Return vectors [..., n] as actions [..., *action_shape]; the inverse of `_rows`."""
         return rows.reshape(*rows.shape[:-1], *self.action_shape)
 
-    @abstractmethod
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw actions from the distribution."""
+        return self.pick(parameters, self.draw_noise(parameters, generator))
+
+    @abstractmethod
+    def draw_noise(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw the random numbers [..., n] of a sample."""
+
+    @abstractmethod
+    def pick(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        """Return the sample that these random numbers determine."""
 
     @abstractmethod
     def mode(self, parameters: Tensor) -> Tensor:
@@ -78,6 +110,7 @@ class CategoricalHead(ActionHead):
     """[P] the value that each logit stands for."""
     component: Tensor
     """[P] the component of the action that each logit belongs to."""
+    noise_name = "exponential"
 
     def __init__(self, input_size: int, space: spaces.Discrete | spaces.MultiDiscrete) -> None:
         sizes = [int(space.n)] if isinstance(space, spaces.Discrete) else [int(n) for n in space.nvec.flat]
@@ -100,10 +133,16 @@ class CategoricalHead(ActionHead):
     def _join(self, numbers: list[Tensor]) -> Tensor:
         return self._shaped(torch.stack(numbers, dim=-1)) if self.action_shape else numbers[0]
 
-    def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        # The Gumbel-max trick, argmax of log p - log(exponential noise), because it takes a generator.
-        noise = torch.empty_like(parameters, dtype=torch.float32).exponential_(generator=generator)
-        scores = parameters - noise.log()
+    def restrict(self, parameters: Tensor, masks: Tensor) -> Tensor:
+        return torch.where(masks, parameters, FORBIDDEN)
+
+    def draw_noise(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return torch.empty_like(parameters, dtype=torch.float32).exponential_(generator=generator)
+
+    def pick(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        # The Gumbel-max trick, argmax of log p - log(exponential noise), because it takes a generator. Noise
+        # may be 0, which must not choose what is forbidden.
+        scores = parameters - noise.clamp_min(TINY).log()
         return self._join([s.argmax(dim=-1) for s in scores.split(self.sizes, dim=-1)])
 
     def mode(self, parameters: Tensor) -> Tensor:
@@ -129,14 +168,18 @@ class CategoricalHead(ActionHead):
 class BernoulliHead(ActionHead):
     """Head of `MultiBinary`: an independent Bernoulli distribution for each bit."""
 
+    noise_name = "uniform"
+
     def __init__(self, input_size: int, space: spaces.MultiBinary) -> None:
         super().__init__(input_size, math.prod(space.shape), space.shape)
         self.action_dtype = torch.float32
         self.encoding_size = math.prod(space.shape)
 
-    def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        uniform = torch.empty_like(parameters).uniform_(generator=generator)
-        return self._shaped((uniform < torch.sigmoid(parameters)).float())
+    def draw_noise(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return torch.empty_like(parameters).uniform_(generator=generator)
+
+    def pick(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        return self._shaped((noise < torch.sigmoid(parameters)).float())
 
     def mode(self, parameters: Tensor) -> Tensor:
         return self._shaped((parameters > 0).float())
@@ -155,10 +198,30 @@ class GaussianHead(ActionHead):
     """Head of `Box`: a diagonal normal whose standard deviation is learned and does not depend on the state.
 
     Actions outside the box are clipped by the environment, not here, so `log_prob` is that of the normal.
+
+    Args:
+        input_size: F, number of features.
+        space: of one action.
+        scale: whether the normal is over actions on a scale of -1 to 1 between finite bounds; `log_prob` and
+            `entropy` are then those of the scaled actions. Its initial standard deviation is 1.
     """
 
-    def __init__(self, input_size: int, space: spaces.Box) -> None:
+    centre: Tensor
+    """[n] the action that is 0 on the scale."""
+    half_range: Tensor
+    """[n] half the range of the actions."""
+    noise_name = "normal"
+
+    def __init__(self, input_size: int, space: spaces.Box, scale: bool = False) -> None:
         super().__init__(input_size, math.prod(space.shape), space.shape)
+        self.scale = scale
+        if scale:  # determined by the space, so not saved
+            low, high = (bound.astype(np.float64).reshape(-1) for bound in (space.low, space.high))
+            finite = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED) & (low < high)
+            low, high = np.where(finite, low, -1.0), np.where(finite, high, 1.0)
+            centre, half_range = (low + high) / 2, (high - low) / 2
+            for name, values in (("centre", centre), ("half_range", half_range)):
+                self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
         self.log_std = nn.Parameter(torch.zeros(math.prod(space.shape)))
         self.action_dtype = torch.float32
         self.encoding_size = math.prod(space.shape)
@@ -167,17 +230,28 @@ class GaussianHead(ActionHead):
         mean = self.linear(features)
         return torch.cat([mean, self.log_std.expand_as(mean)], dim=-1)
 
-    def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def draw_noise(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return torch.empty_like(parameters.chunk(2, dim=-1)[0]).normal_(generator=generator)
+
+    def pick(self, parameters: Tensor, noise: Tensor) -> Tensor:
         mean, log_std = parameters.chunk(2, dim=-1)
-        noise = torch.empty_like(mean).normal_(generator=generator)
-        return self._shaped(mean + log_std.exp() * noise)
+        return self._to_actions(mean + log_std.exp() * noise)
 
     def mode(self, parameters: Tensor) -> Tensor:
-        return self._shaped(parameters.chunk(2, dim=-1)[0])
+        return self._to_actions(parameters.chunk(2, dim=-1)[0])
+
+    def _to_actions(self, rows: Tensor) -> Tensor:
+        """Return vectors [..., n] on the scale of the normal as actions [..., *action_shape]."""
+        return self._shaped(self.centre + self.half_range * rows if self.scale else rows)
+
+    def _to_rows(self, actions: Tensor) -> Tensor:
+        """Return actions as vectors on the scale of the normal; the inverse of `_to_actions`."""
+        rows = self._rows(actions)
+        return (rows - self.centre) / self.half_range if self.scale else rows
 
     def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
         mean, log_std = parameters.chunk(2, dim=-1)
-        z = (self._rows(actions) - mean) * (-log_std).exp()
+        z = (self._to_rows(actions) - mean) * (-log_std).exp()
         return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def entropy(self, parameters: Tensor) -> Tensor:
@@ -185,15 +259,16 @@ class GaussianHead(ActionHead):
         return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
     def encode(self, actions: Tensor) -> Tensor:
-        return self._rows(actions).to(self.linear.weight.dtype)
+        return self._to_rows(actions).to(self.linear.weight.dtype)
 
 
-def make_action_head(input_size: int, space: spaces.Space[Any]) -> ActionHead:
+def make_action_head(input_size: int, space: spaces.Space[Any], scale: bool = False) -> ActionHead:
     """Build the head of an action space.
 
     Args:
         input_size: F, number of features.
         space: a plain action space: Discrete or MultiDiscrete (counting from 0), MultiBinary or Box.
+        scale: whether the actions of a Box are on a scale of -1 to 1 between its bounds.
 
     Raises:
         ValueError: any other space.
@@ -203,5 +278,5 @@ def make_action_head(input_size: int, space: spaces.Space[Any]) -> ActionHead:
     if isinstance(space, spaces.MultiBinary):
         return BernoulliHead(input_size, space)
     if isinstance(space, spaces.Box):
-        return GaussianHead(input_size, space)
+        return GaussianHead(input_size, space, scale)
     raise ValueError(f"no action head for {space}; use Discrete, MultiDiscrete, MultiBinary or Box")

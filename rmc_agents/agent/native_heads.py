@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as modules_of_torch
 
 from rmc_agents.agent.heads import ActionHead, CategoricalHead
 from rmc_agents.cores.kernels import heads_native
 from rmc_agents.cores.kernels.call import eager
+from rmc_agents.cores.kernels.unchanged import has_hooks
 
 _HIDDEN = [nn.Linear, nn.Tanh]
 
@@ -38,21 +38,3 @@ def native_weights(
         return None
     device = weights[0].device
     return weights if device.type == "cpu" and eager(device) and heads_native.works() else None
-
-
-def has_hooks(*modules: Any) -> bool:
-    """Return whether a call of one of the modules runs more than its `forward`."""
-    return any(getattr(modules_of_torch, name) for name in _GLOBAL_HOOKS) or any(map(_has_own_hooks, modules))
-
-
-_GLOBAL_HOOKS = (
-    "_global_backward_pre_hooks",
-    "_global_backward_hooks",
-    "_global_forward_pre_hooks",
-    "_global_forward_hooks",
-)
-
-
-def _has_own_hooks(module: Any) -> bool:
-    before, after = module._forward_pre_hooks, module._forward_hooks
-    return any(map(len, (before, after, module._backward_pre_hooks, module._backward_hooks)))

@@ -18,6 +18,7 @@ from rmc_agents.agent.distinct import MIN_ROWS
 from rmc_agents.cores.base import IndexedInputs, gradient_of
 from rmc_agents.cores.kernels import table_native
 from rmc_agents.cores.kernels.call import in_place
+from rmc_agents.cores.kernels.unchanged import are_plain, has_hooks
 from rmc_agents.environment import ObservationIds
 from rmc_agents.tree import Tree
 
@@ -188,6 +189,8 @@ class TermTable(nn.Module):
         if not table_native.possible(ids):
             return None
         coded = [(self.get_buffer(name), p) for name, p in zip(self.codes, parts, strict=True) if name]
+        if has_hooks(*parts) or not are_plain(linear, *(part.embedding for _, part in coded)):
+            return None
         terms = table_native.Terms(self.rows, self.first, self.kind, tuple(codes for codes, _ in coded))
         embeddings: list[Tensor] = [part.embedding.weight for _, part in coded]  # type: ignore[union-attr]
         if not table_native.usable(linear.weight, linear.bias, terms, embeddings):

@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 
 from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.agent.encoders import Encoder
 from rmc_agents.agent.heads import CategoricalHead
-from rmc_agents.agent.native_heads import has_hooks, native_weights
+from rmc_agents.agent.native_heads import native_weights
 from rmc_agents.cores.base import IndexedInputs, PreparedSteps, PreparedUnroll, gradient_of
 from rmc_agents.cores.kernels import heads_native, table_native
 from rmc_agents.cores.kernels.call import in_place
+from rmc_agents.cores.kernels.unchanged import has_hooks, replaces
 from rmc_agents.tree import Tree
 
 
@@ -49,7 +51,9 @@ def prepare_networks(
         memory: state of the core before the first step.
     """
     weights, encoder = _native_weights(agent), agent.encoder
-    if weights is None or encoder.terms is None or agent.aux_size or not _plain_parameters(agent):
+    if weights is None or encoder.terms is None or agent.aux_size or agent.decoder is not None:
+        return None
+    if replaces(agent, ActorCritic, "evaluate_actions", "run_networks") or not _plain_parameters(agent):
         return None
     features = encoder.terms.prepare(ids, encoder.linear, encoder.parts)
     if features is None:
@@ -57,7 +61,7 @@ def prepare_networks(
     core = agent.core.prepare_unroll(IndexedInputs(features.rows, features.index), memory, starts)
     if core is None:
         return None
-    outputs = torch.empty(ids.numel(), agent.core.output_size, device="cpu")  # for its shape
+    outputs = features.rows.new_empty(ids.numel(), agent.core.output_size)  # for its shape
     rows, index = (features.rows, features.index) if agent.config.skip else (None, None)
     heads, sizes = heads_native.Inputs(outputs, rows, *weights), _action_sizes(agent)
     if not heads_native.usable(heads, sizes, index):
@@ -110,8 +114,9 @@ def prepare_acting(
         results: actions [T, B, ...], log-probabilities [T, B] and values [T, B], which are written.
     """
     weights = _native_weights(agent)
-    own_act = getattr(agent.act, "__func__", None) is ActorCritic.act
-    if weights is None or not own_act or not in_place(results) or results[0].dtype != torch.int64:
+    if weights is None or replaces(agent, ActorCritic, "act", "run_networks"):
+        return None
+    if not in_place(results) or results[0].dtype != torch.int64:
         return None
     batch = starts.shape[1]
     inputs = features.new_empty(batch, features.shape[1])
@@ -147,8 +152,19 @@ def _action_sizes(agent: ActorCritic) -> list[int]:
 
 
 def _plain_parameters(agent: ActorCritic) -> bool:
-    """Return whether gradients of all parameters are wanted, are in place, and are read by nothing else."""
-    return all(map(_is_plain, agent.parameters()))
+    """Return whether gradients of all parameters are wanted and in place, and each is that of one weight.
+
+    Gradients are overwritten, not added up, so no two modules may share a parameter, and no weight may be
+    computed from parameters.
+    """
+    modules = list(agent.modules())
+    own = [p for module in modules for p in module._parameters.values() if p is not None]
+    return (
+        len(own) == len({id(p) for p in own})
+        and not any(map(is_parametrized, modules))
+        and len(modules) == len(list(agent.named_modules(remove_duplicate=False)))
+        and all(map(_is_plain, own))
+    )
 
 
 def _is_plain(parameter: Any) -> bool:

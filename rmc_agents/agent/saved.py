@@ -10,15 +10,19 @@ import torch
 from gymnasium import spaces
 
 from rmc_agents.agent.actor_critic import ActorCritic
+from rmc_agents.agent.shapes import shapes_only
 from rmc_agents.environment import EnvConfig
-from rmc_agents.errors import NotAnAgent, UsageError
+from rmc_agents.errors import NotAnAgent, UsageError, shown
 from rmc_agents.runs.checkpoint import read_checkpoint, read_newest, save_checkpoint
 from rmc_agents.runs.files import write_json
 from rmc_agents.runs.folder import checkpoints, read_config, run_folder_of
+from rmc_agents.runs.safetensors_file import WEIGHTS, read_tensors
 from rmc_agents.runs.weights import half_precision, load_weights
-from rmc_agents.spaces.plain import Actions, Observations
+from rmc_agents.spaces.plain import Actions, Observations, vocabularies
 from rmc_agents.spaces.reading import named_parts
 from rmc_agents.spaces.serialization import space_from_json
+from rmc_agents.spaces.text import AnnotatedText
+from rmc_agents.tree import to_device
 
 GRIDS = ("MiniGrid-", "BabyAI-")
 """Prefixes of the ids of Farama's grid worlds."""
@@ -26,11 +30,11 @@ GRIDS = ("MiniGrid-", "BabyAI-")
 
 @dataclass(frozen=True)
 class Run:
-    """The agent of a run, from one of its checkpoints."""
+    """The agent of a run, from one of its checkpoints, or of a shared folder."""
 
     folder: Path
     path: Path
-    """The checkpoint."""
+    """The checkpoint, or the file of weights."""
     agent: ActorCritic
     environment: EnvConfig | None
     """What the agent was trained in; None if config.json does not say."""
@@ -54,7 +58,13 @@ class Run:
         grid = env_id.startswith((*GRIDS, "rmc/Memory"))
         if grid and isinstance(space, spaces.Dict) and "image" in space.spaces:
             three = isinstance(actions, spaces.Discrete) and actions.n == 3
-            return {"view_size": (space["image"].shape or (7,))[0], **({"actions": 3} if three else {})}
+            options: dict[str, Any] = {
+                "view_size": (space["image"].shape or (7,))[0],
+                **({"actions": 3} if three else {}),
+            }
+            if "Memory" not in env_id:
+                options["mission"] = "read" if "mission" in space.spaces else "drop"
+            return options
         return {}
 
     def require_fit(self, env_id: str, env: Any) -> None:
@@ -67,6 +77,13 @@ class Run:
                     f"{self.folder} was trained with {name} {own}; {env_id} has {given}. Choose an "
                     f"environment with the same spaces{such_as}"
                 )
+        given = vocabularies((env.own_spaces or (env.observation_space,))[0])
+        for key, own in vocabularies(self.agent.observations.space).items():
+            if given.get(key) != own:
+                raise UsageError(
+                    f"{self.folder} was trained with other words of {key!r} than {env_id} has: "
+                    f"{', '.join(own.words)}. Choose an environment with the same words"
+                )
 
 
 def split_ids(env_ids: str) -> list[str]:
@@ -75,39 +92,52 @@ def split_ids(env_ids: str) -> list[str]:
 
 
 def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
-    """Load the agent of a run folder, or of one checkpoint in it, with what it was trained in.
+    """Load the agent of a run folder, of one checkpoint in it, or of a shared folder, and its environment.
 
     Raises:
-        UsageError: no run, no readable checkpoint, or one that does not fit the run's config.json.
+        UsageError: no run, no readable weights, or weights that do not fit config.json.
     """
     folder = run_folder_of(path)
-    saved = path if path.is_file() else read_newest(path)[0]
     config = read_config(folder)
     try:
         environment = EnvConfig(**config["environment"]) if config.get("environment") else None
     except (TypeError, ValueError) as error:
         raise UsageError(f"{folder}/config.json does not describe environments: {error}") from error
-    return Run(folder, saved, load(saved, device), environment, tuple(config.get("imports", ())))
+    saved, agent = _load(path, folder, config, device)
+    return Run(folder, saved, agent, environment, tuple(config.get("imports", ())))
 
 
 def load(run: Path | str, device: torch.device | str = "cpu") -> ActorCritic:
-    """Load the trained agent of a run, in evaluation mode.
+    """Load a trained agent, in evaluation mode.
 
     Args:
-        run: a run folder (its newest intact checkpoint is read) or one checkpoint in it.
+        run: a run folder (its newest intact checkpoint is read), one checkpoint in it, or a folder that
+            `save_pretrained` wrote.
         device: where to put the agent.
 
     Raises:
-        UsageError: no run, no readable checkpoint, or one that does not fit the run's config.json.
+        UsageError: no run, no readable weights, or weights that do not fit config.json.
     """
     run = Path(run)
     run_dir = run_folder_of(run)
-    path, payload = (run, read_checkpoint(run, device)) if run.is_file() else read_newest(run, device)[:2]
-    config = read_config(run_dir)
+    return _load(run, run_dir, read_config(run_dir), device)[1]
+
+
+def _load(
+    run: Path, run_dir: Path, config: dict[str, Any], device: torch.device | str
+) -> tuple[Path, ActorCritic]:
+    """Return the file of the weights, and the agent."""
+    shared = run / WEIGHTS
+    if run.is_file():
+        path, payload = run, read_checkpoint(run, device)
+    elif shared.exists() and not checkpoints(run):
+        path, payload = shared, {"agent": to_device(read_tensors(shared), torch.device(device))}
+    else:
+        path, payload, _ = read_newest(run, device)
     require_fit(config, payload, path)
     agent = build_agent(config, run_dir).to(device)
     load_weights(agent, payload, path)
-    return agent.eval()
+    return path, agent.eval()
 
 
 def export_agent(run: Path | str, folder: Path | str) -> Path:
@@ -171,6 +201,14 @@ def require_same_reading(agent: ActorCritic, run_dir: Path) -> None:
 
     The weights would fit nevertheless, and mean something else.
     """
+    words, saved_words = (
+        vocabularies(space) for space in (agent.observations.space, _saved_own_space(run_dir))
+    )
+    if words != saved_words:
+        raise UsageError(
+            f"the agent of {run_dir} reads texts with the words {_named(saved_words)}, this one with "
+            f"{_named(words)}: its environments have other words now"
+        )
     own, saved = (
         {key: getattr(part, "read_as", "") for key, part in named_parts(space).items()}
         for space in (agent.observation_space, saved_observation_space(run_dir))
@@ -182,14 +220,24 @@ def require_same_reading(agent: ActorCritic, run_dir: Path) -> None:
         )
 
 
+def _saved_own_space(run_dir: Path) -> spaces.Space[Any]:
+    """Return the space of the observations that `predict` of a run's agent takes."""
+    own = read_config(run_dir).get("own_spaces")
+    return saved_observation_space(run_dir) if own is None else space_from_json(own["observation"])
+
+
+def _named(texts: dict[str, AnnotatedText]) -> str:
+    return shown("; ".join(f"{key}: {', '.join(text.words)}" for key, text in texts.items()) or "none", 300)
+
+
 def require_fit(config: dict[str, Any], payload: dict[str, Any], path: Path) -> None:
     """Raise UsageError if the agent that config.json describes is not the checkpoint's.
 
-    The agent is built on torch's meta device, so that this costs nothing, however large config.json claims
+    The agent is built as shapes only, so that this costs nothing, however large config.json claims
     the agent to be.
     """
     try:
-        with torch.device("meta"):
+        with shapes_only():
             blank = ActorCritic.from_json(config)
     except Exception:  # a user's core that cannot be built there; `build_agent` reports what is wrong
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 
@@ -13,6 +13,7 @@ from rmc_agents.agent.config import AgentConfig
 from rmc_agents.environment import EnvConfig
 from rmc_agents.options import Options, require_types
 from rmc_agents.rl.ppo import PPOConfig
+from rmc_agents.training.trackers import TrackerName
 
 Imports = Annotated[
     tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE"), tyro.conf.UseAppendAction
@@ -24,6 +25,8 @@ MAX_THREADS = 1024
 """Torch ends the process where it is asked for many more."""
 MAX_SCALE = 4096
 """Largest `scale`: with the presets, 262,144 environments or more."""
+MAX_EVAL_EPISODES = 1_000_000
+"""Largest number of episodes in an evaluation during training."""
 MAX_PROCESSES = 1024
 """Largest number of processes of one machine."""
 
@@ -34,6 +37,8 @@ class RunOptions:
 
     preset: bool = True
     """Use the tuned settings of --env as defaults, if it has a preset."""
+    preset_file: Path | None = None
+    """Use the settings in this file as defaults instead: the best.json of a sweep of `train/tune.py`."""
     scale: int = 1
     """For a GPU, or many cores: defaults with so many times the environments, the minibatch size and the
     steps, so that an iteration has as many gradient steps as before, and a learning rate that fits them."""
@@ -75,6 +80,14 @@ class RunOptions:
     """Seconds between checkpoints; a final checkpoint is always saved."""
     keep_checkpoints: int = 3
     """Number of newest checkpoints to keep, besides the best one and those that were evaluated."""
+    eval_every: int | None = None
+    """Evaluate the agent in --env every so many steps, and at the end, on episodes of which training sees
+    none. The best checkpoint is then the one with the best evaluation. None for no evaluation."""
+    eval_episodes: int = 100
+    """Number of episodes in each environment of such an evaluation."""
+    track: TrackerName = "none"
+    """Send hyperparameters and figures to wandb (Weights & Biases) or mlflow. Their environment variables
+    decide the rest: WANDB_PROJECT, WANDB_MODE=offline, MLFLOW_TRACKING_URI, ..."""
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -86,6 +99,9 @@ class RunOptions:
             "processes": (0 <= self.processes <= MAX_PROCESSES, f"0 to {MAX_PROCESSES}"),
             "checkpoint_seconds": (self.checkpoint_seconds >= 0, "0 or more"),
             "keep_checkpoints": (self.keep_checkpoints >= 1, "1 or more"),
+            "eval_every": (self.eval_every is None or self.eval_every >= 1, "1 or more steps"),
+            "track": (self.track in get_args(TrackerName), " or ".join(get_args(TrackerName))),
+            "eval_episodes": (1 <= self.eval_episodes <= MAX_EVAL_EPISODES, f"1 to {MAX_EVAL_EPISODES:,}"),
         }
         if self.graphs and self.compile:
             raise ValueError(
@@ -126,4 +142,5 @@ class Selection(Start):
     env_options: Options = field(default_factory=dict)
     core: str | None = None
     preset: bool = True
+    preset_file: Path | None = None
     scale: int = 1

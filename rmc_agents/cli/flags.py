@@ -190,9 +190,15 @@ def whole_number(text: str) -> int:
 def in_flags(message: str, config: type | None) -> str:
     """Return a message of the library, which names Python arguments, with flags instead.
 
-    `num_envs=0` becomes `--num-envs 0`, and `learning_rate` becomes `--learning-rate`.
+    `num_envs=0` becomes `--num-envs 0`, `learning_rate` becomes `--learning-rate`, and `preset=False` becomes
+    `--no-preset`.
     """
     names = field_names(config) if config is not None else set()
+    switch = r"(?<![\w/.-])(\w+)=(True|False)\b"
+    switched = {"True": "--", "False": "--no-"}
+    message = re.sub(
+        switch, lambda m: switched[m[2]] + m[1].replace("_", "-") if m[1] in names else m[0], message
+    )
     given = r"(?<![\w/.-])(\w+)=(?=[^\s=])"
     message = re.sub(given, lambda m: f"{_flag(m[1])} " if m[1] in names else m[0], message)
     word = r"(?<![\w/.-])([a-z]+(?:_[a-z]+)+)(?![\w/(\[]|\.\w)"

@@ -9,6 +9,9 @@ from dataclasses import replace
 
 from rmc_agents.agent.config import AgentConfig
 from rmc_agents.cli.config import RunConfig, RunOptions, Selection
+from rmc_agents.cli.control_presets import find_control_preset
+from rmc_agents.cli.kinds import GENERAL, Spaces, kind_of
+from rmc_agents.cli.preset_file import preset_for
 from rmc_agents.environment import EnvConfig
 from rmc_agents.options import Options
 from rmc_agents.rl.ppo import PPOConfig
@@ -88,18 +91,22 @@ PRESETS: dict[tuple[str, int], RunConfig] = {
 
 def find_preset(env_id: str, view_size: int = 7) -> RunConfig | None:
     """Return the tuned settings of an environment, or None if it has none."""
-    return PRESETS.get((env_id, view_size))
+    return PRESETS.get((env_id, view_size)) or find_control_preset(env_id)
 
 
-def defaults_for(selection: Selection) -> tuple[RunConfig, str | None]:
+def defaults_for(selection: Selection, own_spaces: Spaces | None = None) -> tuple[RunConfig, str | None]:
     """Return the defaults of all flags for a selection, and one line about the preset behind them.
 
     Core options belong to the preset's core: another core starts without them.
 
+    Args:
+        selection: the flags that choose them.
+        own_spaces: spaces of an environment that may have a general preset; see `cli.kinds`.
+
     Raises:
-        ValueError: a scale out of range.
+        ValueError: a scale out of range, or a preset_file that holds no preset.
     """
-    config, about = _unscaled(selection)
+    config, about = _unscaled(selection, own_spaces)
     return (config if selection.scale == 1 else scaled(config, selection.scale)), about
 
 
@@ -128,11 +135,15 @@ def scaled(config: RunConfig, scale: int) -> RunConfig:
     )
 
 
-def _unscaled(selection: Selection) -> tuple[RunConfig, str | None]:
+def _unscaled(selection: Selection, own_spaces: Spaces | None) -> tuple[RunConfig, str | None]:
+    if selection.preset_file is not None:
+        if not selection.preset:
+            raise ValueError("preset_file names a preset: leave out either that or --no-preset")
+        return preset_for(selection.preset_file, selection.core)
     view_size = selection.env_options.get("view_size", 7)
     config = find_preset(selection.env, view_size) if isinstance(view_size, int) else None
     if config is None:
-        return RunConfig(environment=EnvConfig(env=selection.env)), None
+        return _general(selection, own_spaces)
     if not selection.preset:
         plain = RunConfig(environment=EnvConfig(env=selection.env), run=RunOptions(preset=False))
         return plain, None
@@ -140,6 +151,15 @@ def _unscaled(selection: Selection) -> tuple[RunConfig, str | None]:
     if core != config.agent.core:
         config = replace(config, agent=replace(config.agent, core_options={}))
     return config, _describe(config)
+
+
+def _general(selection: Selection, own_spaces: Spaces | None) -> tuple[RunConfig, str | None]:
+    """Return the defaults of an environment without a preset of its own."""
+    kind = None if own_spaces is None or not selection.preset else kind_of(own_spaces)
+    config = RunConfig() if kind is None else GENERAL[kind]
+    config = replace(config, environment=replace(config.environment, env=selection.env))
+    about = None if kind is None else f"{selection.env}: general preset for {kind}; --no-preset for none"
+    return config, about
 
 
 def _describe(config: RunConfig) -> str:

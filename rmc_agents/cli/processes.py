@@ -1,55 +1,79 @@
-"""Number of processes of a training run, and starting them: copies of the command, which print nothing."""
-
-# pyright: reportPrivateImportUsage=false
+"""Number of processes of a training run, and what each of them does."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
-import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import NoReturn, TypeVar
 
 import torch
-import torch.distributed as dist
 
+from rmc_agents.cli.children import CHILD, Children
+from rmc_agents.cli.script import checking
 from rmc_agents.environment import EnvironmentFailed
 from rmc_agents.errors import Interrupted, TrainingError, UsageError
-from rmc_agents.training.group import (
-    TIMEOUT,
-    Group,
-    join_launched,
-    local_rank,
-    rank_of_launch,
-    size_of_launch,
-    started_key,
-    timeout_of_launch,
-)
-from rmc_agents.training.processes import ALONE, Processes, ProcessLost
+from rmc_agents.training.group import Group, join_launched, local_rank, rank_of_launch, size_of_launch
+from rmc_agents.training.processes import ALONE, Processes
 
 LEAST_SEQUENCES, LEAST_ENVS = 8, 16
 """Sequences of a minibatch, and environments, that auto leaves to each process at least."""
 LEAST_STEPS = 100_000
 """Steps of a run from which auto starts several processes; starting them takes some seconds."""
-GRACE = 10.0
-"""Seconds that process 0 has to notice that another one failed."""
 _CGROUP = Path("/sys/fs/cgroup")
 _LIMITS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 """Files of Linux, in two versions of it, with the CPU time that a container may use, and in which time."""
-_CHILD = "RMC_AGENTS_CHILD"
-"""Environment variable of processes started here: they end when their standard input does."""
+
+Result = TypeVar("Result")
 
 
-def is_first() -> bool:
-    """Return whether this process prints and writes: it is alone, or process 0 of several."""
-    return rank_of_launch() == 0
+@dataclass(frozen=True)
+class Plan:
+    """A training run, as process 0 has read it from the flags."""
+
+    config: object
+    """The configuration."""
+    device: torch.device
+    """Where to train."""
+    restore: bool
+    """Whether to continue from a checkpoint."""
+    number: int
+    """Number of processes."""
+    notes: Sequence[str]
+    """Notes for the user, printed by process 0."""
+    saved: object = None
+    """Configuration of the resumed run, if there is one."""
+
+
+def follow_process_0(train: Callable[..., object]) -> None:
+    """Train in this process if it is not process 0 of the run, and exit; call it before flags are parsed.
+
+    Args:
+        train: called with the processes of the run, and the configuration, device and `restore` of the plan.
+    """
+    if rank_of_launch() > 0:
+        follow(lambda processes: train(processes, *processes.broadcast(None)))
+
+
+def train_by_plan(train: Callable[..., Result], plan: Plan) -> Result:
+    """Start the processes of a run, and train in this one, process 0; return what `train` returns.
+
+    Args:
+        train: as in `follow_process_0`, called also with the notes and the saved configuration of the plan.
+        plan: the run.
+    """
+    with checking():
+        processes = processes_of_run(plan.number)
+    shared = (plan.config, plan.device, plan.restore)
+    with processes:
+        processes.broadcast(shared)
+        return train(processes, *shared, plan.notes, plan.saved)
 
 
 def usable_cores() -> int:
@@ -129,7 +153,7 @@ def processes_of_run(number: int) -> Processes:
             f"processes={number} needs a script that was started by a command, without a debugger; "
             "use torchrun instead"
         )
-    children = _Children(number)
+    children = Children(number)
     try:
         return children.join()
     except BaseException:
@@ -140,7 +164,7 @@ def processes_of_run(number: int) -> Processes:
 def follow(run: Callable[[Processes], object]) -> NoReturn:
     """Run a process other than process 0, and exit. Process 0 reports its errors, once they have met."""
     code = _followed(run)
-    if os.environ.get(_CHILD):  # process 0 waits, and Python takes a second to end
+    if os.environ.get(CHILD):  # process 0 waits, and Python takes a second to end
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
@@ -189,7 +213,7 @@ def device_of(device: torch.device, processes: Processes) -> torch.device:
 
 def join() -> Group:
     """Join the processes that this one was started with."""
-    if os.environ.get(_CHILD):
+    if os.environ.get(CHILD):
         threading.Thread(target=_end_with_parent, daemon=True).start()
     return join_launched()
 
@@ -205,104 +229,3 @@ def _can_restart() -> bool:
         return False
     given = sys.argv[1:]
     return os.path.exists(sys.argv[0]) and sys.orig_argv[len(sys.orig_argv) - len(given) :] == given
-
-
-class _Children:
-    """Processes 1, 2, ... of a run whose process 0 is this one.
-
-    Args:
-        number: of all processes.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number, self.seconds, self.ending = number, timeout_of_launch(), False
-        if sys.platform.startswith("linux"):  # the name of the host may have no address
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        self.running: list[subprocess.Popen[bytes]] = []
-        self.errors: list[IO[Any]] = []
-        shared = {
-            **{"WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number), _CHILD: "1"},
-            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self.store.port)},
-            # The stacks that torch's sockets print would hide why a process failed.
-            "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "FATAL"),
-        }
-        for rank in range(1, number):
-            self.errors.append(tempfile.TemporaryFile())  # noqa: SIM115 - read when the process has ended
-            child = subprocess.Popen(
-                [sys.executable, *sys.orig_argv[1:]],
-                env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=self.errors[-1],
-            )
-            self.running.append(child)
-
-    def join(self) -> Group:
-        """Wait until all have started, and connect them."""
-        keys = [started_key(rank) for rank in range(1, self.number)]
-        seconds = max(self.seconds, TIMEOUT)
-        until = time.monotonic() + seconds
-        while not self.store.check(keys):
-            dead = self.how_ended()
-            if dead or time.monotonic() > until:
-                raise ProcessLost(dead or f"the processes of this run did not start within {seconds:g} s")
-            time.sleep(0.02)
-        group = Group(
-            self.store,
-            0,
-            self.number,
-            timeout=self.seconds,
-            one_machine=True,
-            why_lost=lambda: self.how_ended(wait=2.0),
-            at_end=self.end,
-        )
-        threading.Thread(target=self._watch, daemon=True).start()
-        return group
-
-    def how_ended(self, wait: float = 0.0) -> str | None:
-        """Say which child ended and how, None if none did; print its errors, if it wrote any.
-
-        Args:
-            wait: seconds to wait for one to end.
-        """
-        until = time.monotonic() + wait
-        while not (ended := self._ended()) and time.monotonic() < until:
-            time.sleep(0.02)
-        if not ended:
-            return None
-        rank, code = ended[0]
-        file = self.errors[rank - 1]
-        file.seek(0)
-        if text := file.read().decode(errors="replace").strip():
-            print(f"process {rank}:\n{text}", file=sys.stderr, flush=True)
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        return f"process {rank} {how}"
-
-    def _ended(self) -> list[tuple[int, int]]:
-        """Return number and exit code of the children that have ended."""
-        codes = [(rank, child.poll()) for rank, child in enumerate(self.running, 1)]
-        return [(rank, code) for rank, code in codes if code is not None]
-
-    def _watch(self) -> None:
-        """End this process if a child fails and this one, which hangs, does not notice."""
-        while not any(code == 1 or code < 0 for _, code in self._ended()):
-            time.sleep(1)
-            if self.ending:
-                return
-        time.sleep(GRACE)
-        if not self.ending:
-            text = f"error: {self.how_ended()}, and process 0 does not answer; training stopped\n"
-            os.write(2, text.encode())
-            os._exit(1)
-
-    def end(self, wait: float) -> None:
-        """Give the children some seconds to end, and kill those that have not."""
-        self.ending = True
-        until = time.monotonic() + wait
-        for child in self.running:
-            try:
-                child.wait(max(until - time.monotonic(), 0))
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()

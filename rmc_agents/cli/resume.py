@@ -22,7 +22,8 @@ from rmc_agents.training.snapshot import OTHERS
 RESUME_MAY_CHANGE = {
     *("device", "threads", "processes", "compile", "graphs", "checkpoint_seconds", "keep_checkpoints"),
     *("target_success_rate", "total_steps", "env_timeout", "restart_crashed_envs"),
-    *("run_dir", "resume", "auto_resume", "may_change", "imports", "preset", "scale"),
+    *("run_dir", "resume", "auto_resume", "may_change", "imports", "preset", "preset_file", "scale"),
+    *("eval_every", "eval_episodes", "track"),
 }
 """Flags of `train/ppo.py` whose value may change on resume: budget, device, checkpointing."""
 
@@ -73,7 +74,7 @@ def resumed(run_dir: Path) -> RunConfig:
         config = configured(saved, run_dir)
         for part in (config.agent, config.ppo):  # the others check their types themselves
             require_types(part)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise not_resumable(run_dir, error) from error
     if checkpoints(run_dir):
         # Before anything is built in the sizes that config.json claims.
@@ -120,6 +121,7 @@ def not_resumable(run_dir: Path, error: Exception) -> UsageError:
 
 def configured(saved: dict[str, Any], run_dir: Path) -> RunConfig:
     """Return what a config.json says, with the types of its values unchecked."""
+    evaluation = saved.get("evaluation") or {}
     return RunConfig(
         environment=EnvConfig(**saved["environment"]),
         agent=AgentConfig(**saved["agent"]),
@@ -130,6 +132,9 @@ def configured(saved: dict[str, Any], run_dir: Path) -> RunConfig:
             imports=tuple(saved.get("imports", ())),
             seed=saved["seed"],
             processes=processes_of(saved),
+            eval_every=evaluation.get("every"),
+            eval_episodes=evaluation.get("episodes", RunOptions.eval_episodes),
+            track=saved.get("track", RunOptions.track),
             resume=run_dir,
         ),
     )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rmc_agents.agent.shapes import shapes_only
 from rmc_agents.cli.flags import in_flags
 from rmc_agents.cli.start import command_name, leave_on_interrupt, raise_on_interrupt
 from rmc_agents.errors import Incomplete, Interrupted, TrainingError, UsageError, printable, shown
@@ -98,7 +99,7 @@ def require_room(build: Callable[[], nn.Module]) -> None:
         build: returns the network. It is called where tensors take no memory.
     """
     try:
-        with torch.device("meta"):
+        with shapes_only():
             parameters = sum(p.numel() for p in build().parameters())
     except Exception:  # what cannot be built at all is reported where it is built
         return
@@ -140,6 +141,26 @@ def changed_fields(config: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return the named fields of a dataclass whose values are not the defaults."""
     plain = type(config)()
     return {name: x for name in names if (x := getattr(config, name)) != getattr(plain, name)}
+
+
+@contextlib.contextmanager
+def resumable(script: str, run_dir: Path, run: Any, not_saved: Sequence[str]) -> Iterator[None]:
+    """Train inside this context: an interruption also names the command that resumes the run.
+
+    Args:
+        script: name of the script.
+        run_dir: the run folder.
+        run: dataclass of the flags of the run.
+        not_saved: names of those that the run folder does not keep.
+
+    Raises:
+        Interrupted: training was interrupted.
+    """
+    try:
+        yield
+    except Interrupted as stop:
+        command = resume_command(script, run_dir, changed_fields(run, not_saved))
+        raise Interrupted(f"{stop}\nresume with: {command}", stop.signal) from None
 
 
 @contextlib.contextmanager

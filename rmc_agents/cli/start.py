@@ -14,9 +14,11 @@ from types import FrameType
 COMMANDS = {
     "ppo": "rmc-train",
     "evaluate": "rmc-evaluate",
+    "export": "rmc-export",
     "probe": "rmc-probe",
     "report": "rmc-report",
     "play": "rmc-play",
+    "tune": "rmc-tune",
     "nth_farthest": "rmc-nth-farthest",
 }
 """Console command of each script, as installed by pip."""

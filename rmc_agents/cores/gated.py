@@ -26,6 +26,7 @@ from rmc_agents.cores.base import (
 from rmc_agents.cores.kernels import gated_native as native
 from rmc_agents.cores.kernels import gated_triton
 from rmc_agents.cores.kernels.call import eager, in_place
+from rmc_agents.cores.kernels.unchanged import are_plain, replaces
 from rmc_agents.tree import map_tree
 
 
@@ -72,7 +73,7 @@ class _GatedCore(HoistedCore, ABC):
         return super().unroll_indexed(inputs, state, starts) if result is None else result
 
     def prepare_unroll(self, inputs: IndexedInputs, state: Any, starts: Tensor) -> PreparedUnroll | None:
-        if not has_unroll_of(self, _GatedCore) or not eager(inputs.rows.device):
+        if not has_unroll_of(self, _GatedCore) or not self._has_fused_sequence(inputs.rows):
             return None
         arguments = self._native_arguments(inputs.rows, state, starts, inputs.ids)
         if not native.usable(self.kind, arguments) or not in_place(arguments):
@@ -81,7 +82,7 @@ class _GatedCore(HoistedCore, ABC):
         return native.PreparedSequences(self.kind, arguments, map_tree(gradient_of, weights))
 
     def prepare_steps(self, inputs: Tensor, states: Any, starts: Tensor) -> PreparedSteps | None:
-        if not has_unroll_of(self, _GatedCore) or not eager(inputs.device):
+        if not has_unroll_of(self, _GatedCore) or not self._has_fused_sequence(inputs):
             return None
         first = type(states)(*(x[0] for x in states))
         arguments = self._native_arguments(inputs.unsqueeze(0), first, starts[:1], None)
@@ -89,11 +90,19 @@ class _GatedCore(HoistedCore, ABC):
             return None
         return native.PreparedSteps(self.kind, arguments, states, starts)
 
+    def _has_fused_sequence(self, inputs: Tensor) -> bool:
+        """Return whether C or Triton can compute what the core defines: neither methods nor layers differ."""
+        return (
+            eager(inputs.device)
+            and are_plain(self.input_proj, self.hidden_proj)
+            and not replaces(self, _CORES[self.kind], "initial_state", "project", "recur")
+        )
+
     def _run_fused(
         self, inputs: Tensor, state: Any, starts: Tensor | None, ids: Tensor | None = None
     ) -> tuple[Tensor, Any] | None:
         """Run a sequence in C or Triton: outputs [T, B, H] and the last state; None if neither can."""
-        if not eager(inputs.device):
+        if not self._has_fused_sequence(inputs):
             return None
         if ids is None and gated_triton.unusable(self, inputs, state) is None:
             return gated_triton.run(self, inputs, state, starts)
@@ -229,6 +238,9 @@ class GRU(_GatedCore):
         # (1 - z) n + z h; not `lerp`, which does not accept the mixed precisions of autocast.
         h = torch.addcmul(n, z, state.h - n)
         return h, GRUState(h)
+
+
+_CORES: dict[native.Kind, type[_GatedCore]] = {core.kind: core for core in (RNN, LSTM, GRU)}
 
 
 @torch.no_grad()

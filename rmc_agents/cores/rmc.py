@@ -27,6 +27,7 @@ from rmc_agents.cores.base import (
 from rmc_agents.cores.kernels import rmc_native, rmc_triton
 from rmc_agents.cores.kernels.call import eager, in_place
 from rmc_agents.cores.kernels.rmc_torch import Weights, rmc_sequence
+from rmc_agents.cores.kernels.unchanged import are_plain, replaces
 from rmc_agents.tree import map_tree
 
 LAYER_NORM_EPS = 1e-5
@@ -255,8 +256,20 @@ class RMC(HoistedCore):
         return rows
 
     def _has_fused_sequence(self, inputs: Tensor) -> bool:
-        """Return whether `_fused_sequence` can replace the loop of `recur`: one block, one dtype."""
-        return len(self.qkv) == 1 and eager(inputs.device)
+        """Return whether `_fused_sequence` can replace the loop of `recur`: one block, nothing changed."""
+        return (
+            len(self.qkv) == 1
+            and eager(inputs.device)
+            and are_plain(*self._layers())
+            and not replaces(self, RMC, "initial_state", "project", "recur")
+        )
+
+    def _layers(self) -> list[Any]:
+        """Return all layers with weights."""
+        layers: list[Any] = []
+        for module in self._modules.values():
+            layers += module._modules.values() if type(module) is nn.ModuleList else (module,)
+        return layers
 
     def _fused_sequence(
         self, inputs: Tensor, state: RMCState, starts: Tensor | None, ids: Tensor | None = None

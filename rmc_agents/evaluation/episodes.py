@@ -22,6 +22,7 @@ from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.environment import BatchedEnv, KnownStarts
 from rmc_agents.errors import UsageError
 from rmc_agents.evaluation.statistics import Interval, mean_interval, wilson
+from rmc_agents.spaces.masks import allowed_actions, random_allowed
 from rmc_agents.tree import Tree, map_tree
 
 FIRST_SEED = 1_000_000
@@ -38,16 +39,25 @@ class Policy(ABC):
     Attributes:
         deterministic: whether the policy draws nothing at random. Episodes that must then be equal are played
             once (see `KnownStarts`).
+        uses_action_masks: whether `act` is given the masks of environments that have some.
     """
 
     deterministic: bool = False
+    uses_action_masks: bool = False
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> Tree:
         """Return what the policy carries from step to step, before the first: tensors [R, ...], or None."""
 
     @abstractmethod
-    def act(self, obs: Tree, episode_starts: Tensor, reward: Tensor, state: Tree) -> tuple[Tensor, Tree]:
+    def act(
+        self,
+        obs: Tree,
+        episode_starts: Tensor,
+        reward: Tensor,
+        state: Tree,
+        action_masks: Tensor | None = None,
+    ) -> tuple[Tensor, Tree]:
         """Choose an action for one step.
 
         Args:
@@ -55,6 +65,8 @@ class Policy(ABC):
             episode_starts: [R] bool, true where `obs` is the first observation of an episode.
             reward: [R] the reward of the previous step.
             state: from the previous step, or `initial_state`.
+            action_masks: [R, P] bool, true where a choice is allowed; given only to policies that use masks,
+                which others need not accept.
 
         Returns:
             the actions [R, ...] on the device of `episode_starts`, and the next state.
@@ -72,17 +84,26 @@ class AgentPolicy(Policy):
 
     def __init__(self, agent: ActorCritic, deterministic: bool = True, seed: int = 0) -> None:
         self.agent, self.deterministic = agent, deterministic
+        self.uses_action_masks = agent.config.action_masks != "ignore"
         self.generator = torch.Generator(agent.device).manual_seed(seed)
 
     def initial_state(self, batch_size: int) -> Tree:
         return self.agent.initial_state(batch_size)
 
-    def act(self, obs: Tree, episode_starts: Tensor, reward: Tensor, state: Tree) -> tuple[Tensor, Tree]:
+    def act(
+        self,
+        obs: Tree,
+        episode_starts: Tensor,
+        reward: Tensor,
+        state: Tree,
+        action_masks: Tensor | None = None,
+    ) -> tuple[Tensor, Tree]:
         device = self.agent.device
         obs = map_tree(lambda x: x.to(device), obs)
         state = state._replace(reward=reward.to(device))
+        masks = None if action_masks is None else action_masks.to(device)
         action, _, _, state = self.agent.act(
-            obs, episode_starts.to(device), state, self.generator, deterministic=self.deterministic
+            obs, episode_starts.to(device), state, self.generator, self.deterministic, masks
         )
         return action.to(episode_starts.device), state
 
@@ -93,19 +114,34 @@ class RandomPolicy(Policy):
     Args:
         action_space: the space of one environment's action.
         seed: of the draws; each call of `initial_state` uses the next seed.
+        uses_action_masks: draw uniformly from the allowed actions, where the environments have masks.
     """
 
-    def __init__(self, action_space: spaces.Space[Any], seed: int = 0) -> None:
+    def __init__(
+        self, action_space: spaces.Space[Any], seed: int = 0, uses_action_masks: bool = False
+    ) -> None:
         self.action_space, self.seed = action_space, seed
+        self.uses_action_masks = uses_action_masks
+        self.generator = torch.Generator()
         self.batched = gymnasium.vector.utils.batch_space(action_space, 1)
 
     def initial_state(self, batch_size: int) -> Tree:
         self.batched = gymnasium.vector.utils.batch_space(self.action_space, batch_size)
         self.batched.seed(self.seed)
+        self.generator.manual_seed(self.seed)
         self.seed += 1
         return None
 
-    def act(self, obs: Tree, episode_starts: Tensor, reward: Tensor, state: Tree) -> tuple[Tensor, Tree]:
+    def act(
+        self,
+        obs: Tree,
+        episode_starts: Tensor,
+        reward: Tensor,
+        state: Tree,
+        action_masks: Tensor | None = None,
+    ) -> tuple[Tensor, Tree]:
+        if action_masks is not None:
+            return random_allowed(action_masks, self.action_space, self.generator), None
         actions = torch.as_tensor(np.asarray(self.batched.sample())[: len(episode_starts)])
         real = isinstance(self.action_space, spaces.Box | spaces.MultiBinary)
         return actions.to(episode_starts.device, torch.float32 if real else torch.int64), None
@@ -239,11 +275,18 @@ def _play_wave(
     starts = torch.ones(len(rows), dtype=torch.bool, device=device)
     reward = torch.zeros(len(rows), device=device)
     state = policy.initial_state(len(rows))
-    actions: Tensor | None = None  # [B, ...]; finished environments repeat their last action
+    # [B, ...]; finished environments repeat their last action, or take one that is allowed
+    actions: Tensor | None = None
     for _ in range(step_limit):
-        acted, state = policy.act(obs, starts, reward, state)
+        masks = env.action_masks() if policy.uses_action_masks else None
+        if masks is None:
+            acted, state = policy.act(obs, starts, reward, state)
+        else:
+            acted, state = policy.act(obs, starts, reward, state, masks[rows])
         if actions is None:
             actions = acted.new_zeros(env.num_envs, *acted.shape[1:])
+        if masks is not None:
+            actions = allowed_actions(actions, masks, env.action_space)
         actions[rows] = acted
         step = env.step(actions)
 

@@ -20,6 +20,7 @@ from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.cores import MemoryCore, SlotTrace, State, TracedCore
 from rmc_agents.environment import EnvironmentFailed
 from rmc_agents.errors import UsageError, shown
+from rmc_agents.spaces.masks import METHOD, choice_sizes, mask_of
 
 STEP_LIMIT = 1500
 """Steps after which a playthrough ends: MiniGrid's largest Memory maze has 1445."""
@@ -166,14 +167,15 @@ def play(
     except ValueError as error:
         raise UsageError(str(error)) from error
     with _calls(env, "reset"):
-        obs, _ = env.reset(seed=seed)
+        obs, info = env.reset(seed=seed)
     generator = torch.Generator(agent.device).manual_seed(seed)
     state, start, total = None, True, 0.0
     moments: list[Moment] = []
     with trace_steps(agent) as steps:
         while True:
             picture, cue = _render(env), _find_cue(env)
-            action, state = agent.predict(obs, state, start, deterministic, generator)
+            masks = _masks(agent, env, info)
+            action, state = agent.predict(obs, state, start, deterministic, generator, action_masks=masks)
             trace = _memory_trace(steps[-1]) if steps else None
             moments.append(Moment(picture, len(moments), total, cue, trace))
             with _calls(env, "step"):
@@ -187,6 +189,14 @@ def play(
     if success is None and moments[-1].cue is not None:
         success = terminated and float(reward) > 0
     return Playthrough(moments, None if success is None else bool(success), bool(terminated))
+
+
+def _masks(agent: ActorCritic, env: Env[Any, Any], info: dict[str, Any]) -> Any:
+    """Return the environment's action masks, if the agent uses them."""
+    if agent.config.action_masks == "ignore" or choice_sizes(agent.action_space) is None:
+        return None
+    with _calls(env, METHOD):
+        return mask_of(env, info)
 
 
 @contextmanager

@@ -108,7 +108,14 @@ class RandomActions(Policy):
     def initial_state(self, batch_size: int) -> Tree:
         return self.policy.initial_state(batch_size)
 
-    def act(self, obs: Tree, episode_starts: Tensor, reward: Tensor, state: Tree) -> tuple[Tensor, Tree]:
+    def act(
+        self,
+        obs: Tree,
+        episode_starts: Tensor,
+        reward: Tensor,
+        state: Tree,
+        action_masks: Tensor | None = None,
+    ) -> tuple[Tensor, Tree]:
         acted, state = self.policy.act(obs, episode_starts, reward, state)
         drawn = torch.randint(self.num_actions, acted.shape, generator=self.generator).to(acted.device)
         random = torch.rand(acted.shape, generator=self.generator).to(acted.device) < self.epsilon

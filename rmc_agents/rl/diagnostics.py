@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rmc_agents.errors import TrainingError
 from rmc_agents.rl.optimizer import FlatAdam
 from rmc_agents.rl.ppo import PPOConfig, ppo_loss
 from rmc_agents.rl.rollout import Chunks, Rollout
+from rmc_agents.spaces.reading import named_parts, read
 from rmc_agents.training.loop import write_diagnostic
 from rmc_agents.training.processes import Processes
 from rmc_agents.tree import Tree
@@ -154,6 +155,24 @@ def non_finite(run_dir: Path, steps: int, facts: dict[str, Any]) -> TrainingErro
     )
 
 
+def shared_error(
+    run_dir: Path, steps: int, facts: dict[str, Any] | None, processes: Processes, num_envs: int
+) -> TrainingError:
+    """Return the error for a non-finite number; called in all processes, and explained by process 0.
+
+    Args:
+        run_dir: the run folder.
+        steps: environment steps before the rollout.
+        facts: what this process knows about it; None if its own numbers are finite.
+        processes: of the run.
+        num_envs: environments of this process.
+    """
+    known = processes.gather(facts and of_process(facts, processes, num_envs))
+    if known is None:
+        return TrainingError("a number is not finite; process 0 explains it")
+    return non_finite(run_dir, steps, next((f for f in known if f and "what" in f), known[0] or {}))
+
+
 class DivergenceMonitor:
     """Monitor that warns of an exploding value loss and a collapsed entropy. It changes nothing."""
 
@@ -196,6 +215,59 @@ class DivergenceMonitor:
             f"warning: the policy's entropy collapsed to {entropy:.3g} nats: it no longer explores; if it "
             "has not solved the task, raise entropy_coef"
         )
+
+
+class LearningMonitor:
+    """Monitor that warns once if returns have not risen since the first rollouts. It changes nothing.
+
+    It compares the latest iterations with the first ones after 40 % of the budget, or 80 % if the task
+    reports success: those are often sparse, and their returns may stay flat for long before they rise. A rise
+    by two standard errors counts.
+
+    Args:
+        total_steps: the budget.
+        steps: those before this run; a run that continues is not monitored, since its start is not known.
+        hints: what to try, for the message.
+    """
+
+    FIRST, LATEST = 10, 50
+    """Iterations with ended episodes that are averaged."""
+
+    def __init__(self, total_steps: int, steps: int = 0, hints: Sequence[str] = ()) -> None:
+        self.total_steps, self.hints = total_steps, [*hints, "another learning_rate or entropy_coef"]
+        self.first: list[float] = []
+        self.latest: deque[float] = deque(maxlen=self.LATEST)
+        self.decided = steps > 0
+
+    @classmethod
+    def of_run(cls, agent: ActorCritic, config: PPOConfig, steps: int) -> LearningMonitor:
+        """Return the monitor of a run, whose hints are the kinds of normalisation that it does not use."""
+        readings = {read(part).kind for part in named_parts(agent.observation_space).values()}
+        hints = [] if config.normalize_rewards else ["normalize_rewards=True"]
+        if readings & {"numbers", "raw", "log"} and not agent.config.normalize_observations:
+            hints.append("normalize_observations=True")
+        return cls(config.total_steps, steps, hints)
+
+    def warnings(self, figures: Mapping[str, float]) -> list[str]:
+        """Return the warning that an iteration's figures call for, if they do."""
+        if self.decided or "rollout/ep_rew_mean" not in figures:
+            return []
+        (self.first if len(self.first) < self.FIRST else self.latest).append(figures["rollout/ep_rew_mean"])
+        success = figures.get("rollout/success_rate")
+        steps = figures["time/total_timesteps"]
+        patience = 0.4 if success is None else 0.8
+        if steps < patience * self.total_steps or len(self.latest) < self.FIRST:
+            return []
+        self.decided = True
+        before, now = statistics.fmean(self.first), statistics.fmean(self.latest)
+        errors = [statistics.variance(x) / len(x) for x in (self.first, self.latest)]
+        if now > before + 2 * math.sqrt(sum(errors)) or (success or 0.0) >= 0.9:
+            return []
+        return [
+            f"warning: after {steps:,.0f} of {self.total_steps:,} steps the mean return of {now:.4g} is not "
+            f"clearly above that of the first rollouts, {before:.4g}: the agent may learn nothing; try "
+            f"{', '.join(self.hints[:-1])}{', or ' if self.hints[:-1] else ''}{self.hints[-1]}"
+        ]
 
 
 def _largest_entropy(space: spaces.Space[Any]) -> float | None:

@@ -17,6 +17,8 @@ COLUMNS = {
     "time left": "{}",
 }
 """Columns of the progress display, with their formats."""
+METRICS = ("rollout/ep_rew_mean", "rollout/success_rate", "eval/mean_reward", "eval/success_rate")
+"""Tags of the figures by which TensorBoard compares hyperparameters."""
 
 
 def episode_figures(
@@ -43,12 +45,15 @@ def episode_figures(
     return figures
 
 
-def update_figures(means: Mapping[str, float], auxiliary: bool) -> dict[str, float]:
+def update_figures(
+    means: Mapping[str, float], auxiliary: bool = False, reconstruction: bool = False
+) -> dict[str, float]:
     """Return the figures of an update.
 
     Args:
         means: `ppo.Metrics` by field, averaged over the update.
         auxiliary: whether there is an auxiliary loss to report.
+        reconstruction: whether there is a reconstruction loss to report.
     """
     assert means.keys() == set(Metrics._fields)
     return {
@@ -59,6 +64,7 @@ def update_figures(means: Mapping[str, float], auxiliary: bool) -> dict[str, flo
         "train/approx_kl": means["approx_kl"],
         "train/clip_fraction": means["clip_fraction"],
         **({"train/aux_loss": means["aux_loss"]} if auxiliary else {}),
+        **({"train/reconstruction_loss": means["reconstruction_loss"]} if reconstruction else {}),
         "train/grad_norm": means["grad_norm"],
     }
 
@@ -77,3 +83,9 @@ def progress_figures(figures: Mapping[str, float]) -> dict[str, float]:
     if "train/entropy_loss" in figures:
         shown["entropy"] = -figures["train/entropy_loss"]
     return shown
+
+
+def describe_evaluation(steps: int, figures: Mapping[str, float]) -> str:
+    """Return the figures of an evaluation after so many steps as a message."""
+    success = f"success {figures['eval/success_rate']:.3f}, " if "eval/success_rate" in figures else ""
+    return f"evaluation after {steps:,} steps: {success}return {figures['eval/mean_reward']:.3f}"

@@ -26,6 +26,32 @@ def require_fit(agent: ActorCritic, env: BatchedEnv, config: PPOConfig, eval_tas
             f"aux_coef={config.aux_coef} needs auxiliary targets: the agent was built for "
             f"aux_size={agent.aux_size}, and {', '.join(env.tasks)} has {env.aux_size}"
         )
+    if agent.config.reconstruct and not config.reconstruction_coef:
+        raise ValueError(
+            "reconstruct=True needs a weight of the reconstruction loss, such as reconstruction_coef=0.1"
+        )
+    if config.reconstruction_coef and not agent.config.reconstruct:
+        raise ValueError(
+            f"reconstruction_coef={config.reconstruction_coef:g} needs an agent with reconstruct=True"
+        )
+
+
+def use_masks(agent: ActorCritic, env: BatchedEnv) -> None:
+    """Let an agent use the action masks of the environments, which were reset, unless it ignores them.
+
+    Raises:
+        ValueError: the agent needs masks and the environments give none, or they cannot restrict its actions.
+    """
+    wanted = agent.config.action_masks
+    if wanted == "ignore":
+        return
+    if env.action_masks() is not None:
+        agent.use_action_masks()
+    elif wanted == "use":
+        raise ValueError(
+            f"action_masks='use': {', '.join(env.tasks)} gives no action masks, neither in infos nor by a "
+            "method; build the agent with action_masks='auto', which needs none"
+        )
 
 
 def make_curriculum(env: BatchedEnv) -> Curriculum:
@@ -57,3 +83,25 @@ def environment_config(
     if config.train_on is None and len(names) < len(env.tasks):
         config = replace(config, env=",".join(names), train_on=config.env)
     return replace(config, num_envs=config.num_envs * processes, curriculum=curriculum)
+
+
+class SuccessMonitor:
+    """Monitor that warns once if a target success rate waits for a success that nobody reports.
+
+    Args:
+        tasks: names of the tasks.
+        target: the target success rate, None for no target.
+    """
+
+    def __init__(self, tasks: Sequence[str], target: float | None) -> None:
+        self.tasks, self.target = tasks, target
+
+    def warnings(self, reports: bool | None) -> list[str]:
+        """Return a warning if the environments do not report success; None if that is not known yet."""
+        if self.target is None or reports is not False:
+            return []
+        target, self.target = self.target, None
+        return [
+            f"warning: {', '.join(self.tasks)} does not report success, so that the target success rate "
+            f"of {target:g} is never reached: training uses the whole budget"
+        ]

@@ -6,12 +6,13 @@ from torch import Tensor
 
 from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.cores.kernels import heads_native
+from rmc_agents.cores.kernels.unchanged import replaces
 from rmc_agents.rl.rollout import Chunks
 
 
 def native_losses(
     agent: ActorCritic, batch: Chunks, settings: heads_native.LossSettings
-) -> tuple[Tensor, list[Tensor], Tensor | None] | None:
+) -> tuple[Tensor, list[Tensor], Tensor | None, None] | None:
     """Return what `losses` in `rl.ppo` returns, or None where PyTorch has to compute it.
 
     Args:
@@ -19,6 +20,8 @@ def native_losses(
         batch: a minibatch.
         settings: coefficients of the loss.
     """
+    if batch.action_masks is not None or replaces(agent, ActorCritic, "evaluate_actions"):
+        return None
     columns = batch.log_probs, batch.values, batch.advantages, batch.returns, batch.valid
     actions = batch.actions.reshape(batch.starts.numel(), -1)
     recorded = heads_native.Recorded(actions, *(x.flatten() for x in columns))
@@ -29,4 +32,4 @@ def native_losses(
         return None
     (inputs, sizes, ids), predictions = read
     loss, figures = heads_native.ppo_losses(inputs, recorded, settings, sizes, ids)
-    return loss, list(figures.unbind(0)), predictions
+    return loss, list(figures.unbind(0)), predictions, None

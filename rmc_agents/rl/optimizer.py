@@ -5,6 +5,7 @@ One tensor instead of some thirty: a step is a few operations, and processes sum
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -67,6 +68,7 @@ class FlatAdam:
             if not _same_memory(p, values):
                 values.copy_(p)
                 p.data = values
+                _pickle_alone(p)
             if p.grad is None or not _same_memory(p.grad, gradient):
                 p.grad = gradient
             if not p.requires_grad:
@@ -160,6 +162,18 @@ class FlatAdam:
             flat.zero_()
             for i, part in enumerate(self._views(flat) if moments else []):
                 part.copy_(moments[i][name])
+
+
+def _pickle_alone(parameter: nn.Parameter) -> None:
+    """Let pickle write a parameter without the other parameters in its memory, as it does otherwise."""
+    this = weakref.ref(parameter)
+
+    def reduce(protocol: int) -> tuple[Any, ...]:
+        own = this()
+        assert own is not None
+        return nn.Parameter, (own.detach().clone(), own.requires_grad)
+
+    parameter.__reduce_ex__ = reduce  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:

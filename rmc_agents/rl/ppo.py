@@ -62,10 +62,16 @@ class PPOConfig:
     aux_coef: float = 0.0
     """Weight of the auxiliary loss: a linear layer on the memory learns to predict the task's auxiliary
     targets (rmc/NthFarthest-v0 has some). 0 for no such layer."""
+    reconstruction_coef: float = 0.0
+    """Weight of the reconstruction loss of an agent with --reconstruct; 0.1 in Memory Gym (Pleines et al.
+    2024)."""
     max_grad_norm: float = 0.5
     """Largest norm of the gradient; longer ones are scaled down to it."""
     normalize_advantage: bool = True
     """Normalise the advantages of each minibatch to mean 0 and standard deviation 1."""
+    normalize_rewards: bool = False
+    """Learn from rewards divided by the running standard deviation of the discounted return. Logged returns
+    stay those of the environment."""
     target_kl: float | None = None
     """Skip the remaining epochs of an iteration once the KL divergence exceeds 1.5 times this, in nats."""
 
@@ -80,7 +86,7 @@ class PPOConfig:
         for name in ("learning_rate", "clip_range", "max_grad_norm", "adam_eps"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("learning_rate_end", "entropy_coef", "entropy_coef_end", "value_coef", "aux_coef"):
+        for name in ("learning_rate_end", *_COEFFICIENTS):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("target_kl", "clip_range_value"):
@@ -130,6 +136,7 @@ class PPOConfig:
         return self.entropy_coef + (self.entropy_coef_end - self.entropy_coef) * min(progress, 1.0)
 
 
+_COEFFICIENTS = ("entropy_coef", "entropy_coef_end", "value_coef", "aux_coef", "reconstruction_coef")
 _RANGES = {
     "total_steps": (1, 10**15),
     **dict.fromkeys(("num_steps", "bptt_length", "minibatch_size", "epochs"), (1, 10**15)),
@@ -137,7 +144,7 @@ _RANGES = {
     # Below this, Adam divides by 0 in float32.
     "adam_eps": (1e-20, 1),
     **dict.fromkeys(("clip_range", "clip_range_value", "max_grad_norm"), (0, 1e9)),
-    **dict.fromkeys(("entropy_coef", "entropy_coef_end", "value_coef", "aux_coef", "target_kl"), (0, 1e6)),
+    **dict.fromkeys((*_COEFFICIENTS, "target_kl"), (0, 1e6)),
 }
 """Ranges beyond which training cannot end well."""
 
@@ -217,6 +224,8 @@ class Metrics(NamedTuple):
     """Share of transitions whose ratio was clipped."""
     aux_loss: Tensor
     """Mean squared error of the auxiliary targets; 0 without any."""
+    reconstruction_loss: Tensor
+    """Mean error of the reconstructed observations; 0 for agents without `reconstruct`."""
     grad_norm: Tensor
     """Norm of the gradient before it was scaled down."""
     loss: Tensor
@@ -268,6 +277,7 @@ def ppo_loss(
     """Return the loss of a minibatch of chunks, and its metrics.
 
         loss = policy_loss + value_coef value_loss - entropy_coef entropy + aux_coef aux_loss
+            + reconstruction_coef reconstruction_loss
         policy_loss = -mean(min(A r, A clip(r, 1 - clip_range, 1 + clip_range))),  r = p_new / p_old
 
     Filler steps (`valid` false) have no weight. The `grad_norm` of the metrics is 0: the optimizer knows it.
@@ -293,14 +303,19 @@ def ppo_loss(
     native, device = None, batch.starts.device
     if device.type == "cpu" and eager(device):  # elsewhere, reading the coefficients would make the host wait
         native = native_losses(agent, batch, loss_settings(config, entropy_coef, normalization))
-    loss, figures, predictions = native or losses(agent, batch, config, entropy_coef, normalization)
+    results = native or losses(agent, batch, config, entropy_coef, normalization)
+    loss, figures, predictions, reconstruction = results
     aux_loss = torch.zeros_like(figures[0])
     if predictions is not None and batch.aux_targets is not None:
         weights = batch.aux_targets.weights * batch.valid.unsqueeze(-1)
         total = None if normalization is None else normalization.aux_weight
         aux_loss = auxiliary_loss(predictions, AuxiliaryTargets(batch.aux_targets.values, weights), total)
         loss = loss + config.aux_coef * aux_loss
-    detached = aux_loss.detach(), torch.zeros_like(figures[0]), loss.detach()
+    if reconstruction is None:
+        reconstruction = torch.zeros_like(figures[0])
+    else:
+        loss = loss + config.reconstruction_coef * reconstruction
+    detached = aux_loss.detach(), reconstruction.detach(), torch.zeros_like(figures[0]), loss.detach()
     return loss, Metrics._make([*figures[:5], *detached])
 
 
@@ -328,13 +343,14 @@ def losses(
     config: PPOConfig,
     entropy_coef: float | Tensor,
     normalization: Normalization | None,
-) -> tuple[Tensor, list[Tensor], Tensor | None]:
-    """Return the loss without that of auxiliary targets, the first five `Metrics`, and the predictions.
+) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor | None]:
+    """Return PPO's own loss, the first five `Metrics`, the predictions of auxiliary targets if there are any,
+    and the reconstruction loss if there is one.
 
     Arguments are those of `ppo_loss`.
     """
-    log_probs, entropy, values, predictions = agent.evaluate_actions(
-        batch.obs, batch.actions, batch.rewards, batch.starts, batch.state
+    log_probs, entropy, values, predictions, errors = agent.evaluate_actions(
+        batch.obs, batch.actions, batch.rewards, batch.starts, batch.state, batch.action_masks
     )
     weight = batch.valid.to(values.dtype)
     count = weight.sum() if normalization is None else normalization.transitions
@@ -366,7 +382,8 @@ def losses(
         approx_kl = mean(ratio - 1 - log_ratio)
         clip_fraction = mean((clipped != ratio).to(weight.dtype))
     figures = policy_loss, value_loss, mean_entropy, approx_kl, clip_fraction
-    return loss, [x.detach() for x in figures], predictions
+    reconstruction = None if errors is None else mean(errors)
+    return loss, [x.detach() for x in figures], predictions, reconstruction
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:

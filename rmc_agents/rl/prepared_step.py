@@ -127,6 +127,8 @@ def prepare_step(
         return None
     if chunks.aux_targets is not None or chunks.state.critic_memory is not None:
         return None
+    if chunks.action_masks is not None:
+        return None
     learning_rate, entropy_coef, stopped = rates
     selection = Selection(chunks, config.minibatch_size // config.bptt_length)
     batch = selection.batch

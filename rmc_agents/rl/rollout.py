@@ -18,6 +18,7 @@ from rmc_agents.agent.actor_critic import ActorCritic, AgentState
 from rmc_agents.agent.observation_table import EncodedTable
 from rmc_agents.agent.prepared import prepare_acting
 from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, Obs, ObservationIds, observing_ids
+from rmc_agents.spaces.masks import choice_sizes
 from rmc_agents.tree import Tree, leaves, map_tree
 
 
@@ -66,6 +67,8 @@ class Rollout:
     """[T, B, K] what the memory should predict after `obs[t]`; None for agents without auxiliary targets."""
     reports_success: bool = False
     """Whether the environment reports which episodes were solved."""
+    action_masks: Tensor | None = None
+    """[T, B, P] bool: the choices that were allowed when the action was chosen; None without masks."""
 
     @classmethod
     def allocate(cls, agent: ActorCritic, carry: Carry, num_steps: int) -> Rollout:
@@ -93,7 +96,15 @@ class Rollout:
             final_obs=map_tree(buffer, carry.obs),
             last_value=number,
             aux_targets=AuxiliaryTargets(buffer(targets), buffer(targets)) if agent.aux_size else None,
+            action_masks=_mask_buffer(agent, num_steps, batch),
         )
+
+
+def _mask_buffer(agent: ActorCritic, num_steps: int, batch: int) -> Tensor | None:
+    sizes = choice_sizes(agent.action_space)
+    if agent.config.action_masks != "use" or sizes is None:
+        return None
+    return torch.ones(num_steps, batch, sum(sizes), dtype=torch.bool, device=agent.device)
 
 
 def initial_carry(agent: ActorCritic, env: BatchedEnv, seed: int | None, ids: bool = False) -> Carry:
@@ -120,6 +131,8 @@ def collect(
     for t in range(rollout.rewards.shape[0]):
         if rollout.aux_targets is not None:
             _store(rollout.aux_targets, t, env.auxiliary_targets())
+        if rollout.action_masks is not None:
+            _store(rollout.action_masks, t, env.action_masks())
         action, state = act(t, obs, starts, state)
         with observing_ids(env, isinstance(obs, ObservationIds)):
             step = env.step(action)
@@ -147,9 +160,15 @@ def _act_with(
     agent: ActorCritic, rollout: Rollout, encoded: EncodedTable, generator: torch.Generator | None
 ) -> Act:
     store = _writer((rollout.states, rollout.starts, rollout.actions, rollout.log_probs, rollout.values))
+    masks = rollout.action_masks
 
     def act(t: int, obs: Obs, starts: Tensor, state: AgentState) -> tuple[Tensor, AgentState]:
-        action, log_prob, value, after = agent.act(encoded(obs), starts, state, generator)
+        if masks is None:
+            action, log_prob, value, after = agent.act(encoded(obs), starts, state, generator)
+        else:
+            action, log_prob, value, after = agent.act(
+                encoded(obs), starts, state, generator, action_masks=masks[t]
+            )
         store(t, (state, starts, action, log_prob, value))
         return action, after
 
@@ -165,6 +184,8 @@ def _prepare_acting(
 ) -> Act | None:
     """Return what does the same as `_act_with` in less time; None if it cannot."""
     states = rollout.states
+    if rollout.action_masks is not None:
+        return None
     if features is None or not isinstance(carry.obs, ObservationIds) or states.critic_memory is not None:
         return None
     results = rollout.actions, rollout.log_probs, rollout.values
@@ -240,6 +261,8 @@ class Chunks(NamedTuple):
     """[L, C] bool."""
     aux_targets: AuxiliaryTargets | None = None
     """[L, C, K]."""
+    action_masks: Tensor | None = None
+    """[L, C, P] bool."""
 
     def select(self, index: Tensor) -> Chunks:
         """Return the chunks of a minibatch; index [c] int64."""
@@ -269,6 +292,7 @@ def split_into_chunks(rollout: Rollout, advantages: Tensor, returns: Tensor, bpt
         returns=pieces(returns),
         valid=pieces(rollout.valid),
         aux_targets=map_tree(pieces, rollout.aux_targets),
+        action_masks=map_tree(pieces, rollout.action_masks),
     )
 
 

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from gymnasium import spaces
 
+from rmc_agents.environment import BatchedEnv, observing_ids
 from rmc_agents.rl.curriculum import Curriculum
 from rmc_agents.rl.episode_stats import EpisodeAccumulator, EpisodeWindow
 from rmc_agents.rl.optimizer import FlatAdam
 from rmc_agents.rl.rollout import Carry
 from rmc_agents.runs.weights import non_finite
+from rmc_agents.training.rng import convert_state
 from rmc_agents.training.snapshot import require_count, require_moments, require_same_form
 from rmc_agents.tree import leaves, unflatten
 
@@ -81,6 +83,21 @@ def read_snapshot(
         require_moments(optimizer, state["optimizer"]["state"]),
         None if own is None else _episodes(state, own, actions),
     )
+
+
+def resume_envs(env: BatchedEnv, state: dict[str, Any], carry: Carry, ids: bool) -> Carry:
+    """Continue environments from a saved state; return what is carried, with their observations.
+
+    Args:
+        env: the environments.
+        state: what they saved.
+        carry: as saved, without observations.
+        ids: whether they return ids of observations.
+    """
+    if isinstance(state.get("generator"), torch.Tensor):
+        state = {**state, "generator": convert_state(state["generator"], env.device)}
+    with observing_ids(env, ids):
+        return carry._replace(obs=env.load_state_dict(state))
 
 
 def _episodes(state: Mapping[str, Any], own: Episodes, actions: spaces.Space[Any]) -> Episodes:

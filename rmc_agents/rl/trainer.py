@@ -9,7 +9,6 @@ explains non-finite numbers; `snapshot` checks a checkpoint before training cont
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,7 +20,7 @@ import torch
 from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.agent.saved import require_same_reading
 from rmc_agents.environment import BatchedEnv, EnvironmentFailed, observing_ids
-from rmc_agents.errors import TrainingError
+from rmc_agents.evaluation.periodic import PeriodicEvaluation
 from rmc_agents.plugins import registering_modules
 from rmc_agents.rl import diagnostics
 from rmc_agents.rl.episode_stats import (
@@ -31,27 +30,33 @@ from rmc_agents.rl.episode_stats import (
     episode_stats,
     initial_accumulator,
 )
-from rmc_agents.rl.figures import COLUMNS, episode_figures, progress_figures, update_figures
-from rmc_agents.rl.fit import environment_config, make_curriculum, require_fit
-from rmc_agents.rl.optimizer import make_optimizer
-from rmc_agents.rl.ppo import Metrics, PPOConfig, explained_variance, gae
-from rmc_agents.rl.rollout import Carry, Rollout, collect, final_values, initial_carry, split_into_chunks
-from rmc_agents.rl.snapshot import OWN_PARTS, Episodes, read_snapshot
-from rmc_agents.rl.update import Updater
+from rmc_agents.rl.figures import (
+    COLUMNS,
+    METRICS,
+    describe_evaluation,
+    episode_figures,
+    progress_figures,
+)
+from rmc_agents.rl.fit import SuccessMonitor, environment_config, make_curriculum, require_fit, use_masks
+from rmc_agents.rl.learner import Learner
+from rmc_agents.rl.normalization import OWN_PART
+from rmc_agents.rl.ppo import PPOConfig
+from rmc_agents.rl.rollout import Carry, Rollout, collect, initial_carry
+from rmc_agents.rl.snapshot import OWN_PARTS, Episodes, read_snapshot, resume_envs
 from rmc_agents.runs.checkpoint import save_checkpoint
-from rmc_agents.runs.folder import checkpoint_path
 from rmc_agents.runs.weights import load_weights
 from rmc_agents.spaces.description import needs_attention
 from rmc_agents.training.arithmetic import arithmetic
+from rmc_agents.training.callbacks import Callback, require_callbacks
 from rmc_agents.training.graphs import Graph
-from rmc_agents.training.loop import open_run_folder, require_run_arguments, training_loop
+from rmc_agents.training.loop import require_run_arguments, training_loop
 from rmc_agents.training.processes import ALONE, Processes
-from rmc_agents.training.rng import convert_state, make_generator, resume_generator
-from rmc_agents.training.snapshot import load_all_or_nothing, load_newest, own_part, with_other_parts
-from rmc_agents.tree import clone, leaves, to_device, upload
+from rmc_agents.training.resumable import Resumable
+from rmc_agents.training.rng import make_generator, resume_generator
+from rmc_agents.tree import leaves, upload
 
 
-class Trainer:
+class Trainer(Resumable):
     """Trainer of an agent in batched environments, by PPO, into a run folder.
 
     Args:
@@ -71,6 +76,9 @@ class Trainer:
             numbers of `config` are about all of them. Process r adds r * 2^20 to the seed.
         graphs: on a GPU, record rollouts (of environments that are `capturable`) and gradient steps (of a
             single process) in CUDA graphs.
+        callbacks: called during `run`, in process 0.
+        evaluation: evaluates the agent during `run`, which saves a checkpoint after each evaluation. The best
+            checkpoint is then the one with the best evaluation.
 
     Raises:
         ValueError: sizes that do not fit, or the spaces of agent and environments differ.
@@ -92,31 +100,38 @@ class Trainer:
         extra: Mapping[str, Any] | None = None,
         processes: Processes = ALONE,
         graphs: bool = False,
+        callbacks: Sequence[Callback] = (),
+        evaluation: PeriodicEvaluation | None = None,
     ) -> None:
         config.check_num_envs(env.num_envs * processes.size)
         require_run_arguments(seed, checkpoint_seconds, target_success_rate=target_success_rate)
         if type(keep_checkpoints) is not int or keep_checkpoints < 1:
             raise ValueError(f"keep_checkpoints must be 1 or more, got {keep_checkpoints!r}")
         require_fit(agent, env, config, eval_tasks or ())
+        if evaluation is not None:
+            evaluation.require_fit(agent)
         if env.own_spaces is not None:
             agent.use_spaces(*env.own_spaces)
         table = env.observation_table()
         agent.use_observation_table(table)
-        self.ids = table is not None
+        self.table, self.ids = agent.encoder.table, table is not None
         self.agent, self.env, self.config = agent, env, config
         self.run_dir, self.seed, self.extra = Path(run_dir), seed, dict(extra or {})
         self.checkpoint_seconds, self.keep_checkpoints = checkpoint_seconds, keep_checkpoints
         self.target_success_rate = target_success_rate
+        self.callbacks, self.evaluation = require_callbacks(callbacks), evaluation
         self.counted = [not eval_tasks or task in eval_tasks for task in env.tasks]
         # Denormal numbers appear as gates saturate, and slow a CPU down threefold.
         torch.set_flush_denormal(True)
         self.processes = processes
         self.generator = make_generator(agent.device, processes.seed(seed))
-        self.optimizer = make_optimizer(agent, config)
-        self.updater = Updater(agent, self.optimizer, config, processes, graphs)
+        self.learner = Learner(agent, env, config, self.run_dir, processes, graphs)
+        self.optimizer, self.updater = self.learner.optimizer, self.learner.updater
+        self.rewards = self.learner.rewards
         if processes.size > 1:
             agent.load_state_dict(processes.broadcast(agent.state_dict()))
         self.carry = initial_carry(agent, env, processes.seed(seed), self.ids)
+        use_masks(agent, env)
         try:
             self.rollout = Rollout.allocate(agent, self.carry, config.num_steps)
         except (RuntimeError, MemoryError) as error:
@@ -126,6 +141,7 @@ class Trainer:
             ) from error
         self.collect = Graph(self._collect, agent.device, graphs and env.capturable, self.generator)
         self.running = initial_accumulator(env.num_envs, agent.device)
+        self.own_parts = (*OWN_PARTS, OWN_PART) if config.normalize_rewards else OWN_PARTS
         self.curriculum = make_curriculum(env) if curriculum else None
         # The host's copy of `env.task_of`: reading that would make the host wait.
         self.task_of: list[int] = env.task_of.tolist() if curriculum else []
@@ -133,12 +149,18 @@ class Trainer:
         self.iterations = 0
         self.seconds = 0.0
         self.recent = EpisodeWindow()
-        self.restored = self.opened = self.told_missing_success = False
+        self.evaluated: tuple[int, tuple[float, float]] | None = None  # steps, and the score there
+        self.restored = self.opened = False
 
     @property
     def count(self) -> int:
         """Environment steps so far."""
         return self.steps
+
+    @property
+    def device(self) -> torch.device:
+        """Where the agent is."""
+        return self.agent.device
 
     @property
     def done(self) -> bool:
@@ -166,12 +188,16 @@ class Trainer:
         """
         figures: dict[str, float] = {}
         monitor = diagnostics.DivergenceMonitor(self.agent.action_space)
+        learning = diagnostics.LearningMonitor.of_run(self.agent, self.config, self.steps)
+        success = SuccessMonitor(self.env.tasks, self.target_success_rate)
         title = f"{self.agent.core_name} on {', '.join(self.env.tasks)}"
-        with training_loop(self, title, self.config.total_steps, COLUMNS) as loop:
+        budget = self.config.total_steps
+        with training_loop(self, title, budget, COLUMNS, "steps", self.callbacks, METRICS) as loop:
             if not self.restored:  # the log says it once
                 loop.tell(self.agent.describe().splitlines(), shown=needs_attention)
-            loop.tell([*self.env.notes, *self._missing_success()])
+            loop.tell([*self.env.notes, *success.warnings(self.env.reports_success)])
             while loop.running:
+                before = self.steps
                 try:
                     figures = self.iterate()
                 except EnvironmentFailed:
@@ -179,9 +205,30 @@ class Trainer:
                     if self.steps and self.processes.size == 1 and self.env.state_dict() is None:
                         loop.save_after_failure()
                     raise
-                messages = [*monitor.warnings(figures), *self.env.warnings(), *self._missing_success()]
+                try:
+                    evaluation = self._evaluate(before)
+                except Exception:
+                    if self.processes.size == 1:
+                        loop.save_after_failure()
+                    raise
+                messages = [*monitor.warnings(figures), *learning.warnings(figures)]
+                reports = self.env.reports_success
+                if reports is None and list(self.recent):  # an episode has ended
+                    reports = self.rollout.reports_success
+                messages += [*self.env.warnings(), *success.warnings(reports)]
                 messages += [*self.collect.failure_note(), *self.updater.take_step.failure_note()]
-                loop.report(figures, progress_figures(figures), messages)
+                if evaluation:
+                    figures |= evaluation
+                    messages.append(describe_evaluation(self.steps, evaluation))
+                loop.report(figures, progress_figures(figures), messages, save=bool(evaluation))
+        return figures
+
+    def _evaluate(self, before: int) -> dict[str, float]:
+        """Evaluate the agent if that is due after an iteration that began at step `before`."""
+        if self.evaluation is None or not (self.done or self.evaluation.is_due(before, self.steps)):
+            return {}
+        figures, score = self.evaluation.run(self.agent, self.processes)
+        self.evaluated = self.steps, score
         return figures
 
     def iterate(self) -> dict[str, float]:
@@ -191,6 +238,7 @@ class Trainer:
         """
         started = time.monotonic()
         self.optimizer.attach()
+        self.agent.encoder.use_table(self.table)  # another trainer of the agent may have replaced it
         if self.collect.enabled:
             self.env.prepare_steps(self.config.num_steps)
         self.carry = self.collect(self.carry)
@@ -232,7 +280,8 @@ class Trainer:
         finite_here, truncated, num_finite, *sums = torch.cat([own, shared]).tolist()
         if num_finite < self.processes.size:
             explain = None if finite_here else diagnostics.explain_rollout
-            raise self._non_finite(explain and explain(self.agent, self.env, rollout, self.steps))
+            facts = explain and explain(self.agent, self.env, rollout, self.steps)
+            raise diagnostics.shared_error(self.run_dir, self.steps, facts, self.processes, self.env.num_envs)
         self.running = running
         per_task = [sums[i : i + tasks] for i in range(0, 4 * tasks, tasks)]
         self._count_episodes(per_task)
@@ -242,61 +291,8 @@ class Trainer:
         return figures, int(truncated)
 
     def _learn(self, truncated: int) -> dict[str, float]:
-        """Compute advantages, and make the epochs over the rollout.
-
-        Args:
-            truncated: number of truncated steps in the rollout.
-
-        Raises:
-            TrainingError: the update produced a number that is not finite.
-        """
-        config, agent, rollout = self.config, self.agent, self.rollout
-        progress = self.steps / config.total_steps
-        learning_rate, entropy_coef = config.learning_rate_at(progress), config.entropy_coef_at(progress)
-        advantages = gae(
-            rewards=rollout.rewards,
-            values=rollout.values,
-            terminated=rollout.terminated,
-            truncated=rollout.truncated,
-            final_values=final_values(agent, rollout, truncated),
-            last_value=rollout.last_value,
-            gamma=config.gamma,
-            gae_lambda=config.gae_lambda,
-        )
-        returns = advantages + rollout.values
-        chunks = split_into_chunks(rollout, advantages, returns, config.bptt_length)
-        metrics = self.updater.update(chunks, learning_rate, entropy_coef, self.generator)
-        explained = self.processes.sum(explained_variance(rollout.values, returns)) / self.processes.size
-        intact = diagnostics.finite_network(self.optimizer)
-        *numbers, explained_by_critic, healthy = torch.stack([*metrics, explained, intact]).tolist()
-        train = dict(zip(Metrics._fields, numbers, strict=True))
-        if not healthy:
-            facts = diagnostics.explain_network(agent, self.optimizer)
-            raise self._non_finite({**facts, "learning_rate": learning_rate})
-        if not all(map(math.isfinite, numbers)):
-            facts = diagnostics.explain_update(agent, self.env, chunks, config, entropy_coef)
-            raise self._non_finite({**facts, "metrics": train, "learning_rate": learning_rate})
-        return {
-            **update_figures(train, auxiliary=bool(config.aux_coef)),
-            "train/explained_variance": explained_by_critic,
-            "train/learning_rate": learning_rate,
-            "train/entropy_coef": entropy_coef,
-            "train/n_updates": (self.iterations + 1) * config.epochs,
-        }
-
-    def _non_finite(self, facts: dict[str, Any] | None) -> TrainingError:
-        """Return the error for a non-finite number; called in all processes, and explained by process 0.
-
-        Args:
-            facts: what this process knows about it; None if its own numbers are finite.
-        """
-        known = self.processes.gather(
-            facts and diagnostics.of_process(facts, self.processes, self.env.num_envs)
-        )
-        if known is None:
-            return TrainingError("a number is not finite; process 0 explains it")
-        facts = next((each for each in known if each and "what" in each), known[0] or {})
-        return diagnostics.non_finite(self.run_dir, self.steps, facts)
+        """Learn from the rollout, in which so many steps are truncated; return the figures."""
+        return self.learner.learn(self.rollout, truncated, self.steps, self.iterations, self.generator)
 
     def _assign_tasks(self) -> None:
         """Assign the tasks that the curriculum chooses; environments whose task changes start an episode."""
@@ -328,59 +324,28 @@ class Trainer:
             "seed": self.seed,
             "target_success_rate": self.target_success_rate,
             "processes": self.processes.size,
+            "evaluation": None if self.evaluation is None else self.evaluation.to_json(),
             **self.extra,
             "imports": list(dict.fromkeys(imports)),
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return a copy of everything that the next iteration depends on.
-
-        It consists of tensors, numbers, and containers of them, and does not change as training continues.
-        Several processes all call it; the state of process 0 holds the parts of the others, too.
-        """
-        return with_other_parts(self._state(), OWN_PARTS, self.processes)
-
     def _state(self) -> dict[str, Any]:
-        """Return a copy of the state of this process."""
-        return clone(
-            {
-                "agent": self.agent.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "generator": None if self.generator is None else self.generator.get_state(),
-                "env": self.env.state_dict(),
-                "carry": list(leaves(self.carry._replace(obs=None))),  # the environments know the obs
-                "running": list(self.running),
-                "recent": [list(numbers) for numbers in self.recent],
-                "curriculum": None if self.curriculum is None else asdict(self.curriculum),
-                "steps": self.steps,
-                "iterations": self.iterations,
-                "seconds": self.seconds,
-            }
-        )
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
-        """Continue from a `state_dict`; return notes for the user.
-
-        If the state does not fit, the trainer is as it was before. Several processes all call it; process 0
-        passes the state that counts.
-
-        Raises:
-            KeyError, TypeError, ValueError, RuntimeError: the state belongs to another configuration.
-        """
-        return self._load_shared(self.processes.broadcast(dict(state)))
-
-    def _load_shared(self, state: Mapping[str, Any]) -> list[str]:
-        """Continue from a state that process 0 saved, and that is known to all processes."""
-        own, saved_by = own_part(state, OWN_PARTS, self.processes)
-        if self.processes.size > 1:
-            own = to_device(own, self.agent.device)
-        before = self._state()
-        return load_all_or_nothing(
-            lambda: self._load(clone(own), saved_by), lambda: self._load(before), self.processes
-        )
+        return {
+            "agent": self.agent.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": None if self.generator is None else self.generator.get_state(),
+            "env": self.env.state_dict(),
+            "carry": list(leaves(self.carry._replace(obs=None))),  # the environments know the obs
+            "running": list(self.running),
+            **({} if self.rewards is None else self.rewards.state_dict()),
+            "recent": [list(numbers) for numbers in self.recent],
+            "curriculum": None if self.curriculum is None else asdict(self.curriculum),
+            "steps": self.steps,
+            "iterations": self.iterations,
+            "seconds": self.seconds,
+        }
 
     def _load(self, state: dict[str, Any], saved_by: int | None = None) -> list[str]:
-        """Continue this process; new episodes start if another number of processes saved the state."""
         restart = saved_by not in (None, self.processes.size)
         running = initial_accumulator(self.env.num_envs, self.agent.device)
         saved = read_snapshot(
@@ -391,16 +356,13 @@ class Trainer:
             optimizer=self.optimizer,
         )
         load_weights(self.agent, state, self.run_dir)
+        if self.rewards is not None:
+            self.rewards.load_state_dict(state, restart)
         self.optimizer.load_state_dict({"state": saved.moments})
         notes = [] if restart else resume_generator(self.generator, state["generator"])
         episodes, seed = saved.episodes, self.seed + saved.steps
         if episodes is not None and episodes.env is not None:
-            env_state = episodes.env
-            if isinstance(env_state.get("generator"), torch.Tensor):
-                converted = convert_state(env_state["generator"], self.env.device)
-                env_state = {**env_state, "generator": converted}
-            with observing_ids(self.env, self.ids):
-                self.carry = episodes.carry._replace(obs=self.env.load_state_dict(env_state))
+            self.carry = resume_envs(self.env, episodes.env, episodes.carry, self.ids)
             self.running = episodes.running
         else:
             if restart and self.generator is not None:
@@ -418,54 +380,21 @@ class Trainer:
         self.steps, self.iterations, self.seconds = saved.steps, saved.iterations, saved.seconds
         return notes
 
-    def save(self) -> Path:
-        """Write a checkpoint from which `restore` continues bit for bit, and config.json before the first.
+    def _write(self, payload: dict[str, Any]) -> Path:
+        return save_checkpoint(self.run_dir, self.steps, payload, self.keep_checkpoints, *self._score())
 
-        Several processes all call it, and process 0 writes.
+    def _score(self) -> tuple[Sequence[float] | None, str]:
+        """Return the score of the present weights, None if it is not known, and where scores come from."""
+        if self.evaluation is None:
+            return self.recent.score(), "training"
+        steps, score = self.evaluated or (None, None)
+        return score if steps == self.steps else None, "evaluation"
 
-        Raises:
-            UsageError: the run folder holds another run, is in use by another process, or cannot be written.
-            TrainingError: the weights or moments are not finite.
-            OSError: it could not be written. Earlier ones are intact.
-        """
-        state = self.state_dict()
-        if self.processes.rank:
-            return checkpoint_path(self.run_dir, self.steps)
-        if not self.opened:
-            open_run_folder(self)
-        payload = {**state, "arithmetic": self._arithmetic()}
-        return save_checkpoint(self.run_dir, self.steps, payload, self.keep_checkpoints, self.recent.score())
-
-    def restore(self) -> list[str]:
-        """Continue from the newest intact checkpoint of the run folder; return notes for the user.
-
-        Damaged files that are newer are renamed. Several processes all call it, and process 0 reads. If
-        another number of them saved the checkpoint, new episodes start.
-
-        Raises:
-            UsageError: no checkpoint, or one of another configuration.
-        """
-        processes = self.processes
-        processes.from_first(lambda: require_same_reading(self.agent, self.run_dir))
-        notes = load_newest(self.run_dir, self.agent.device, self._load_shared, self._arithmetic(), processes)
-        self.restored = True
-        return notes
+    def _require_same_run(self) -> None:
+        require_same_reading(self.agent, self.run_dir)
 
     def _arithmetic(self) -> dict[str, str]:
         return arithmetic(self.agent.device, self.agent.networks)
-
-    def _missing_success(self) -> list[str]:
-        """Return a warning, once it is known, that the target waits for a success that nobody reports."""
-        reports = self.env.reports_success
-        if reports is None and list(self.recent):  # an episode has ended
-            reports = self.rollout.reports_success
-        if self.target_success_rate is None or reports is not False or self.told_missing_success:
-            return []
-        self.told_missing_success = True
-        return [
-            f"warning: {', '.join(self.env.tasks)} does not report success, so that the target success rate "
-            f"of {self.target_success_rate:g} is never reached: training uses the whole budget"
-        ]
 
     def _count_episodes(self, sums: list[list[float]]) -> None:
         """Add the episodes that ended, from the sums [4][K] of `episode_stats`, to window and curriculum."""

@@ -63,6 +63,12 @@ class Updater:
         self.stopped.zero_()
         rates = self.learning_rate, self.entropy_coef, self.stopped
         self.prepared = prepare_step(self.agent, self.optimizer, chunks, self.config, rates, self.processes)
+        try:
+            return self._epochs(chunks, generator)
+        finally:
+            self.prepared = None  # it refers to this rollout, and holds memory that the next one can use
+
+    def _epochs(self, chunks: Chunks, generator: torch.Generator | None) -> Metrics:
         limit = self.config.target_kl
         metrics, weights = [], []
         for _ in range(self.config.epochs):

@@ -34,12 +34,18 @@ NETWORKS = ("agent", "newest", "optimizer", "optimizers")
 
 
 def save_checkpoint(
-    run_dir: Path, step: int, payload: dict[str, Any], keep: int = 3, score: Sequence[float] | None = None
+    run_dir: Path,
+    step: int,
+    payload: dict[str, Any],
+    keep: int = 3,
+    score: Sequence[float] | None = None,
+    scored_by: str = "training",
 ) -> Path:
     """Save tensors, numbers, strings and containers of them; delete the oldest checkpoints beyond `keep`.
 
     This checkpoint is kept, whatever its step, and so are the one with the best `score` (compared as tuples)
-    and those that were evaluated. Files that cannot be read do not count, and are not deleted.
+    and those that were evaluated. A score replaces one that was `scored_by` something else, with which it
+    cannot be compared. Files that cannot be read do not count, and are not deleted.
 
     Raises:
         OSError: it could not be written (a full disk); everything saved before is unchanged.
@@ -62,18 +68,20 @@ def save_checkpoint(
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
     _intact[path] = _stamp(path), True
     with contextlib.suppress(OSError):  # the checkpoint is saved, whatever becomes of the others
-        _clean_up(path, run_dir, keep, score)
+        _clean_up(path, run_dir, keep, score, scored_by)
     return path
 
 
-def _clean_up(path: Path, run_dir: Path, keep: int, score: Sequence[float] | None) -> None:
+def _clean_up(path: Path, run_dir: Path, keep: int, score: Sequence[float] | None, scored_by: str) -> None:
     """Record the best checkpoint, and delete those that are not kept, after `path` was written."""
     kept = {path.name, *evaluated_checkpoints(run_dir)}
     best = best_checkpoint(run_dir)
-    if score is not None and (best is None or not is_intact(best[0]) or list(score) >= best[1]):
+    rival = best_checkpoint(run_dir, scored_by)
+    if score is not None and (rival is None or not is_intact(rival[0]) or list(score) >= rival[1]):
         kept.add(path.name)
+        entry = {"checkpoint": path.name, "score": list(score), "scored_by": scored_by}
         with contextlib.suppress(OSError):
-            write_json(path.parent / "best.json", {"checkpoint": path.name, "score": list(score)})
+            write_json(path.parent / "best.json", entry)
     elif best is not None:
         kept.add(best[0].name)
     others = [old for old in checkpoints(run_dir) if old.name != path.name and is_intact(old)]

@@ -2,7 +2,9 @@
 
 runs/NAME/config.json                      what was run: enough to build the agent and its environments again
 runs/NAME/checkpoints/step_000001048576.pt agent, optimizer, generators, environments, memory
-runs/NAME/checkpoints/best.json            the checkpoint with the best score in training, and that score
+runs/NAME/checkpoints/best.json            the checkpoint with the best score, and that score
+runs/NAME/log.jsonl, tensorboard/          figures of each iteration
+runs/NAME/trackers.json                    ids of the runs of W&B or MLflow that follow this one
 
 Environments and modules that config.json names are imported from your own import path.
 """
@@ -48,12 +50,20 @@ def checkpoint_path(run_dir: Path, step: int) -> Path:
     return run_dir / "checkpoints" / f"step_{step:012d}.pt"
 
 
-def best_checkpoint(run_dir: Path) -> tuple[Path, list[float]] | None:
-    """Return the checkpoint with the best score in training, and its score: success rate, mean return."""
+def best_checkpoint(run_dir: Path, scored_by: str | None = None) -> tuple[Path, list[float]] | None:
+    """Return the checkpoint with the best score, and its score: success rate, mean return.
+
+    Args:
+        run_dir: the run folder.
+        scored_by: "training" (its latest episodes) or "evaluation": return None if the score is of another
+            kind.
+    """
     try:
         best = json.loads(read_regular(run_dir / "checkpoints" / "best.json"))
         score = [float(x) for x in best["score"]]
         if not _CHECKPOINT_NAME.fullmatch(best["checkpoint"]) or not all(map(math.isfinite, score)):
+            return None
+        if scored_by is not None and scored_by != best.get("scored_by", "training"):
             return None
         return run_dir / "checkpoints" / best["checkpoint"], score
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):  # nothing depends on it

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-CONFIG_FORMAT = 3
+CONFIG_FORMAT = 4
 """Version of config.json."""
 CHECKPOINT_FORMAT = 3
 """Version of a checkpoint's layout."""
@@ -91,6 +91,24 @@ def _config_from_2(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "observation_space": _with_old_readings(config["observation_space"])}
 
 
+def _config_from_3(config: dict[str, Any]) -> dict[str, Any]:
+    """Migrate format 3.
+
+    Agents ignored action masks. They did not read missions, which other grid worlds than the Memory mazes
+    have.
+    """
+    if isinstance(config.get("agent"), dict):
+        config = {**config, "agent": {**config["agent"], "action_masks": "ignore"}}
+    environment = config.get("environment")
+    if not isinstance(environment, dict):
+        return config
+    name = str(environment.get("env", "")).rpartition(":")[2]
+    if not name.startswith(("MiniGrid-", "BabyAI-")) or name.startswith("MiniGrid-Memory"):
+        return config
+    options = {**environment.get("env_options", {}), "mission": "drop"}
+    return {**config, "environment": {**environment, "env_options": options}}
+
+
 def _with_old_readings(space: dict[str, Any]) -> dict[str, Any]:
     if space["type"] == "Dict":
         return {**space, "spaces": {key: _with_old_readings(part) for key, part in space["spaces"].items()}}
@@ -104,7 +122,11 @@ def _with_old_readings(space: dict[str, Any]) -> dict[str, Any]:
     return {**space, "read_as": reading}
 
 
-_CONFIGS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _config_from_1, 2: _config_from_2}
+_CONFIGS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: _config_from_1,
+    2: _config_from_2,
+    3: _config_from_3,
+}
 
 
 def _rename(mapping: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,25 @@ def load_weights(network: nn.Module, payload: dict[str, Any], path: Path) -> Non
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UsageError(f"{path} belongs to another configuration: {'; '.join(wrong[:3])}{more}")
+    for name, part in network.named_modules():
+        if (require_loadable := getattr(part, "require_loadable", None)) is not None:
+            _require_loadable(require_loadable, name, given, path)
     bad = non_finite(given)
     if bad:
         raise UsageError(f"{path} holds weights that are not finite: {shorten(bad)}; use an older checkpoint")
     if next(network.parameters()).device.type != "meta":
         network.load_state_dict(given)
+
+
+def _require_loadable(
+    check: Callable[[dict[str, torch.Tensor]], None], name: str, given: dict[str, torch.Tensor], path: Path
+) -> None:
+    """Raise UsageError if a part of a network refuses its own weights."""
+    own = {key.removeprefix(f"{name}."): x for key, x in given.items() if key.startswith(f"{name}.")}
+    try:
+        check(own)
+    except ValueError as error:
+        raise UsageError(f"{path} holds weights that do not fit: {name}: {error}") from error
 
 
 def non_finite(tree: Any, name: str = "") -> list[str]:
@@ -62,12 +77,12 @@ def shorten(names: list[str]) -> str:
 
 
 def half_precision(weights: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
-    """Round floating-point weights to half precision, which `load_weights` accepts.
+    """Round float32 weights to half precision, which `load_weights` accepts; float64 is for statistics.
 
     Raises:
         UsageError: a weight is too large for that; `path` is where they were read.
     """
-    halves = {name: x.half() if x.is_floating_point() else x for name, x in weights.items()}
+    halves = {name: x.half() if x.dtype == torch.float32 else x for name, x in weights.items()}
     if not all(x.isfinite().all() for x in halves.values()):
         raise UsageError(f"{path} holds weights that are too large for half precision")
     return halves

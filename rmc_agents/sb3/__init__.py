@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rmc_agents.sb3.exchange import policy_kwargs_for
     from rmc_agents.sb3.features import EncoderExtractor
     from rmc_agents.sb3.policy import RMCCnnPolicy, RMCMultiInputPolicy, RMCPolicy
-    from rmc_agents.sb3.text import without_text
+    from rmc_agents.sb3.text import with_words, without_text
     from rmc_agents.sb3.vec_env import BatchedVecEnv
 
 _HOME = {
@@ -26,6 +26,7 @@ _HOME = {
     "RMCMultiInputPolicy": "policy",
     "RMCPolicy": "policy",
     "policy_kwargs_for": "exchange",
+    "with_words": "text",
     "without_text": "text",
 }
 """Each public name, with the module that defines it."""
@@ -37,6 +38,7 @@ __all__ = [
     "RMCMultiInputPolicy",
     "RMCPolicy",
     "policy_kwargs_for",
+    "with_words",
     "without_text",
 ]
 

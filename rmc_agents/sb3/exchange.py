@@ -53,9 +53,10 @@ def policy_kwargs_for(agent: ActorCritic) -> dict[str, Any]:
     `model.policy.load_agent(agent)`.
 
     Raises:
-        ValueError: the agent reads its previous action or reward, which SB3 does not give to a policy.
+        ValueError: the agent reads its previous action or reward, which SB3 does not give to a policy, or
+            normalises what SB3's `VecNormalize` and `RescaleAction` normalise outside of the policy.
     """
-    _require_no_previous(agent)
+    _require_exchangeable(agent)
     config = agent.config
     return {
         "features_extractor_kwargs": {
@@ -119,7 +120,7 @@ def _kinds(space: spaces.Space[Any]) -> dict[str, str]:
 
 def copy_from_agent(policy: ExchangeablePolicy, agent: ActorCritic) -> None:
     """Copy an agent's weights into the policy; see `RMCPolicy.load_agent`."""
-    _require_no_previous(agent)
+    _require_exchangeable(agent)
     _require_same_architecture(policy)
     ours = agent.config.core, agent.config.critic_memory, agent.config.skip
     theirs = policy.core_name, _critic_memory(policy), policy.skip
@@ -181,7 +182,17 @@ def _copy(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
         target.load_state_dict(state)
 
 
-def _require_no_previous(agent: ActorCritic) -> None:
+def _require_exchangeable(agent: ActorCritic) -> None:
+    if agent.config.action_masks == "use":
+        raise ValueError(
+            "the agent was trained with action masks, which RecurrentPPO does not have; train an agent with "
+            "action_masks='ignore'"
+        )
+    if agent.config.normalize_observations or agent.config.scale_actions:
+        raise ValueError(
+            "the agent normalises observations or scales actions itself, which an SB3 policy does not; train "
+            "an agent with normalize_observations=False and scale_actions=False"
+        )
     if agent.config.previous_action or agent.config.previous_reward:
         raise ValueError(
             "the agent reads its previous action or reward, which SB3 does not give to a policy; train an "

@@ -25,6 +25,7 @@ from rmc_agents.sb3.exchange import copy_from_agent, copy_to_agent
 from rmc_agents.sb3.features import EncoderExtractor
 from rmc_agents.sb3.packing import PackedCore, PackedState
 from rmc_agents.sb3.text import install_text_filter
+from rmc_agents.spaces.text import ids_of_texts
 
 # RecurrentPPO(RMCPolicy, "MiniGrid-...") makes the environment before it uses the policy; see text.py.
 install_text_filter()
@@ -215,9 +216,10 @@ class RMCPolicy(RecurrentActorCriticPolicy):
         return super().evaluate_actions(obs, actions, lstm_states, episode_starts)  # type: ignore[arg-type]
 
     def obs_to_tensor(self, observation: NDArray[Any] | dict[str, NDArray[Any]]) -> tuple[PyTorchObs, bool]:
-        """Convert observations as SB3 does, but ignore keys that the policy does not read (`mission`)."""
+        """Convert observations as SB3 does, and texts; ignore keys that the policy does not read."""
         if isinstance(observation, dict) and isinstance(self.observation_space, spaces.Dict):
             observation = {key: observation[key] for key in self.observation_space.spaces}
+            observation = ids_of_texts(self.observation_space, observation)
         return super().obs_to_tensor(observation)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:

@@ -6,11 +6,14 @@ space alone cannot tell the two apart, so the environment has to.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+
+from rmc_agents.spaces.text import AnnotatedText
 
 MINIGRID_CODES = (11, 6, 4)
 """Number of object, colour and state codes of a cell in MiniGrid's symbolic image."""
@@ -34,12 +37,14 @@ class AnnotatedDict(spaces.Dict):
 
     Args:
         space: a `Dict`, in which an `AnnotatedBox` says how it is read.
+        texts: the texts whose words some of its parts are the ids of, by key.
     """
 
-    def __init__(self, space: spaces.Dict) -> None:
+    def __init__(self, space: spaces.Dict, texts: Mapping[str, AnnotatedText] | None = None) -> None:
         super().__init__(list(space.spaces.items()))  # from a list, since Gymnasium sorts a dictionary's keys
         parts = self.spaces.items()
         self.read_as = {key: part.read_as for key, part in parts if isinstance(part, AnnotatedBox)}
+        self.texts = dict(texts or {})
 
 
 def minigrid_image(view_size: int) -> AnnotatedBox:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rmc_agents.spaces.plain import Actions, Observations
+from rmc_agents.spaces.plain import Actions, Observations, vocabularies
 from rmc_agents.spaces.reading import (
     Reading,
     bounds,
@@ -21,6 +21,7 @@ from rmc_agents.spaces.reading import (
 
 SCALE_ACTIONS = "gymnasium.wrappers.RescaleAction(env, -1, 1)"
 UNKNOWN = "small grid of unknown meaning"
+NOT_RECONSTRUCTED = "not reconstructed, because it has too many values"
 MEANINGS = {"n": "frames", "h": "height", "w": "width", "c": "channels"}
 
 
@@ -40,8 +41,10 @@ def describe(
         ValueError: a space that no agent can read or act in; the message says what to do.
     """
     observations = Observations(observation_space)
+    texts = vocabularies(observation_space)
     lines = [
-        f"{key}: {_name(part)}, read as {_describe_reading(read(part), part)}"
+        f"{key}: {_name(texts.get(key if observations.structured else '', part))}, read as "
+        f"{_describe_reading(read(part), part)}"
         for key, part in named_parts(with_readings(observations.plain, read_as or {})).items()
     ]
     lines += [f"{key}: text, not read" for key in observations.texts]
@@ -51,8 +54,8 @@ def describe(
 
 
 def needs_attention(line: str) -> bool:
-    """Return whether a line of `describe` reports a guess, or actions that are hard to learn."""
-    return UNKNOWN in line or SCALE_ACTIONS in line
+    """Return whether a line of `describe` reports a guess, a gap, or actions that are hard to learn."""
+    return any(text in line for text in (UNKNOWN, SCALE_ACTIONS, NOT_RECONSTRUCTED))
 
 
 def _name(space: spaces.Space[Any]) -> str:
@@ -79,6 +82,9 @@ def _describe_reading(reading: Reading, space: spaces.Space[Any]) -> str:
     if reading.kind == "numbers":
         assert isinstance(space, spaces.Box)
         return f"numbers, {_describe_scaling(space)}"
+    if reading.kind == "words":
+        assert isinstance(space, spaces.Box)
+        return f"words in their order ({int(space.high.max()) - 1:,} known, all others as one unknown word)"
     return {"bits": "bits", "raw": "numbers, not scaled", "log": "numbers, on a logarithmic scale"}[
         reading.kind
     ]

@@ -17,20 +17,22 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rmc_agents.spaces.annotated import AnnotatedBox
+from rmc_agents.spaces.text import AnnotatedText
 
 Path = tuple[str | int, ...]
 """Keys and indices that lead to a part of a nested space."""
 PlainArrays = NDArray[Any] | dict[str, NDArray[Any]]
 """A batch of observations of a plain space: one array [B, ...], or one per key."""
-SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of them"
+SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, AnnotatedText, or a Dict or Tuple of them"
 
 
 @final
 class Observations:
     """Observations of one environment, in its own space and as plain arrays.
 
-    Texts inside a `Dict` or `Tuple` are left out; `texts` names them. The key of a nested part is
-    "outer.inner"; the members of a `Tuple` are "0", "1", and so on.
+    Texts become the ids of their words, if their space is an `AnnotatedText`. Others inside a `Dict` or
+    `Tuple` are left out; `texts` names them. The key of a nested part is "outer.inner"; the members of a
+    `Tuple` are "0", "1", and so on.
 
     Args:
         space: the environment's own observation space.
@@ -42,8 +44,8 @@ class Observations:
     def __init__(self, space: spaces.Space[Any]) -> None:
         self.space = space
         parts = list(parts_of(space))
-        self.leaves = [(path, part) for path, part in parts if not is_text(part)]
-        self.texts = [key_of(path) for path, part in parts if is_text(part) and path]
+        self.leaves = [(path, part) for path, part in parts if is_read(part)]
+        self.texts = [key_of(path) for path, part in parts if not is_read(part) and path]
         if not self.leaves:
             raise ValueError(f"nothing to observe in {space}; expected {SUPPORTED}: wrap the environment")
         self.structured = isinstance(space, spaces.Dict | spaces.Tuple)
@@ -96,7 +98,7 @@ class Observations:
         }
         for key, x in arrays.items():
             if not np.isfinite(x).all():
-                raise ValueError(f"obs{f'[{key!r}]' if key else ''} holds NaN or infinity")
+                raise ValueError(f"obs{f'[{key!r}]' if key else ''} holds NaN or infinity, as float32")
         return (arrays if self.structured else arrays[""]), single
 
     def _part(self, obs: Any, path: Path) -> Any:
@@ -184,6 +186,16 @@ def is_text(space: spaces.Space[Any]) -> bool:
     return isinstance(space, spaces.Text) or (space.dtype is not None and np.dtype(space.dtype).kind == "U")
 
 
+def is_read(space: spaces.Space[Any]) -> bool:
+    """Return whether agents read a space: all but texts without a vocabulary."""
+    return isinstance(space, AnnotatedText) or not is_text(space)
+
+
+def vocabularies(space: spaces.Space[Any]) -> dict[str, AnnotatedText]:
+    """Return the texts of a space that are read word by word, by key."""
+    return {key_of(path): part for path, part in parts_of(space) if isinstance(part, AnnotatedText)}
+
+
 def plain_leaf(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """Return the plain space of a space without parts. An annotation is kept.
 
@@ -204,6 +216,9 @@ def plain_leaf(space: spaces.Space[Any]) -> spaces.Space[Any]:
             low, high = space.low.astype(dtype), space.high.astype(dtype)
         box = spaces.Box(low, high, dtype=dtype.type)
         return AnnotatedBox(box, space.read_as) if isinstance(space, AnnotatedBox) else box
+    if isinstance(space, AnnotatedText):
+        box = spaces.Box(0, space.num_ids - 1, (space.length,), space.id_type.type)
+        return AnnotatedBox(box, "words")
     raise ValueError(f"space {space}: expected {SUPPORTED}; wrap the environment")
 
 
@@ -216,13 +231,19 @@ def to_plain(space: spaces.Space[Any], values: Any, name: str = "") -> NDArray[A
         name: of the values, for the message.
 
     Raises:
-        ValueError: integers outside the space, or values that are not numbers.
+        ValueError: integers outside the space, or values that are not numbers (of a text: not texts).
     """
     array = np.asarray(values)
+    if isinstance(space, AnnotatedText):
+        try:
+            return space.ids(array)
+        except ValueError as error:
+            raise ValueError(f"{name or 'the observation'} {error}") from error
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name or 'the observation'} has type {array.dtype}, expected {space.dtype}")
     if isinstance(space, spaces.Box):
-        plain = np.array(array, dtype=_plain_dtype(np.dtype(space.dtype)))
+        with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, which callers refuse
+            plain = np.array(array, dtype=_plain_dtype(np.dtype(space.dtype)))
         if plain.dtype.kind != "f" and array.dtype != space.dtype and (plain != array).any():
             raise ValueError(f"{name or 'the observation'} has type {array.dtype}, expected {space.dtype}")
         return plain
@@ -262,7 +283,7 @@ def parts_of(space: spaces.Space[Any], path: Path = ()) -> Iterator[tuple[Path, 
                 )
             yield from parts_of(part, (*path, key))
     else:
-        if not is_text(space):
+        if is_read(space):
             plain_leaf(space)  # raises if it is not supported
         yield path, space
 
@@ -337,6 +358,11 @@ def _require_batch(shapes: list[tuple[str, tuple[int, ...], tuple[int, ...]]]) -
     size = next((found[0] for _, found, own in shapes if found[1:] == own and len(found) > len(own)), None)
     for key, found, own in shapes:
         if not size or found != (size, *own):
+            if size and found == own:
+                raise ValueError(
+                    f"obs{f'[{key!r}]' if key else ''} has shape {found}, of one observation; other parts "
+                    f"are a batch of {size}"
+                )
             batched = ", ".join(map(str, ("B" if size is None else size, *own)))
             raise ValueError(
                 f"obs{f'[{key!r}]' if key else ''} has shape {found}; expected {own} or, for a batch, "

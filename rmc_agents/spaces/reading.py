@@ -12,6 +12,7 @@ A reading is a name, with details after a colon:
 | `numbers` | numbers, scaled by the bounds of the space | as they are |
 | `raw` | numbers | as they are, without scaling |
 | `log` | numbers of any size | sign(x) log(1 + abs(x)) / 5 |
+| `words` | ids of the words of a text, from 0 (behind its end) | embedded, in their order |
 
 The letters of a picture or grid name its axes: n frames, h height, w width, c channels.
 """
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from rmc_agents.spaces.annotated import AnnotatedBox
 
-Kind = Literal["categories", "bits", "codes", "picture", "cells", "numbers", "raw", "log"]
+Kind = Literal["categories", "bits", "codes", "picture", "cells", "numbers", "raw", "log", "words"]
 LAYOUTS = ("hw", "hwc", "chw", "nhwc", "nchw")
 """Orders of the axes of a picture or grid."""
 SMALL = 36
@@ -95,6 +96,9 @@ class Reading:
             return cls(name, layout)  # type: ignore[arg-type]
         if details:
             raise ValueError(f"a reading of {text!r}: {name} takes nothing after the colon")
+        if name == "words":
+            _require_integers(space, text)
+            _require_ids(space)
         return cls(name)  # type: ignore[arg-type]
 
 
@@ -292,6 +296,15 @@ def _code_sizes(space: spaces.Box) -> tuple[int, ...]:
 def _require_integers(space: spaces.Box, text: str) -> None:
     if np.dtype(space.dtype).kind not in "biu":
         raise ValueError(f"{space} cannot be read as {text}: its numbers are not integers")
+
+
+def _require_ids(space: spaces.Box) -> None:
+    """Raise ValueError unless a space holds ids of words [W], with 0 for padding."""
+    if len(space.shape) != 1 or (space.low != 0).any() or not 1 <= int(space.high.max()) < MAX_CATEGORIES:
+        raise ValueError(
+            f"{space} cannot be read as words: ids of words are whole numbers from 0 (padding), in one "
+            "dimension"
+        )
 
 
 def _parse_sizes(details: str) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 from rmc_agents.spaces.annotated import AnnotatedBox
 from rmc_agents.spaces.plain import is_text
+from rmc_agents.spaces.text import AnnotatedText
 
 
 def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -44,6 +45,8 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
         return {"type": "Dict", "spaces": parts if strings else [list(pair) for pair in parts.items()]}
     if isinstance(space, spaces.Tuple):
         return {"type": "Tuple", "spaces": [space_to_json(part) for part in space.spaces]}
+    if isinstance(space, AnnotatedText):
+        return {"type": "Text", "words": list(space.words), "length": space.length}
     if is_text(space):
         return {"type": "Text"}
     raise ValueError(
@@ -78,6 +81,8 @@ def space_from_json(description: dict[str, Any]) -> spaces.Space[Any]:
         return spaces.Dict([(key, space_from_json(part)) for key, part in pairs])
     if kind == "Tuple":
         return spaces.Tuple([space_from_json(part) for part in description["spaces"]])
+    if kind == "Text" and "words" in description:
+        return AnnotatedText(description["words"], description["length"])
     if kind == "Text":
         return spaces.Text(1)  # never read, so its length does not matter
     raise ValueError(f"unknown type of space {kind!r}")

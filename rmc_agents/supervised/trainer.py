@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from rmc_agents.agent.acceleration import bfloat16_is_slow
 from rmc_agents.errors import TrainingError, UsageError
 from rmc_agents.plugins import registering_modules
 from rmc_agents.runs.checkpoint import NETWORKS, save_checkpoint
-from rmc_agents.runs.folder import checkpoint_path
 from rmc_agents.runs.weights import load_weights, non_finite, shorten
 from rmc_agents.supervised.classifier import SequenceClassifier
 from rmc_agents.supervised.objective import (
@@ -34,26 +33,20 @@ from rmc_agents.supervised.objective import (
     make_optimizers,
 )
 from rmc_agents.training.arithmetic import arithmetic
+from rmc_agents.training.callbacks import Callback, require_callbacks
 from rmc_agents.training.loop import (
-    open_run_folder,
     require_run_arguments,
     training_loop,
     write_diagnostic,
 )
 from rmc_agents.training.processes import ALONE, Processes, share_of
+from rmc_agents.training.resumable import Resumable
 from rmc_agents.training.rng import resume_generator
 from rmc_agents.training.snapshot import (
-    load_all_or_nothing,
-    load_newest,
-    own_part,
     require_count,
     require_moments,
-    with_other_parts,
 )
-from rmc_agents.tree import clone
 
-OWN_PARTS = ("generator",)
-"""Parts of a state that each process has for itself; all others are equal in all processes."""
 TEST_SEED = 2_000_000
 """Seed of the questions for tests during training, added to the run's seed."""
 
@@ -68,9 +61,11 @@ COLUMNS = {
     "time left": "{}",
 }
 """Columns of the progress display, with their formats; a step is a sequence."""
+METRICS = ("train/accuracy", "test/accuracy")
+"""Tags of the figures by which TensorBoard compares hyperparameters."""
 
 
-class SupervisedTrainer:
+class SupervisedTrainer(Resumable):
     """Trainer of a classifier on a task, into a run folder.
 
     Args:
@@ -87,10 +82,13 @@ class SupervisedTrainer:
         extra: further entries of config.json.
         processes: those that train together, on equal parts of each batch; all numbers of `config` are about
             all of them. Process r adds r * 2^20 to the seed.
+        callbacks: called during `run`, in process 0.
 
     Raises:
         ValueError: a number is out of range, or batches cannot be divided among the processes.
     """
+
+    own_parts = ("generator",)
 
     def __init__(
         self,
@@ -105,6 +103,7 @@ class SupervisedTrainer:
         log_every: int = 50,
         extra: Mapping[str, Any] | None = None,
         processes: Processes = ALONE,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         require_run_arguments(seed, checkpoint_seconds, target_accuracy=target_accuracy)
         if type(log_every) is not int or log_every < 1:
@@ -113,6 +112,7 @@ class SupervisedTrainer:
         self.run_dir, self.seed, self.extra = Path(run_dir), seed, dict(extra or {})
         self.checkpoint_seconds, self.target_accuracy = checkpoint_seconds, target_accuracy
         self.log_every, self.processes = log_every, processes
+        self.callbacks = require_callbacks(callbacks)
         self.batch_size = share_of(config.batch_size, processes.size, "batch_size")
         # Denormal numbers appear as gates saturate, and slow a CPU down threefold.
         torch.set_flush_denormal(True)
@@ -133,6 +133,11 @@ class SupervisedTrainer:
     def count(self) -> int:
         """Samples so far."""
         return self.samples
+
+    @property
+    def device(self) -> torch.device:
+        """Where the classifier is."""
+        return self.model.device
 
     @property
     def progress(self) -> float:
@@ -271,7 +276,8 @@ class SupervisedTrainer:
             Interrupted: by Ctrl-C or SIGTERM, after saving.
         """
         title = f"{self.model.core_name}, {sum(p.numel() for p in self.model.parameters()):,} parameters"
-        with training_loop(self, title, self.config.total_samples, COLUMNS, "samples") as loop:
+        budget = self.config.total_samples
+        with training_loop(self, title, budget, COLUMNS, "samples", self.callbacks, METRICS) as loop:
             while loop.running:
                 tests_before = self.samples // self.config.test_every
                 figures = self.iterate()
@@ -293,14 +299,6 @@ class SupervisedTrainer:
             "imports": list(dict.fromkeys(imports)),
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return a copy of everything that the next update depends on.
-
-        It consists of tensors, numbers, and containers of them, and does not change as training continues.
-        Several processes all call it; the state of process 0 holds the parts of the others, too.
-        """
-        return with_other_parts(clone(self._state()), OWN_PARTS, self.processes)
-
     def _state(self) -> dict[str, Any]:
         return {
             "agent": self.evaluated_model.state_dict(),
@@ -314,27 +312,7 @@ class SupervisedTrainer:
             "tested": self.test_accuracy,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
-        """Continue from a `state_dict`; return notes for the user.
-
-        If the state does not fit, the trainer is as it was before. Several processes all call it; process 0
-        passes the state that counts.
-
-        Raises:
-            KeyError, TypeError, ValueError, RuntimeError: the state belongs to another configuration.
-        """
-        return self._load_shared(self.processes.broadcast(dict(state)))
-
-    def _load_shared(self, state: Mapping[str, Any]) -> list[str]:
-        """Continue from a state that process 0 saved, and that is known to all processes."""
-        own, saved_by = own_part(state, OWN_PARTS, self.processes)
-        before = clone(self._state())
-        return load_all_or_nothing(
-            lambda: self._load(clone(own), saved_by), lambda: self._load(before), self.processes
-        )
-
     def _load(self, state: dict[str, Any], saved_by: int | None = None) -> list[str]:
-        """Continue this process; it draws other examples if another number of processes saved the state."""
         if "optimizers" not in state:
             raise UsageError("the checkpoint holds a network only, which can be evaluated but not resumed")
         if ("newest" in state) != (self.mean is not None):
@@ -374,37 +352,8 @@ class SupervisedTrainer:
         self.seconds, self.cpu_seconds, self.test_accuracy = seconds, float(cpu_seconds), float(tested)
         return notes
 
-    def save(self) -> Path:
-        """Write a checkpoint from which `restore` continues bit for bit, and config.json before the first.
-
-        Several processes all call it, and process 0 writes.
-
-        Raises:
-            UsageError: the run folder holds another run, is in use by another process, or cannot be written.
-            TrainingError: the weights or moments are not finite.
-            OSError: it could not be written. Earlier ones are intact.
-        """
-        state = self.state_dict()
-        if self.processes.rank:
-            return checkpoint_path(self.run_dir, self.samples)
-        if not self.opened:
-            open_run_folder(self)
-        payload = {**state, "arithmetic": self._arithmetic()}
+    def _write(self, payload: dict[str, Any]) -> Path:
         return save_checkpoint(self.run_dir, self.samples, payload, keep=1)
-
-    def restore(self) -> list[str]:
-        """Continue from the newest intact checkpoint of the run folder; return notes for the user.
-
-        Damaged files that are newer are renamed. Several processes all call it, and process 0 reads.
-
-        Raises:
-            UsageError: no checkpoint, or one of another configuration.
-        """
-        notes = load_newest(
-            self.run_dir, self.model.device, self._load_shared, self._arithmetic(), self.processes
-        )
-        self.restored = True
-        return notes
 
     def _arithmetic(self) -> dict[str, str]:
         return arithmetic(self.model.device, "float32")

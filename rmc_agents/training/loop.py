@@ -6,7 +6,8 @@
 
 The context writes config.json, saves every `checkpoint_seconds` and at the end, and turns Ctrl-C and SIGTERM
 into `Interrupted` after the iteration has ended and been saved. Several processes run the same loop: they end
-it, and save, after the same iteration. Process 0 alone logs, shows progress and writes the run folder.
+it, and save, after the same iteration. Process 0 alone logs, shows progress, calls callbacks, and writes the
+run folder.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from rmc_agents.runs.folder import (
 )
 from rmc_agents.runs.lock import require_unlocked, run_lock
 from rmc_agents.runs.versions import versions
+from rmc_agents.training.callbacks import Callback, Callbacks
+from rmc_agents.training.hyperparameters import flattened, hyperparameters
 from rmc_agents.training.processes import Processes, ProcessLost
 from rmc_agents.training.progress import Progress
 from rmc_agents.training.run_log import RunLog
@@ -80,39 +83,67 @@ class TrainingLoop:
         interruption: Interruption,
         log: RunLog | None = None,
         progress: Progress | None = None,
+        callbacks: Callbacks | None = None,
     ) -> None:
         self.trainer, self.unit = trainer, unit
         self.log, self.progress, self.interruption = log, progress, interruption
+        self.callbacks = callbacks or Callbacks(trainer, ())
+        self.figures: dict[str, float] = {}
+        self.stopped = False
         self.saved_at = time.monotonic()
 
     @property
     def running(self) -> bool:
         """Whether another iteration is due; read once per iteration, in all processes."""
-        return not self.trainer.done and self.interruption.agree() is None
+        return not self.trainer.done and not self.stopped and self.interruption.agree() is None
 
     def report(
-        self, figures: Mapping[str, float], shown: Mapping[str, float], messages: Sequence[str] = ()
+        self,
+        figures: dict[str, float],
+        shown: Mapping[str, float],
+        messages: Sequence[str] = (),
+        save: bool = False,
     ) -> None:
-        """Log and show an iteration, and save a checkpoint if one is due.
+        """Log and show an iteration, call the callbacks, and save a checkpoint if one is due.
 
         Args:
-            figures: for TensorBoard and log.jsonl, by tag.
+            figures: for TensorBoard and log.jsonl, by tag; callbacks may add some.
             shown: for the person at the terminal, by column.
             messages: notes for the user.
+            save: whether to save a checkpoint even if none is due; equal in all processes.
+
+        Raises:
+            Exception: of a callback, after saving.
         """
+        failure = None
+        stop = False
         if self.log is not None and self.progress is not None:
-            self.log.figures(self.trainer.count, figures)
+            self.figures = figures
+            try:
+                stop = self.callbacks.iteration(figures)
+            except Exception as error:
+                failure = error
+            else:
+                self.log.figures(self.trainer.count, figures)
             self.progress.show(shown)
         messages = list(messages)
         processes = self.trainer.processes
-        due = time.monotonic() - self.saved_at >= self.trainer.checkpoint_seconds
-        if processes.any(due and processes.rank == 0)[0]:
+        due = processes.rank == 0 and time.monotonic() - self.saved_at >= self.trainer.checkpoint_seconds
+        due, self.stopped, failed = processes.any(due, stop, failure is not None)
+        path = None
+        if due or save or failed:
             try:
-                self.trainer.save()
+                path = self.trainer.save()
             except OSError as error:  # the disk may have room again later
                 messages.append(f"warning: {self._not_saved(error)}; training continues")
             self.saved_at = time.monotonic()
+        if failed and path is not None:
+            messages.append(f"saved: {path}")
         self.tell(messages)
+        if failed:
+            raise failure or ProcessLost("a callback failed in process 0; training stopped")
+        if path is not None:
+            self.callbacks.checkpoint(path)
 
     def tell(self, messages: Sequence[str], shown: Callable[[str], bool] = bool) -> None:
         """Log messages for the user, and show those for which `shown` returns true."""
@@ -126,9 +157,12 @@ class TrainingLoop:
     def save_after_failure(self) -> None:
         """Save a checkpoint of the last complete iteration, and say so."""
         try:
-            self.tell([f"saved: {self.trainer.save()}"])
+            path = self.trainer.save()
         except OSError as error:
             self.tell([f"warning: {self._not_saved(error)}"])
+        else:
+            self.tell([f"saved: {path}"])
+            self.callbacks.checkpoint(path)
 
     def save_end(self) -> Path:
         """Save the final checkpoint.
@@ -137,11 +171,13 @@ class TrainingLoop:
             TrainingError: it could not be written.
         """
         try:
-            return self.trainer.save()
+            path = self.trainer.save()
         except OSError as error:
             raise TrainingError(
                 f"{self._not_saved(error)}; make room, and resume {self.trainer.run_dir}"
             ) from error
+        self.callbacks.checkpoint(path)
+        return path
 
     def ends_by_signal(self, error: Exception) -> bool:
         """Return whether an error may come from a signal to all processes: to those of environments, too."""
@@ -171,7 +207,13 @@ class TrainingLoop:
 
 @contextmanager
 def training_loop(
-    trainer: Trainable, title: str, total: int, columns: Mapping[str, str], unit: str = "steps"
+    trainer: Trainable,
+    title: str,
+    total: int,
+    columns: Mapping[str, str],
+    unit: str = "steps",
+    callbacks: Sequence[Callback] = (),
+    metrics: Sequence[str] = (),
 ) -> Iterator[TrainingLoop]:
     """Open the run folder and everything that a training loop needs around it.
 
@@ -181,6 +223,8 @@ def training_loop(
         total: the budget, in `unit`.
         columns: columns of the progress table, with their formats.
         unit: what `trainer.count` counts.
+        callbacks: of the user's.
+        metrics: tags of the figures by which TensorBoard compares hyperparameters.
 
     Raises:
         UsageError: the run folder holds another run, is in use, or cannot be written.
@@ -190,27 +234,31 @@ def training_loop(
     if trainer.processes.rank:
         yield from _following(trainer, unit)
         return
+    called = Callbacks(trainer, callbacks)
     with run_lock(trainer.run_dir), Interruption(trainer.processes) as interruption:
         open_run_folder(trainer)
-        path = None
-        with Progress(title, total, columns) as progress:
-            try:
-                log = RunLog(trainer.run_dir, trainer.count, progress.note)
-            except OSError as error:
-                raise cannot_write(trainer.run_dir, error) from error
-            loop = TrainingLoop(trainer, unit, interruption, log, progress)
-            try:
-                yield loop
-                path = loop.save_end()
-            except Exception as error:
-                log.message(trainer.count, f"stopped: {error}")
-                if loop.ends_by_signal(error):
-                    raise loop.interrupted() from error
-                if not isinstance(error, TrainingError):
-                    write_diagnostic(trainer.run_dir, {"error": repr(error), unit: trainer.count})
-                raise
-            finally:
-                log.close()
+        with called.started():  # a tracker may ask for a password, so before the display
+            path = None
+            with Progress(title, total, columns) as progress:
+                try:
+                    log = RunLog(trainer.run_dir, trainer.count, progress.note)
+                    log.hyperparameters(flattened(hyperparameters(trainer.to_json())), metrics)
+                except OSError as error:
+                    raise cannot_write(trainer.run_dir, error) from error
+                loop = TrainingLoop(trainer, unit, interruption, log, progress, called)
+                try:
+                    yield loop
+                    path = loop.save_end()
+                except Exception as error:
+                    log.message(trainer.count, f"stopped: {error}")
+                    if loop.ends_by_signal(error):
+                        raise loop.interrupted() from error
+                    if not isinstance(error, TrainingError):
+                        write_diagnostic(trainer.run_dir, {"error": repr(error), unit: trainer.count})
+                    raise
+                finally:
+                    log.close()
+            called.end(loop.figures)
     if interruption.signal is not None and not trainer.done:
         raise loop.interrupted(path)
 

@@ -1,9 +1,13 @@
-"""Random generators that continue from a checkpoint, also on another type of device."""
+"""Random generators: continued from a checkpoint, also on another type of device, or left undisturbed."""
 
 from __future__ import annotations
 
+import random
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,3 +38,15 @@ def convert_state(state: Tensor, device: torch.device) -> Tensor:
     if state.numel() == other.get_state().numel():
         return state
     return other.manual_seed(zlib.crc32(state.numpy().tobytes())).get_state()
+
+
+@contextmanager
+def keep_global_generators() -> Iterator[None]:
+    """Restore the states of Python's, NumPy's and torch's global generators at the end of a `with` block."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        torch.set_rng_state(cpu)

@@ -3,6 +3,8 @@
 runs/NAME/tensorboard/  SB3's names
 runs/NAME/log.jsonl     {"step": 4096, "time/fps": 8000.0, ...} per iteration, or {"step": 4096, "note":
 "..."}
+
+TensorBoard's files are written through torch's `SummaryWriter`, because other trackers listen there.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rmc_agents.runs.files import read_regular, write_atomically
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class RunLog:
@@ -32,25 +36,31 @@ class RunLog:
         path = run_dir / "log.jsonl"
         _drop_after(path, step)
         self.lines: IO[bytes] = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
-        folder = run_dir / "tensorboard"
-        folder.mkdir(exist_ok=True)
-        before = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
-        # TensorBoard reads the files in the order of their names, and the clocks of two machines may
-        # disagree.
-        newest = max([int(time.time()), *(int(stamp) for stamp in before if stamp.isdecimal())])
-        name = f"events.out.tfevents.{newest}.{len(before):06d}"
-        self.events: IO[bytes] = open(folder / name, "ab", buffering=0)  # noqa: SIM115
-        self._event(file_version="brain.Event:2")
-        if before:
-            # TensorBoard drops what earlier files say from this step on.
-            log = _protos()[0].SessionLog
-            self._event(session_log=log(status=log.START), step=step + 1)
+        self.writer = _summary_writer(run_dir / "tensorboard", step, self._append)
+
+    def hyperparameters(
+        self, values: Mapping[str, bool | int | float | str], metrics: Sequence[str] = ()
+    ) -> None:
+        """Write what TensorBoard shows under HPARAMS, beside the latest value of each metric.
+
+        Args:
+            values: the hyperparameters, by name.
+            metrics: tags of figures.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        # Not `SummaryWriter.add_hparams`, which makes a folder of its own for them.
+        experiment, session, _ = hparams(dict(values), dict.fromkeys(metrics, 0.0))
+        file_writer: Any = self.writer.file_writer
+        for summary in (experiment, session):
+            file_writer.add_summary(summary)
+        self.writer.flush()
 
     def figures(self, step: int, figures: Mapping[str, float]) -> None:
         """Write the figures of one iteration."""
-        summary = _protos()[1].Summary
-        values = [summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
-        self._event(summary=summary(value=values), step=step)
+        for tag, value in figures.items():
+            self.writer.add_scalar(tag, value, step)
+        self.writer.flush()
         finite = {tag: value if value - value == 0 else None for tag, value in figures.items()}
         self._line({"step": step, **finite})
 
@@ -59,21 +69,12 @@ class RunLog:
         self._line({"step": step, "note": message})
 
     def close(self) -> None:
-        for file in (self.lines, self.events):
-            with contextlib.suppress(OSError):  # what was written before is written
-                file.close()
+        self.writer.close()
+        with contextlib.suppress(OSError):  # what was written before is written
+            self.lines.close()
 
     def _line(self, value: Mapping[str, object]) -> None:
         self._append(self.lines, json.dumps(value).encode() + b"\n")
-
-    def _event(self, **fields: Any) -> None:
-        # Not through SummaryWriter: its thread holds figures for two minutes, which a kill loses, and prints
-        # a traceback when the disk is full.
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        record = io.BytesIO()
-        RecordWriter(record).write(_protos()[0].Event(wall_time=time.time(), **fields).SerializeToString())
-        self._append(self.events, record.getvalue())
 
     def _append(self, file: IO[bytes], data: bytes) -> None:
         """Append all of the data, or nothing."""
@@ -91,11 +92,55 @@ class RunLog:
                     file.truncate(end)
 
 
-def _protos() -> tuple[Any, Any]:
-    """Return TensorBoard's event and summary modules, whose classes are created on import."""
-    from tensorboard.compat.proto import event_pb2, summary_pb2
+class _EventFile:
+    """File of TensorBoard's events, to which `flush` appends those since the last one.
 
-    return event_pb2, summary_pb2
+    It takes the place of SummaryWriter's own, whose thread prints a traceback when the disk is full, and
+    writes nothing from then on.
+    """
+
+    def __init__(self, path: Path, append: Callable[[IO[bytes], bytes], None]) -> None:
+        self.path, self.append, self.pending = path, append, io.BytesIO()
+        self.file: IO[bytes] = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+
+    def get_logdir(self) -> str:
+        return str(self.path.parent)
+
+    def add_event(self, event: Any) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        RecordWriter(self.pending).write(event.SerializeToString())
+
+    def flush(self) -> None:
+        data, self.pending = self.pending.getvalue(), io.BytesIO()
+        if data:
+            self.append(self.file, data)
+
+    def close(self) -> None:
+        self.flush()
+        with contextlib.suppress(OSError):
+            self.file.close()
+
+
+def _summary_writer(folder: Path, step: int, append: Callable[[IO[bytes], bytes], None]) -> SummaryWriter:
+    """Return a writer whose events follow those of earlier files about steps up to `step`."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder.mkdir(exist_ok=True)
+    before = set(folder.glob("events.out.tfevents.*"))
+    stamps = [int(part) for path in before if (part := path.name.split(".")[3]).isdecimal()]
+    # TensorBoard drops what earlier files say from `purge_step` on.
+    writer = SummaryWriter(str(folder), purge_step=step + 1 if before else None)
+    file_writer: Any = writer.file_writer
+    file_writer.event_writer.close()
+    (path,) = {*folder.glob("events.out.tfevents.*")} - before
+    # TensorBoard reads the files in the order of their names; two may start within a second, and the clocks
+    # of two machines may disagree.
+    *beginning, stamp, end = path.name.split(".", 4)
+    if int(stamp) <= max(stamps, default=-1):
+        path = path.rename(path.with_name(".".join([*beginning, str(max(stamps) + 1), end])))
+    file_writer.event_writer = _EventFile(path, append)
+    return writer
 
 
 def _drop_after(path: Path, step: int) -> None:

@@ -11,13 +11,11 @@ from torch import Tensor
 import rmc_envs
 from rmc_agents import ActorCritic, PPOConfig
 from rmc_agents.cores.base import IndexedInputs
-from rmc_agents.cores.kernels import build
 from rmc_agents.environment import ObservationIds
 from rmc_agents.rl.ppo import ppo_loss
 from rmc_agents.rl.rollout import Chunks
 from tests.support.agents import MAZE, chunks_of, collected, small_agent
-
-native = pytest.mark.skipif(build.library() is None, reason="the native kernels cannot be compiled here")
+from tests.support.cores import needs_native
 
 
 def agent_and_chunks(core: str, ids: bool = True, **options: Any) -> tuple[ActorCritic, Chunks]:
@@ -68,7 +66,7 @@ def test_loss_and_gradients_are_those_of_copied_features(
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@native
+@needs_native
 def test_ratio_is_one_before_the_first_update() -> None:
     agent, chunks = agent_and_chunks("rmc")
     assert read_by_id(agent, chunks)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
-from rmc_agents.agent.encoders import Encoder
+from rmc_agents.agent.encoders import Encoder, Picture
 from rmc_agents.spaces.annotated import minigrid_image
 from tests.support.spaces import OBSERVATION_SPACES, sample_tensors
 
@@ -35,3 +36,16 @@ def test_minigrid_codes_are_encoded_as_categories() -> None:
 def test_encoder_names_unsupported_spaces_and_an_alternative() -> None:
     with pytest.raises(ValueError, match="FlattenObservation"):
         Encoder(spaces.Text(5), 8)
+
+
+@pytest.mark.parametrize("shape", [(4, 40, 36), (4, 40, 36, 2), (2, 3, 40, 36)], ids=str)
+def test_memory_layout_of_large_pictures_changes_no_feature(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(spaces.Box(0, 255, shape, np.uint8), 8)
+    (picture,) = encoder.parts
+    assert isinstance(picture, Picture)
+    obs = torch.randint(0, 256, (3, 2, *shape), dtype=torch.uint8)
+    pixels = picture.pixels(obs)
+    assert pixels.is_contiguous(memory_format=torch.channels_last)
+    vectors = picture.convolutions(pixels.contiguous()).reshape(3, 2, -1)
+    torch.testing.assert_close(encoder(obs), torch.relu(encoder.linear(vectors)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -71,6 +72,44 @@ def test_encoding_distinguishes_actions(name: str) -> None:
     for i in range(50):
         same = (actions == actions[i]).reshape(50, -1).all(1)
         assert torch.equal((codes == codes[i]).all(1), same)
+
+
+UNEVEN = spaces.Box(
+    np.array([-2, 0, 100, -np.inf, -3e38], np.float32), np.array([2, 1, 300, np.inf, 5], np.float32)
+)
+
+
+def test_scaled_actions_cover_the_box_whatever_its_range() -> None:
+    head = make_action_head(6, UNEVEN, scale=True)
+    parameters = head(torch.zeros(20_000, 6)).detach()
+    assert head.mode(parameters)[0].tolist() == [0.0, 0.5, 200.0, 0.0, 0.0]
+    actions = head.sample(parameters, torch.Generator().manual_seed(0))
+    expected = torch.tensor([2.0, 0.5, 100.0, 1.0, 1.0])  # half the range; 1 without bounds
+    torch.testing.assert_close(actions.std(0), expected, rtol=0.05, atol=0)
+    torch.testing.assert_close(head.encode(actions).std(0), torch.ones(5), rtol=0.05, atol=0)
+    assert not [name for name in head.state_dict() if name not in make_action_head(6, UNEVEN).state_dict()]
+
+
+def test_log_prob_of_scaled_actions_is_that_of_the_drawn_normal() -> None:
+    head = make_action_head(6, UNEVEN, scale=True)
+    torch.nn.init.normal_(head.linear.weight)
+    parameters = head(torch.randn(100, 6)).detach()
+    mean, log_std = parameters.chunk(2, dim=-1)
+    actions = head.sample(parameters, torch.Generator().manual_seed(0))
+    noise = torch.empty_like(mean).normal_(generator=torch.Generator().manual_seed(0))
+    normal = D.Independent(D.Normal(mean, log_std.exp()), 1)
+    expected = normal.log_prob(mean + log_std.exp() * noise)
+    torch.testing.assert_close(head.log_prob(parameters, actions), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_scale_changes_nothing_for_a_box_from_minus_1_to_1() -> None:
+    box = spaces.Box(-1, 1, (2,))
+    plain, scaled = make_action_head(6, box), make_action_head(6, box, scale=True)
+    scaled.load_state_dict(plain.state_dict())
+    parameters = plain(torch.randn(4, 6))
+    draws = [head.sample(parameters, torch.Generator().manual_seed(0)) for head in (plain, scaled)]
+    assert torch.equal(*draws)
+    assert torch.equal(plain.log_prob(parameters, draws[0]), scaled.log_prob(parameters, draws[0]))
 
 
 def test_make_action_head_rejects_unsupported_spaces() -> None:

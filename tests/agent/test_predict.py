@@ -121,7 +121,7 @@ def test_a_fresh_state_starts_an_episode() -> None:
     np.testing.assert_array_equal(agent.predict(obs)[0], agent.predict(obs, episode_start=True)[0])
 
 
-@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e300])
 def test_predict_refuses_numbers_that_are_not_finite(number: float) -> None:
     space = spaces.Dict(x=spaces.Box(-1, 1, (2,)), n=spaces.Discrete(3))
     agent = ActorCritic(space, spaces.Discrete(2), "gru", {"hidden_size": 4}, previous_reward=True)
@@ -131,5 +131,7 @@ def test_predict_refuses_numbers_that_are_not_finite(number: float) -> None:
         agent.predict({**obs, "x": np.array([0, number])})
     with pytest.raises(ValueError, match=r"reward must be a number.*and finite, got"):
         agent.predict(obs, state, reward=number)
+    with pytest.raises(ValueError, match=r"obs\['n'\] has shape \(\), of one observation; .* a batch of 3"):
+        agent.predict({"x": np.zeros((3, 2)), "n": 1})
     with pytest.raises(ValueError, match="obs"):
         agent.predict({"x": np.zeros((0, 2)), "n": np.zeros(0, np.int64)})

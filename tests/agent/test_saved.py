@@ -82,3 +82,13 @@ def test_config_json_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def test_split_ids_strips_spaces() -> None:
     assert split_ids("A, B,C") == ["A", "B", "C"]
+
+
+def test_load_run_reads_a_shared_folder(tmp_path: Path) -> None:
+    folder = rmc_agents.save_pretrained(
+        saved_run(tmp_path / "maze", MAZE, "gru", actions=3), tmp_path / "shared"
+    )
+    run = load_run(folder)
+    assert (run.name, run.path.name, run.env_ids) == ("shared", "model.safetensors", [MAZE])
+    assert run.options_for(MAZE) == {"actions": 3}
+    assert not run.agent.training

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import rmc_envs
-from benchmarks.speed import device_checks
+from benchmarks.speed import device_checks, pictures
 from benchmarks.speed.arithmetic import iteration_flops
 from benchmarks.speed.cores import INPUT_SIZE
 from benchmarks.speed.ported_rmc import PortedRMC, require_same
@@ -37,6 +41,16 @@ def test_training_is_timed(benchmark: Benchmark) -> None:
     for row in rows.values():
         assert min(row[f"{part} (s)"] for part in ("environment", "policy", "update")) > 0
     assert rows["RMC 4x64"]["speed-up over sb3 shared"] > 0
+
+
+def test_training_on_pictures_is_timed(tmp_path: Path, run: Callable[..., None]) -> None:
+    run("speed.pictures", "--quick", "--out", str(tmp_path))
+    results = json.loads((tmp_path / "pictures.json").read_text())
+    rows = {row["agent"]: row for row in results["Training"]}
+    assert {pictures.SB3, pictures.EQUAL, "RMC"} < set(rows)
+    for row in rows.values():
+        assert min(row[f"{part} (µs per step)"] for part in ("environment", "policy", "update")) > 0
+    assert [row["target"] for row in results["Targets"]] == ["at least 1"] * 2
 
 
 def test_memory_of_an_update_is_linear(benchmark: Benchmark) -> None:

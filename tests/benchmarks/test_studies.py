@@ -12,14 +12,17 @@ import torch
 
 import rmc_envs
 from benchmarks.report import describe_machine
-from benchmarks.studies import memory_mazes, memory_mazes_report, nth_farthest
+from benchmarks.studies import continuous_control, memory_mazes, memory_mazes_report, nth_farthest
+from benchmarks.studies.continuous_control_sb3 import binned
 from benchmarks.studies.memory_mazes_runs import CORES, Job
 from benchmarks.studies.nth_farthest_runs import RUNS, SCRIPT
 from rmc_agents import ActorCritic
 from rmc_agents.evaluation.curves import Curve
 from rmc_agents.options import parse_options
 from rmc_agents.runs.files import write_json
+from train import evaluate as train_evaluate
 from train import nth_farthest as train_nth_farthest
+from train import ppo as train_ppo
 
 
 @pytest.fixture
@@ -172,3 +175,38 @@ def test_memory_mazes_compare_agents_of_equal_size() -> None:
             agent = ActorCritic(mazes.observation_space, mazes.action_space, core, options)
             sizes.append(sum(p.numel() for p in agent.parameters()))
     assert max(sizes) <= 1.01 * min(sizes)
+
+
+def test_continuous_control_makes_a_run_of_each_library(
+    tmp_path: Path, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = {"train/ppo.py": train_ppo.main, "train/evaluate.py": train_evaluate.main}
+    monkeypatch.setattr(continuous_control, "run_script", lambda command: scripts[command[0]](command[1:]))
+    study = ("studies.continuous_control", "--quick", "--out", str(tmp_path), "--tasks", "pendulum")
+    run(*study)
+    folder = tmp_path / "continuous_control"
+    ours, theirs = (json.loads((folder / f"pendulum-{a}-s11.json").read_text()) for a in ("gru", "sb3"))
+    assert ours["steps"] == theirs["steps"] == 2048
+    for result in (ours, theirs):
+        assert -2000 < result["mean_return"] < 0
+        assert result["episodes"] == 2
+        assert all(-2000 < value < 0 for _, value in result["curve"])
+    rows = json.loads((tmp_path / "continuous_control.json").read_text())["rmc/MaskedPendulum-v0"]
+    assert [row["agent"] for row in rows] == ["GRU", "sb3-contrib RecurrentPPO"]
+    before = (folder / "pendulum-sb3-s11.json").read_bytes()
+    run(*study)
+    assert (folder / "pendulum-sb3-s11.json").read_bytes() == before  # made once
+
+
+def test_trial_of_continuous_control_is_not_stored_among_the_results(
+    run: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run("studies.continuous_control", "--steps", "100")
+    assert "--steps is for trials: give --out" in capsys.readouterr().err
+
+
+def test_learning_curve_of_sb3_averages_the_episodes_of_a_span() -> None:
+    ends = [(10, 1.0), (20, 3.0), (25, 5.0), (1000, 7.0)]
+    assert binned(ends, 1000) == [[10, 1.0], [20, 3.0], [30, 5.0], [1000, 7.0]]
+    assert binned(ends, 2000) == [[20, 2.0], [40, 5.0], [1000, 7.0]]

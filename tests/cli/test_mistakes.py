@@ -15,6 +15,7 @@ TRAIN = [
     *("--num-envs", "8", "--num-steps", "16", "--bptt-length", "8", "--minibatch-size", "64"),
     *("--epochs", "1", "--total-steps", "128", "--env", "rmc/Recall-v0", "--run-dir", "new"),
 ]
+TUNE = TRAIN[: TRAIN.index("--run-dir")]
 NTH = ["--total-samples", "64", "--batch-size", "32", "--test-samples", "50", "--run-dir", "new"]
 EVERY = [
     ["--device", "meta"],
@@ -64,6 +65,7 @@ MISTAKES: dict[str, list[list[str]]] = {
             ["--adam-eps", "1e-39"],
             ["--keep-checkpoints", "0"],
             ["--may-change", "gamma"],
+            *(["--preset-file", path] for path in ("nowhere", "file", ".", LONG)),
             ["--env", "gym\x1b[2J:X-v0"],
         ]
     ],
@@ -95,6 +97,24 @@ MISTAKES: dict[str, list[list[str]]] = {
         *(["--terminal", "--env", f"MiniGrid-{maze}-v0"] for maze in ("MemoryS99999", "MemoryS8", "Nope")),
         *(["--terminal", "--view-size", size] for size in ("0", "-3", "4", "1e9")),
         ["--import", "no_such_module"],
+    ],
+    "tune": [
+        [*TUNE, *words]
+        for words in [
+            *(EVERY + CORES),
+            *(["--trials", number] for number in ("0", "nan", "1.5")),
+            *(["--timeout", seconds] for seconds in ("0", "nan")),
+            *(["--workers", number] for number in ("0", "1e12")),
+            *(["--storage", path] for path in ("file", "file/x", "/proc/x/y", "a\x1b[31m://x", LONG)),
+            *(["--study", name] for name in ("",)),
+            *(
+                ["--search", word]
+                for word in ("x", "=", "\x1b[31m=1,2", "gamma=\x1b[31m", LONG, f"gamma={LONG}")
+            ),
+            *(["--env", env_id] for env_id in ("", "Nope-v0", "\x1b[31mX-v0")),
+            *(["--preset-file", path] for path in ("nowhere", "file", ".", LONG)),
+            ["--keep", "none"],
+        ]
     ],
     "report": [[], ["nowhere"], ["file"], [LONG], ["run", "nowhere"], ["run", "--output", "file"]],
     "nth_farthest": [

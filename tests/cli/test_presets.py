@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
+from gymnasium import spaces
 
 import rmc_envs
-from rmc_agents import EnvConfig
+from rmc_agents import ActorCritic, EnvConfig
 from rmc_agents.cli.config import RunConfig, Selection
+from rmc_agents.cli.control_presets import CONTROL
+from rmc_agents.cli.kinds import CONTINUOUS, DISCRETE, GENERAL, PICTURES, kind_of
 from rmc_agents.cli.presets import PRESETS, defaults_for, find_preset
 
 
@@ -86,3 +92,84 @@ def test_scale_multiplies_batches_at_as_many_gradient_steps(env: str) -> None:
 def test_scale_out_of_range_is_refused(scale: int) -> None:
     with pytest.raises(ValueError, match="scale"):
         defaults_for(Selection(scale=scale))
+
+
+VECTOR, PICTURE = spaces.Box(-np.inf, np.inf, (3,)), spaces.Box(0, 255, (64, 64, 3), np.uint8)
+CHOICES, TORQUES = spaces.Discrete(3), spaces.Box(-2, 2, (2,))
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "expected"),
+    [
+        (VECTOR, TORQUES, CONTINUOUS),
+        (VECTOR, CHOICES, DISCRETE),
+        (spaces.Dict({"speed": VECTOR, "gear": CHOICES}), spaces.MultiDiscrete([2, 3]), DISCRETE),
+        (spaces.Tuple([VECTOR, CHOICES]), TORQUES, CONTINUOUS),
+        (PICTURE, CHOICES, PICTURES),
+        (spaces.Dict({"camera": PICTURE, "speed": VECTOR}), TORQUES, PICTURES),
+        (CHOICES, CHOICES, None),
+        (spaces.MultiBinary(3), TORQUES, None),
+        (spaces.Box(0, 255, (7, 7, 3), np.uint8), CHOICES, None),
+        (spaces.Graph(VECTOR, None), CHOICES, None),
+    ],
+    ids=str,
+)
+def test_general_preset_is_chosen_by_the_spaces(
+    observation: spaces.Space[Any], action: spaces.Space[Any], expected: RunConfig | None
+) -> None:
+    kind = kind_of((observation, action))
+    assert (None if kind is None else GENERAL[kind]) == expected
+    config, line = defaults_for(Selection(env="My-v0"), (observation, action))
+    assert config.environment.env == "My-v0"
+    if expected is None:
+        assert (config, line) == (RunConfig(environment=EnvConfig(env="My-v0")), None)
+        return
+    assert (config.agent, config.ppo) == (expected.agent, expected.ppo)
+    assert line == f"My-v0: general preset for {kind}; --no-preset for none"
+    plain, line = defaults_for(Selection(env="My-v0", preset=False), (observation, action))
+    assert (plain, line) == (RunConfig(environment=EnvConfig(env="My-v0")), None)
+
+
+@pytest.mark.parametrize("kind", GENERAL)
+def test_general_preset_normalises_and_has_whole_minibatches(kind: Any) -> None:
+    config = GENERAL[kind]
+    config.ppo.check_num_envs(config.environment.num_envs)
+    assert config.agent.normalize_observations
+    assert config.ppo.normalize_rewards
+
+
+def test_own_preset_goes_before_the_general_one() -> None:
+    maze = Selection(env="MiniGrid-MemoryS9-v0")
+    assert defaults_for(maze, (VECTOR, CHOICES)) == defaults_for(maze)
+
+
+@pytest.mark.parametrize("env_id", [*rmc_envs.NATIVE, "MiniGrid-MemoryS9-v0", "BabyAI-GoToObj-v0", "Nope-v0"])
+def test_native_tasks_and_grid_worlds_have_no_general_preset(env_id: str) -> None:
+    assert rmc_envs.spaces_of(env_id, {}) is None
+
+
+@pytest.mark.parametrize(("env_id", "expected"), [("CartPole-v1", DISCRETE), ("Pendulum-v1", CONTINUOUS)])
+def test_spaces_of_an_environment_choose_its_preset(env_id: str, expected: RunConfig) -> None:
+    own = rmc_envs.spaces_of(env_id, {})
+    assert own is not None
+    assert defaults_for(Selection(env=env_id), own)[0].ppo == expected.ppo
+    assert rmc_envs.spaces_of(env_id, {"no_such_option": 1}) is None
+
+
+@pytest.mark.parametrize("env_id", CONTROL)
+def test_control_preset_fits_its_environment(env_id: str) -> None:
+    config, line = defaults_for(Selection(env=env_id), rmc_envs.spaces_of(env_id, {}))
+    assert config == CONTROL[env_id] == find_preset(env_id)
+    assert line == f"{env_id.removesuffix('-v0')}: preset; --no-preset for none"
+    config.ppo.check_num_envs(config.environment.num_envs)
+    env = rmc_envs.make(env_id, 1)
+    ActorCritic.from_config(env.observation_space, env.action_space, config.agent)
+
+
+@pytest.mark.parametrize("env_id", ["ALE/Pong-v5", "ale_py:ALE/Breakout-v5"])
+def test_atari_game_has_the_usual_preprocessing_by_its_preset(env_id: str) -> None:
+    config, line = defaults_for(Selection(env=env_id))
+    assert config.environment == EnvConfig(env=env_id, env_options={"preprocessing": "atari"}, num_envs=8)
+    assert (config.agent, config.ppo) == (PICTURES.agent, PICTURES.ppo)
+    assert line == f"{env_id}: preset; --no-preset for none"
+    assert defaults_for(Selection(env=env_id, preset=False))[0].environment.env_options == {}

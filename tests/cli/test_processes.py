@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,7 +18,8 @@ from rmc_agents.runs.checkpoint import read_newest
 from rmc_agents.runs.folder import checkpoints, read_config
 from rmc_agents.training.processes import ALONE, Alone
 from rmc_agents.training.snapshot import OTHERS
-from tests.support.commands import ROOT, Result, in_process, script_path
+from tests.support import fork_server
+from tests.support.commands import Result, in_process, run_script, script_path
 
 TINY = [
     *(
@@ -170,20 +170,9 @@ def test_number_that_does_not_divide_the_work_is_a_mistake(
     assert not list(tmp_path.iterdir())
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-def started(folder: Path, *words: str, steps: int) -> tuple[subprocess.Popen[str], list[int]]:
+def started(folder: Path, *words: str, steps: int) -> tuple[fork_server.Process, list[int]]:
     """Start train/ppo.py, wait until it has saved so many steps; return it and the ids of its children."""
-    process = subprocess.Popen(
-        [sys.executable, script_path("ppo"), *words],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = fork_server.start([script_path("ppo"), *words], folder)
     wait_until(lambda: newest_step(folder / "run") >= steps or process.poll() is not None, 60)
     assert process.poll() is None, finished(process)
     return process, children(process.pid)
@@ -193,9 +182,9 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def finished(process: subprocess.Popen[str]) -> Result:
+def finished(process: fork_server.Process) -> Result:
     out, errors = process.communicate(timeout=60)
-    return Result(process.returncode, out, errors)
+    return Result(process.wait(), out, errors)
 
 
 def test_run_of_two_processes_stops_in_every_way_and_resumes(tmp_path: Path) -> None:
@@ -239,29 +228,18 @@ def _ended(pid: int) -> bool:
 
 
 def test_torchrun_starts_the_processes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    result = subprocess.run(
-        [*command, script_path("ppo"), *TINY, "--total-steps", "256", "--run-dir", "run"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("trained for 256 steps") == 1
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", script_path("ppo")]
+    words = [*TINY, "--total-steps", "256", "--run-dir", "run"]
+    result = finished(fork_server.start([*command, *words], tmp_path))
+    assert result.code == 0, result.errors
+    assert result.out.count("trained for 256 steps") == 1
     assert len(read_newest(tmp_path / "run")[1][OTHERS]) == 1
 
 
 def test_nth_farthest_trains_in_two_processes(tmp_path: Path) -> None:
     words = ["--total-samples", "512", "--batch-size", "32", "--test-samples", "100", "--run-dir", "run"]
-    result = subprocess.run(
-        [sys.executable, script_path("nth_farthest"), *words, "--core", "gru", "--processes", "2"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "trained on 512 samples" in result.stdout
-    assert result.stdout.count("of 100 questions") == 1
+    result = run_script("nth_farthest", *words, "--core", "gru", "--processes", "2", cwd=tmp_path)
+    assert (result.code, result.errors) == (0, "")
+    assert "trained on 512 samples" in result.out
+    assert result.out.count("of 100 questions") == 1
     assert len(read_newest(tmp_path / "run")[1][OTHERS]) == 1

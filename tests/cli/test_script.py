@@ -191,6 +191,7 @@ def test_choose_device_refuses_devices_that_are_not_here() -> None:
         ("steps_at_once must divide width", "--steps-at-once must divide width"),
         ("steps_at_once=3 and width=4", "--steps-at-once 3 and --width 4"),
         ("choose another run_dir", "choose another --run-dir"),
+        ("width=True with steps_at_once=False", "--width with --no-steps-at-once"),
         ("--run-dir was a, now b", "--run-dir was a, now b"),
         ("cannot write to runs/run_dir/x: make room", "cannot write to runs/run_dir/x: make room"),
         ("run_dir.py is not imported", "run_dir.py is not imported"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support import fork_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,11 +45,11 @@ print("same")
 
 def run(code: str, folder: Path, *path: Path) -> str:
     """Run code in another process with warnings as errors; return the last line that it prints."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
-    command = [sys.executable, "-W", "error", "-c", code]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip().splitlines()[-1]
+    search = os.pathsep.join(map(str, path))
+    process = fork_server.start(["-W", "error", "-c", code], folder, PYTHONPATH=search)
+    out, errors = process.communicate()
+    assert process.wait() == 0, errors
+    return out.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,6 @@ def test_missing_package_is_named(env_id: str, module: str, package: str, vector
 @pytest.mark.parametrize(
     ("env_id", "suggestion"),
     [
-        ("ALE/Pong-v5", "ale_py:ALE/Pong-v5"),
         ("FetchReach-v4", "gymnasium_robotics:FetchReach-v4"),
         ("highway-fast-v0", "highway_env:highway-fast-v0"),
         ("popgym-RepeatPreviousEasy-v0", "popgym:popgym-RepeatPreviousEasy-v0"),

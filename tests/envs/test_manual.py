@@ -13,6 +13,7 @@ import pytest
 
 import rmc_envs
 from tests.support.agents import MAZE
+from tests.support.commands import run_script
 
 pygame = pytest.importorskip("pygame")
 ROOT = Path(__file__).parents[2]
@@ -143,7 +144,7 @@ def test_script_plays_in_the_terminal_without_a_screen() -> None:
     ],
 )
 def test_script_refuses_what_cannot_be_played(flags: list[str], message: str) -> None:
-    result = play(*flags)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    result = run_script("play", *flags, cwd=ROOT)
+    assert result.code == 2
+    assert message in result.errors
+    assert len(result.errors.strip().splitlines()) == 1

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FrameStackObservation, NormalizeObservation, NormalizeReward, TransformReward
 
 import rmc_envs
-from rmc_agents import ActorCritic, PPOConfig, Trainer
+from rmc_agents import ActorCritic, AnnotatedText, PPOConfig, Trainer
 from rmc_envs.gymnasium.notes import picture_notes, text_notes
 from tests.support.tiny_task import Tiny
 
@@ -30,18 +30,18 @@ MISSION = "does not see it: it cannot know what it is asked to do"
         ("BabyAI-GoToLocal-v0", {"view_size": 5}),
     ],
 )
-def test_mission_that_varies_is_said_by_make(
+def test_mission_that_varies_and_is_dropped_is_said_by_make(
     env_id: str, options: dict[str, Any], vectorization: Any
 ) -> None:
     with pytest.warns(UserWarning, match=MISSION):
-        batch = rmc_envs.make(env_id, 1, vectorization=vectorization, **options)
+        batch = rmc_envs.make(env_id, 1, vectorization=vectorization, mission="drop", **options)
     (note,) = (note for note in batch.notes if "mission" in note)
     assert note.startswith(f"warning: {env_id}: the mission")
     batch.close()
 
 
 def test_mission_that_varies_is_said_in_evaluation() -> None:
-    batch = rmc_envs.trials("MiniGrid-GoToDoor-5x5-v0", "farama", 1)
+    batch = rmc_envs.trials("MiniGrid-GoToDoor-5x5-v0", "farama", 1, options={"mission": "drop"})
     assert MISSION in batch.notes[-1]
 
 
@@ -53,11 +53,13 @@ def test_mission_that_varies_is_said_in_evaluation() -> None:
         ("MiniGrid-MemoryS15-v0", "sync"),
         ("MiniGrid-Empty-5x5-v0", "auto"),
         ("BabyAI-GoToRedBallGrey-v0", "auto"),
+        ("BabyAI-GoToLocal-v0", "auto"),
+        ("MiniGrid-GoToDoor-5x5-v0", "sync"),
         ("CartPole-v1", "auto"),
         ("rmc/Recall-v0", "auto"),
     ],
 )
-def test_constant_missions_need_no_warning(env_id: str, vectorization: Any) -> None:
+def test_missions_that_are_constant_or_read_need_no_warning(env_id: str, vectorization: Any) -> None:
     notes = rmc_envs.make(env_id, 1, vectorization=vectorization).notes
     assert [note for note in notes if note.startswith("warning")] == []
 
@@ -66,8 +68,10 @@ def test_dropped_texts_are_named() -> None:
     number, text = spaces.Discrete(2), spaces.Text(9)
     assert text_notes(spaces.Dict({"a": number}), "X") == ()
     assert text_notes(spaces.Dict({"a": number, "b": text}), "X") == (
-        "warning: X: the agent does not see the text 'b' of the observation",
+        "warning: X: the agent does not see the text 'b' of the observation, whose words are not known: an "
+        "rmc_agents.AnnotatedText as its space names them (for MiniGrid's mission, rmc_envs.read_mission)",
     )
+    assert text_notes(spaces.Dict({"a": number, "b": AnnotatedText(["go"], 2)}), "X") == ()
     nested = spaces.Tuple([number, spaces.Dict({"b": text, "c": text})])
     assert "texts '1.b', '1.c'" in text_notes(nested, "X")[0]
 

@@ -1,7 +1,6 @@
 """Ids build the right environments, and unknown ids are refused with the nearest ones."""
 
 import importlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 import rmc_envs
 from rmc_agents.environment import EnvConfig
 from rmc_envs import GymnasiumEnvs, MazeSpec, MemoryMazes
+from tests.support import fork_server
 
 
 @pytest.mark.parametrize(
@@ -200,11 +200,11 @@ def test_module_id_imports_the_module_and_builds_the_native_task(tmp_path: Path)
     (tmp_path / "work" / "repeat_previous.py").write_text(TASK_FILE)
     (tmp_path / "work" / "broken.py").write_text("raise RuntimeError('no licence')")
     (tmp_path / "script.py").write_text(MODULE_ID_SCRIPT)
-    command = [sys.executable, "-W", "error", str(tmp_path / "script.py")]
-    environment = {**os.environ, "PYTHONPATH": ""}
-    result = subprocess.run(command, cwd=tmp_path / "work", env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "done"
+    words = ["-W", "error", str(tmp_path / "script.py")]
+    process = fork_server.start(words, tmp_path / "work", PYTHONPATH="")
+    out, errors = process.communicate()
+    assert process.wait() == 0, errors
+    assert out.strip() == "done"
 
 
 def test_failed_import_leaves_the_path_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

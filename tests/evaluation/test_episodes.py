@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
 import rmc_agents
@@ -17,6 +18,7 @@ import rmc_envs
 from rmc_agents import UsageError
 from rmc_agents.evaluation.episodes import Episodes, Policy, RandomPolicy, evaluate
 from tests.support.agents import MAZE, small_agent
+from tests.support.masked_task import Extreme, Strict
 from tests.support.scripted_player import Plan, Scripted
 
 
@@ -181,6 +183,30 @@ def test_random_policy_repeats_for_a_seed_and_differs_between_waves() -> None:
     first = draws(one)
     assert draws(other) == first
     assert draws(one) != first
+
+
+def test_policies_get_masks_only_if_they_use_them() -> None:
+    env = Extreme(6)
+    drawn = evaluate(RandomPolicy(env.action_space, 1, uses_action_masks=True), env, 30)
+    assert drawn.lengths.tolist() == [3] * 30  # no choice was forbidden
+    assert drawn.success_rate is not None
+    assert 0.2 < drawn.success_rate < 0.8
+    assert evaluate(RandomPolicy(env.action_space, 1), env, 30).mean_length < 3
+    agent = small_agent("gru", env)
+    assert evaluate(agent, env, 30, deterministic=False).mean_length == 3
+    ignoring = small_agent("gru", env, action_masks="ignore")
+    assert evaluate(ignoring, env, 30, deterministic=False).mean_length < 3
+
+
+def test_ended_episodes_are_stepped_with_allowed_actions() -> None:
+    """The environments raise at a forbidden action, also in episodes that do not count."""
+    lengths = [2, 9, 5]
+    vector = SyncVectorEnv(
+        [lambda length=length: Strict(spaces.MultiDiscrete([3, 4]), length=length) for length in lengths],
+        autoreset_mode=AutoresetMode.SAME_STEP,
+    )
+    env = rmc_envs.GymnasiumEnvs(vector)
+    assert evaluate(small_agent("gru", env), env, 3, deterministic=False).lengths.tolist() == lengths
 
 
 @pytest.mark.parametrize("forgetful", [False, True])

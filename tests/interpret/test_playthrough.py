@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from torch import Tensor
 import rmc_envs
 from rmc_agents import ActorCritic, UsageError
 from rmc_agents.cores import GRU, TracedCore, make_core
+from rmc_agents.environment import EnvironmentFailed
 from rmc_agents.interpret.playthrough import TracingCore, play, trace_steps
 from tests.conftest import small_options
 from tests.support.agents import MAZE, small_agent
+from tests.support.masked_task import Strict
 
 
 def maze(env_id: str = MAZE, render_mode: str = "rgb_array") -> gymnasium.Env:
@@ -126,3 +130,27 @@ def test_playthrough_outside_the_mazes_has_no_cue() -> None:
 def test_play_rejects_an_environment_without_pictures() -> None:
     with pytest.raises(UsageError, match="make it with render_mode='rgb_array'"):
         play(player(), rmc_envs.make_reference(MAZE, actions=3)(), seed=0)
+
+
+@pytest.mark.parametrize("form", ["info", "method"])
+def test_playthrough_takes_allowed_actions(form: str) -> None:
+    class Drawn(Strict):
+        """Raises at a forbidden action."""
+
+        def render(self) -> Any:
+            return np.zeros((2, 2, 3), np.uint8)
+
+    env = Drawn(form=form)
+    agent = ActorCritic(env.observation_space, env.action_space, "gru", small_options("gru"))
+    for seed in range(5):
+        assert len(play(agent, env, seed, deterministic=False).moments) == 6
+    ignoring = ActorCritic(
+        env.observation_space, env.action_space, "gru", small_options("gru"), action_masks="ignore"
+    )
+
+    def play_five() -> None:
+        for seed in range(5):
+            play(ignoring, env, seed, deterministic=False)
+
+    with pytest.raises(EnvironmentFailed, match="is forbidden"):
+        play_five()

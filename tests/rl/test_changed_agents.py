@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from rmc_agents import Trainer
 from rmc_agents.rl.optimizer import FlatAdam
-from tests.support.agents import small_env
+from tests.support.agents import small_agent, small_env
 from tests.support.trainers import QUICK, assert_identical, ppo_trainer
 
 
@@ -98,6 +99,19 @@ def test_copied_trainer_trains_its_own_agent(tmp_path: Path) -> None:
     assert not has_moved(trainer.agent, before)
     trainer.iterate()
     assert_identical(trainer, other)
+
+
+def test_trained_agent_is_pickled_once(tmp_path: Path) -> None:
+    """Its parameters are views of one tensor, which pickle would write for each of them."""
+    trainer = ppo_trainer(tmp_path, "rmc")
+    trainer.iterate()
+    pickled = pickle.dumps(trainer.agent)
+    assert len(pickled) < 1.1 * len(pickle.dumps(small_agent("rmc")))
+    other = pickle.loads(pickled)
+    for ours, theirs in zip(trainer.agent.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        assert theirs.requires_grad
+        assert theirs.untyped_storage().nbytes() == theirs.nbytes
 
 
 def test_agent_of_another_type_is_refused(tmp_path: Path) -> None:

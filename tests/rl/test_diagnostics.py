@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 import rmc_envs
 from rmc_agents import PPOConfig, TrainingError
-from rmc_agents.rl.diagnostics import DivergenceMonitor
+from rmc_agents.rl.diagnostics import DivergenceMonitor, LearningMonitor
 from rmc_agents.runs.checkpoint import read_newest
 from tests.support.trainers import ppo_trainer
 
@@ -83,6 +83,65 @@ def test_monitor_warns_once_of_exploding_loss_and_collapsed_entropy() -> None:
 
 def test_monitor_skips_iterations_without_an_update() -> None:
     assert DivergenceMonitor(spaces.Discrete(4)).warnings({"rollout/success_rate": 1.0}) == []
+
+
+def heard(returns: list[float], success: float | None = None, steps: int = 0) -> list[tuple[int, str]]:
+    """Return the warnings of a run with these mean returns, each with its iteration of 100."""
+    monitor, found = LearningMonitor(100_000, steps, ["normalize_rewards=True"]), []
+    for i, number in enumerate(returns):
+        figures = {"rollout/ep_rew_mean": number, "time/total_timesteps": 1000.0 * (i + 1)}
+        if success is not None:
+            figures["rollout/success_rate"] = success
+        found += [(i + 1, message) for message in monitor.warnings(figures)]
+    return found
+
+
+NOISE = torch.randn(100, generator=torch.Generator().manual_seed(0)).mul(50).tolist()
+
+
+def test_monitor_warns_once_if_returns_do_not_rise() -> None:
+    ((iteration, message),) = heard([-1200 + x for x in NOISE])
+    assert iteration == 40
+    assert message.startswith("warning: after 40,000 of 100,000 steps the mean return of -1")
+    assert "is not clearly above that of the first rollouts, -1" in message
+    assert message.endswith("try normalize_rewards=True, or another learning_rate or entropy_coef")
+    assert [i for i, _ in heard([-200.0] * 100)] == [40]
+    assert [i for i, _ in heard([100.0 - i for i in range(100)])] == [40]
+
+
+def test_monitor_is_silent_where_returns_rise_or_nothing_is_known() -> None:
+    assert heard([-1200 + x + 10 * i for i, x in enumerate(NOISE)]) == []
+    assert heard([-1200 + x for x in NOISE], steps=1000) == [], "a resumed run"
+    assert heard([-1200.0] * 15) == [], "too short a run"
+    assert heard([]) == []
+
+
+def test_monitor_gives_tasks_that_report_success_more_time() -> None:
+    """A memory maze: guessing is learned in the first rollouts, remembering after half of the budget."""
+    guessing = [min(0.05 * i, 0.45) for i in range(60)]
+    assert heard([*guessing, *[0.9] * 40], success=0.5) == []
+    assert heard([*[0.5] * 60, *[0.9] * 40], success=0.5) == []
+    assert [i for i, _ in heard([0.5] * 100, success=0.5)] == [80]
+    assert heard([0.95] * 100, success=0.95) == [], "solved from the start"
+
+
+def test_warning_about_returns_names_what_the_run_does_not_normalise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class ConstantRewards(rmc_envs.Recall):
+        reports_success = False
+
+        def step(self, actions: torch.Tensor) -> rmc_envs.Transition:
+            step = super().step(actions)
+            return step._replace(reward=torch.ones_like(step.reward), success=None)
+
+    config = PPOConfig(
+        total_steps=8 * 16 * 40, num_steps=16, bptt_length=8, minibatch_size=128, epochs=1, learning_rate=1e-5
+    )
+    ppo_trainer(tmp_path / "run", env=ConstantRewards(8, num_symbols=3, delay=2), config=config).run()
+    out = capsys.readouterr().out
+    assert out.count("the agent may learn nothing") == 1
+    assert "normalize_rewards=True, normalize_observations=True" in out
 
 
 def test_warnings_are_printed_and_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

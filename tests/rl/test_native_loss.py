@@ -10,14 +10,15 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rmc_agents import ActorCritic, PPOConfig, Trainer
-from rmc_agents.cores.kernels import build, heads_native
+from rmc_agents.cores.kernels import heads_native
 from rmc_agents.environment import AuxiliaryTargets
 from rmc_agents.rl import native_loss, ppo
 from rmc_agents.rl.ppo import Metrics, Normalization, ppo_loss
 from rmc_agents.rl.rollout import Chunks
 from tests.support.agents import chunks_of, collected, small_agent, small_env
+from tests.support.cores import needs_native
 
-pytestmark = pytest.mark.skipif(build.library() is None, reason="the native kernels cannot be compiled here")
+pytestmark = needs_native
 
 
 @pytest.fixture

@@ -6,21 +6,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rmc_agents.cores.kernels import adam_native, build
+from rmc_agents.cores.kernels import adam_native
 from rmc_agents.rl.optimizer import FlatAdam
+from tests.support.cores import needs_native
 from tests.support.rounding import rounding_error
 
 SHAPES = [(7, 5), (3,), (64, 33), ()]
 NO_SKIP = torch.tensor(0.0)
 
 
-@pytest.fixture(params=["C", "PyTorch"])
+@pytest.fixture(params=[pytest.param("C", marks=needs_native), "PyTorch"])
 def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run the test with each implementation."""
     if request.param == "PyTorch":
         monkeypatch.setattr(adam_native, "usable", lambda arguments: False)
-    elif build.library() is None:
-        pytest.skip("the native kernels cannot be compiled here")
     return request.param
 
 
@@ -104,7 +103,7 @@ def test_saved_moments_continue_a_run_bit_for_bit(implementation: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@pytest.mark.skipif(build.library() is None, reason="the native kernels cannot be compiled here")
+@needs_native
 @pytest.mark.parametrize("size", [1, 15, 16, 1023, 1024, 1025, 5000])
 def test_compiled_step_is_correct_at_any_size(size: int) -> None:
     gradient = torch.arange(size) % 7 - 2.5

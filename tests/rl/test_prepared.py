@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import weight_norm
 
 import rmc_envs
 from rmc_agents import ActorCritic, Trainer
@@ -197,12 +199,48 @@ def _double_gradient(parameter: Tensor) -> None:
     parameter.grad.mul_(2)
 
 
+def double(_: Any, __: Any, output: Tensor) -> Tensor:
+    return 2 * output
+
+
 def watch_heads(run: Trainer) -> None:
-    run.agent.value_head.register_forward_hook(lambda _, __, output: 2 * output)
+    run.agent.value_head.register_forward_hook(double)
 
 
 def watch_encoder(run: Trainer) -> None:
-    run.agent.encoder.register_forward_hook(lambda _, __, output: 2 * output)
+    run.agent.encoder.register_forward_hook(double)
+
+
+def watch_encoder_layer(run: Trainer) -> None:
+    run.agent.encoder.linear.register_forward_hook(double)
+
+
+def watch_core_layer(run: Trainer) -> None:
+    run.agent.core.input_proj.register_forward_hook(double)  # type: ignore[union-attr,operator]
+
+
+def patch_encoder(run: Trainer) -> None:
+    forward = run.agent.encoder.forward
+    run.agent.encoder.forward = lambda obs: 2 * forward(obs)  # type: ignore[method-assign]
+
+
+def patch_layer_of_heads(run: Trainer) -> None:
+    forward = run.agent.policy.linear.forward
+    run.agent.policy.linear.forward = lambda x: 2 * forward(x)  # type: ignore[method-assign]
+
+
+def patch_evaluation(run: Trainer) -> None:
+    evaluate = run.agent.evaluate_actions
+
+    def doubled(*args: Any, **options: Any) -> Any:
+        evaluation = evaluate(*args, **options)
+        return evaluation._replace(values=2 * evaluation.values)
+
+    run.agent.evaluate_actions = doubled  # type: ignore[method-assign]
+
+
+def prune_encoder(run: Trainer) -> None:
+    prune.l1_unstructured(run.agent.encoder.linear, "weight", 0.5)
 
 
 def replace_unroll(run: Trainer) -> None:
@@ -218,6 +256,12 @@ def replace_unroll(run: Trainer) -> None:
         watch_accumulated_gradients,
         watch_heads,
         watch_encoder,
+        watch_encoder_layer,
+        watch_core_layer,
+        patch_encoder,
+        patch_layer_of_heads,
+        patch_evaluation,
+        prune_encoder,
         replace_unroll,
     ],
 )
@@ -241,6 +285,91 @@ def test_agents_that_their_user_changes_train_as_without_preparation(
         unchanged.iterate()
     parameters = zip(fast.agent.parameters(), unchanged.agent.parameters(), strict=True)
     assert not all(torch.equal(a, b) for a, b in parameters), "the change has no effect"
+
+
+def share_hidden_layers(run: Trainer) -> None:
+    run.agent.value_hidden = run.agent.policy_hidden
+
+
+def share_one_weight(run: Trainer) -> None:
+    run.agent.value_hidden[0].weight = run.agent.policy_hidden[0].weight
+
+
+def share_layers_of_core(run: Trainer) -> None:
+    run.agent.core.mlp[1] = run.agent.core.mlp[0]  # type: ignore[union-attr,index,operator]
+
+
+def normalize_weights_of_core(run: Trainer) -> None:
+    weight_norm(run.agent.core.input_proj)  # type: ignore[arg-type]
+
+
+def normalize_weights_of_encoder(run: Trainer) -> None:
+    weight_norm(run.agent.encoder.linear)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        share_hidden_layers,
+        share_one_weight,
+        share_layers_of_core,
+        normalize_weights_of_core,
+        normalize_weights_of_encoder,
+    ],
+)
+def test_shared_and_computed_weights_train_as_without_preparation(
+    change: Callable[[Trainer], None],
+    trainer: Callable[..., Trainer],
+    unprepared: Callable[..., dict[str, float]],
+    taken: list[bool],
+) -> None:
+    runs = []
+    for name in ("fast", "slow"):
+        run = trainer(name, "rmc")
+        change(run)
+        runs.append(Trainer(run.agent, run.env, CONFIG, run.run_dir, seed=5))
+    for _ in range(2):
+        assert learned(runs[0].iterate()) == learned(unprepared(runs[1]))
+    assert_identical(*runs)
+    assert not taken
+
+
+def test_trainers_of_one_agent_read_their_own_tables(trainer: Callable[..., Trainer]) -> None:
+    first = trainer("first")
+    table = first.agent.encoder.table
+    other = rmc_envs.make("MiniGrid-MemoryS7-v0", 8, actions=3, view_size=3)
+    second = Trainer(first.agent, other, CONFIG, first.run_dir.parent / "second", seed=5)
+    assert first.agent.encoder.table is not table
+    first.iterate()
+    assert first.agent.encoder.table is table
+    second.iterate()
+    assert first.agent.encoder.table is second.table
+
+
+def test_default_dtype_changes_nothing(trainer: Callable[..., Trainer]) -> None:
+    runs = [trainer(name, "rmc") for name in ("double", "single")]
+    torch.set_default_dtype(torch.float64)
+    try:
+        runs[0].iterate()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    runs[1].iterate()
+    for a, b in zip(runs[0].agent.parameters(), runs[1].agent.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_interrupted_update_leaves_nothing_prepared(
+    trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer("run")
+
+    def interrupt(self: PreparedStep, *_: Any) -> Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PreparedStep, "__call__", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run.iterate()
+    assert run.updater.prepared is None
 
 
 @pytest.mark.parametrize(

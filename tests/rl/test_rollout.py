@@ -121,17 +121,17 @@ def test_auxiliary_targets_match_the_observations_shown_so_far() -> None:
 
 
 def test_collect_and_update_with_auxiliary_targets_run_on_meta_and_compile(any_core: str) -> None:
-    config = PPOConfig(num_steps=6, bptt_length=3, minibatch_size=12, aux_coef=2.0)
+    config = PPOConfig(num_steps=6, bptt_length=2, minibatch_size=12, epochs=1, aux_coef=2.0)
     env, agent = aux_agent(any_core, "meta")
     carry = initial_carry(agent, env, None)
     rollout = Rollout.allocate(agent, carry, 6)
     collect(agent, env, carry, rollout, None)
     updater = Updater(agent, make_optimizer(agent, config), config)
-    metrics = updater.update(chunks_of(agent, rollout, 3), 1e-3, 0.01, None)
+    metrics = updater.update(chunks_of(agent, rollout, 2), 1e-3, 0.01, None)
     assert all(m.is_meta for m in metrics)
 
     env, agent = aux_agent(any_core)
-    chunks = chunks_of(agent, collected(agent, steps=6, env=env)[1], 3)
+    chunks = chunks_of(agent, collected(agent, steps=6, env=env)[1], 2)
 
     def loss(batch):  # type: ignore[no-untyped-def]
         return ppo_loss(agent, batch, config, 0.01)[0]
@@ -147,12 +147,12 @@ def test_collect_and_update_run_on_the_meta_device(any_core: str, task: str) -> 
     env = rmc_envs.make(task, 4, "meta")
     agent = small_agent(any_core, env).to("meta")
     carry = initial_carry(agent, env, None)
-    rollout = Rollout.allocate(agent, carry, 8)
+    rollout = Rollout.allocate(agent, carry, 4)
     carry = collect(agent, env, carry, rollout, None)
     assert all(x.is_meta for x in leaves(carry))
-    config = PPOConfig(num_steps=8, bptt_length=4, minibatch_size=16)
+    config = PPOConfig(num_steps=4, bptt_length=2, minibatch_size=8, epochs=1)
     updater = Updater(agent, make_optimizer(agent, config), config)
-    metrics = updater.update(chunks_of(agent, rollout, 4), 1e-3, 0.01, None)
+    metrics = updater.update(chunks_of(agent, rollout, 2), 1e-3, 0.01, None)
     assert all(m.is_meta for m in metrics)
 
 
@@ -160,9 +160,9 @@ def test_acting_and_loss_compile_without_graph_breaks(any_core: str) -> None:
     """`fullgraph=True` fails at the first Python branch on a tensor."""
     env = small_env()
     agent = small_agent(any_core, env)
-    _, rollout = collected(agent, steps=8, env=env)
-    chunks = chunks_of(agent, rollout, 4)
-    config = PPOConfig(num_steps=8, bptt_length=4)
+    _, rollout = collected(agent, steps=4, env=env)
+    chunks = chunks_of(agent, rollout, 2)
+    config = PPOConfig(num_steps=4, bptt_length=2)
 
     def loss(batch):  # type: ignore[no-untyped-def]
         return ppo_loss(agent, batch, config, 0.01)[0]

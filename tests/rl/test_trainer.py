@@ -26,6 +26,8 @@ from tests.support.faulty_env import FaultyEnv
 from tests.support.trainers import QUICK, assert_identical, ppo_trainer, save_interrupted
 
 TASKS = [f"{MAZE},MiniGrid-MemoryS9-v0", *rmc_envs.NATIVE]
+SHORT = dataclasses.replace(QUICK, num_steps=8, bptt_length=4, minibatch_size=32)
+"""As QUICK, with half of the steps."""
 LADDER = "MiniGrid-MemoryS5-v0,MiniGrid-MemoryS7-v0"
 
 
@@ -54,14 +56,14 @@ def test_success_counts_episodes_of_eval_tasks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_resumed_run_equals_uninterrupted(any_core: str, task: str, tmp_path: Path) -> None:
-    whole = ppo_trainer(tmp_path / "whole", any_core, rmc_envs.make(task, 8))
+    whole = ppo_trainer(tmp_path / "whole", any_core, rmc_envs.make(task, 8), config=SHORT)
     for _ in range(4):
         whole.iterate()
-    first = ppo_trainer(tmp_path / "parts", any_core, rmc_envs.make(task, 8))
+    first = ppo_trainer(tmp_path / "parts", any_core, rmc_envs.make(task, 8), config=SHORT)
     for _ in range(2):
         first.iterate()
     save_interrupted(first)
-    second = ppo_trainer(tmp_path / "parts", any_core, rmc_envs.make(task, 8))
+    second = ppo_trainer(tmp_path / "parts", any_core, rmc_envs.make(task, 8), config=SHORT)
     second.agent.value_head.bias.data += 1  # the checkpoint replaces whatever the weights were
     second.restore()
     for _ in range(2):
@@ -393,10 +395,10 @@ RECALL = PPOConfig(
     total_steps=60_000,
     num_steps=24,
     bptt_length=12,
-    minibatch_size=192,
+    minibatch_size=384,
     epochs=4,
-    learning_rate=2e-3,
-    learning_rate_end=2e-3,
+    learning_rate=4e-3,
+    learning_rate_end=4e-3,
 )
 
 

@@ -39,7 +39,7 @@ def test_iteration_reads_from_the_device_twice(
 ) -> None:
     env = rmc_envs.make(MAZES, 8, "meta", actions=3)
     agent = ActorCritic(env.observation_space, env.action_space, core).to("meta")
-    config = PPOConfig(num_steps=16, bptt_length=8, minibatch_size=32, target_kl=0.02)
+    config = PPOConfig(num_steps=8, bptt_length=4, minibatch_size=32, epochs=2, target_kl=0.02)
     trainer = Trainer(agent, env, config, tmp_path, curriculum=True)
     assert trainer.curriculum is not None
     trainer.task_of = tasks = [0, 0, 0, 0, 0, 0, 1, 2]

@@ -195,7 +195,10 @@ def test_config_of_an_agent_has_every_key_renamed() -> None:
     assert new["action_space"] == old["agent"]["action_space"]
     assert new["aux_size"] == old["agent"]["hint_size"]
     moved = ("observation_space", "action_space", "hint_size")
-    assert new["agent"] == {name: value for name, value in old["agent"].items() if name not in moved}
+    assert new["agent"] == {
+        **{name: value for name, value in old["agent"].items() if name not in moved},
+        "action_masks": "ignore",
+    }
     assert new["ppo"] == {
         **{name: value for name, value in old["ppo"].items() if name != "hint_coef"},
         "aux_coef": old["ppo"]["hint_coef"],
@@ -238,6 +241,18 @@ def test_config_without_keys_that_came_later_gets_their_defaults() -> None:
     new = migrate_config(old)
     assert new["aux_size"] == 0
     assert "aux_coef" not in new["ppo"]
+
+
+def test_agents_of_format_3_ignore_action_masks() -> None:
+    agent = {"core": "gru", "core_options": {}}
+    new = migrate_config({"format": 3, "agent": agent, "environment": {"env": "Taxi-v3"}})
+    assert new == {
+        "format": CONFIG_FORMAT,
+        "agent": {**agent, "action_masks": "ignore"},
+        "environment": {"env": "Taxi-v3"},
+    }
+    newest = {"format": CONFIG_FORMAT, "agent": {**agent, "action_masks": "use"}}
+    assert migrate_config(newest) == newest
 
 
 def test_migration_does_not_change_what_it_is_given() -> None:

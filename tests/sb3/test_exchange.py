@@ -106,6 +106,21 @@ def test_agents_that_read_previous_actions_or_rewards_are_rejected() -> None:
         policy_for(small_agent()).load_agent(small_agent(previous_reward=True))
 
 
+def test_agents_that_were_trained_with_action_masks_are_rejected() -> None:
+    agent = small_agent()
+    agent.use_action_masks()
+    with pytest.raises(ValueError, match="trained with action masks, which RecurrentPPO does not have"):
+        policy_kwargs_for(agent)
+
+
+@pytest.mark.parametrize("option", ["normalize_observations", "scale_actions"])
+def test_agents_that_normalise_by_themselves_are_rejected(option: str) -> None:
+    with pytest.raises(ValueError, match="normalises observations or scales actions itself"):
+        policy_kwargs_for(small_agent(**{option: True}))
+    with pytest.raises(ValueError, match=f"{option}=False"):
+        policy_for(small_agent()).load_agent(small_agent(**{option: True}))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -660,3 +660,46 @@ class EmptyTable(ListedTiny):
 class CloseFails(Tiny):
     def close(self) -> None:
         raise OSError("already closed")
+
+
+@breaks(r"action masks: `action_masks` after reset is float32 \[4, 10\]")
+class FloatMasks(Tiny):
+    def action_masks(self) -> Tensor | None:
+        return torch.ones(self.num_envs, 2 * DIGITS, device=self.device)
+
+
+@breaks(r"action masks: `action_masks` after reset allow no choice of component 0 in environment 3")
+class NothingAllowed(Tiny):
+    def action_masks(self) -> Tensor | None:
+        masks = torch.ones(self.num_envs, 2 * DIGITS, dtype=torch.bool, device=self.device)
+        masks[-1] = False
+        return masks
+
+
+@breaks(r"action masks: .* are bool \[4, 1\] on cpu; expected None, since Box")
+class MasksOfNumbers(Tiny):
+    def __init__(self, num_envs: int = 1, device: str | torch.device = "cpu") -> None:
+        super().__init__(num_envs, device)
+        self.action_space = spaces.Box(0, 1, ())  # type: ignore[assignment]
+
+    def action_masks(self) -> Tensor | None:
+        return torch.ones(self.num_envs, 1, dtype=torch.bool, device=self.device)
+
+
+@breaks(r"action masks: `action_masks` is None after some steps only")
+class MasksAtStartsOnly(Tiny):
+    def action_masks(self) -> Tensor | None:
+        if self.device.type == "meta" or self.time.any():
+            return None
+        return torch.ones(self.num_envs, 2 * DIGITS, dtype=torch.bool, device=self.device)
+
+
+@breaks(r"action masks: `action_masks` after reset differ in a second call")
+class MaskedAnew(Tiny):
+    calls = 0
+
+    def action_masks(self) -> Tensor | None:
+        masks = torch.ones(self.num_envs, 2 * DIGITS, dtype=torch.bool, device=self.device)
+        masks[:, self.calls % 2] = False
+        self.calls += 1
+        return masks

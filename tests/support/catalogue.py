@@ -12,6 +12,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from rmc_agents import AnnotatedText
+
 INF = float("inf")
 
 
@@ -112,6 +114,12 @@ OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "dict": spaces.Dict(image=box(0, 255, (7, 7, 3), np.uint8), direction=spaces.Discrete(4)),
     "dict in any order": spaces.Dict([("z", spaces.Discrete(3)), ("a", box(-1, 1, (2,)))]),
     "dict with text": spaces.Dict(mission=spaces.Text(8), x=box(-1, 1, (3,))),
+    "words": AnnotatedText(["go", "stop", "left"], 4),
+    "dict with words": spaces.Dict(mission=AnnotatedText(["go", "stop"], 3), x=box(-1, 1, (3,))),
+    "tuple with words": spaces.Tuple([spaces.Dict(a=AnnotatedText(["go", "to"], 2)), spaces.Discrete(2)]),
+    "grid with words": spaces.Dict(
+        image=box(0, 255, (7, 7, 3), np.uint8), order=AnnotatedText(["a", "b"], 5)
+    ),
     "nested": spaces.Dict(
         outer=spaces.Dict(inner=spaces.Tuple([spaces.Discrete(2, start=5), box(0, 9, (2, 2), np.int32)])),
         bits=spaces.MultiBinary([2, 2]),

@@ -1,4 +1,4 @@
-"""Scripts of train/, run in this process or in a separate one."""
+"""Scripts of train/, run in this process or in a separate one (see also `fork_server`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from tests.support import fork_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +56,13 @@ def run_python(*words: str, cwd: Path, **environment: str) -> Result:
         text=True,
     )
     return Result(result.returncode, result.stdout, result.stderr)
+
+
+def run_script(name: str, *words: str, cwd: Path, **environment: str) -> Result:
+    """Run train/NAME.py in a process of its own, with a command line and further environment variables."""
+    process = fork_server.start([script_path(name), *words], cwd, **environment)
+    out, errors = process.communicate()
+    return Result(process.wait(), out, errors)
 
 
 def script_path(name: str) -> str:

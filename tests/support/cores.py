@@ -24,6 +24,9 @@ TINY = {
 """Options of cores of a few units; the others get `hidden_size` 5 if they have that option."""
 NATIVE_CORES = ["rmc", "lstm", "gru", "rnn"]
 """The cores that are implemented in C."""
+needs_native = pytest.mark.skipif(
+    build.library() is None, reason="the native kernels cannot be compiled here"
+)
 USUAL: dict[str, dict[str, Any]] = {"rmc": {"num_slots": 4, "num_heads": 4, "head_size": 16}}
 """Options of cores of a usual size; the others get `hidden_size` 64."""
 

@@ -36,7 +36,12 @@ class Scripted(Policy):
         return Plan(torch.zeros(batch_size, dtype=torch.int64), torch.zeros(batch_size, dtype=torch.int64))
 
     def act(
-        self, obs: dict[str, Tensor], episode_starts: Tensor, reward: Tensor, state: Plan
+        self,
+        obs: dict[str, Tensor],
+        episode_starts: Tensor,
+        reward: Tensor,
+        state: Plan,
+        action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Plan]:
         objects = obs["image"][..., 0].long()  # [R, V, V], the agent at (V // 2, V - 1)
         middle, last = objects.shape[1] // 2, objects.shape[1] - 1

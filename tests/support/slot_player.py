@@ -45,7 +45,12 @@ class SlotPlayer(Policy):
         return SlotState(Slots(torch.zeros(batch_size, SLOTS, WIDTH)), phase)
 
     def act(
-        self, obs: dict[str, Tensor], episode_starts: Tensor, reward: Tensor, state: SlotState
+        self,
+        obs: dict[str, Tensor],
+        episode_starts: Tensor,
+        reward: Tensor,
+        state: SlotState,
+        action_masks: Tensor | None = None,
     ) -> tuple[Tensor, SlotState]:
         sign = torch.where(episode_starts, 0.0, state.memory.memory[:, self.slot, 0])
         cue = torch.where(sign > 0, BALL, torch.where(sign < 0, KEY, 0))

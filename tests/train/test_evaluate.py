@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,10 @@ from rmc_agents.runs.checkpoint import save_checkpoint
 from rmc_agents.runs.folder import read_config, write_config
 from rmc_agents.supervised.classifier import SequenceClassifier, load_classifier
 from tests.support.agents import MAZE, small_agent, small_env
+from tests.support.commands import run_script
 from tests.support.runs import saved_run
 from train import evaluate
 
-ROOT = Path(__file__).parents[2]
 QUIET = ("--no-gif", "--no-report")
 MY_PARTS = """
 import rmc_envs
@@ -218,24 +216,15 @@ def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def start(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train" / "evaluate.py"), *args],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
 def test_users_core_and_task_are_imported_from_the_current_directory(user_folder: Path) -> None:
     env_ids = "my_parts:mine/Recall-v0"
     options = {"num_symbols": 3, "delay": 1}
     config = read_config(user_folder / "run")
     config["environment"] |= {"env": env_ids, "env_options": options}
     write_config(user_folder / "run", config)
-    result = start("run", "--import", "my_parts", "--episodes", "4", "--no-gif", cwd=user_folder)
-    assert result.returncode == 0, result.stderr
+    words = ["run", "--import", "my_parts", "--episodes", "4", "--no-gif"]
+    result = run_script("evaluate", *words, cwd=user_folder)
+    assert result.code == 0, result.errors
     assert entries(user_folder / "run")[env_ids]["episodes"] == 4
     assert entries(user_folder / "run")[env_ids]["implementation"] == "batched"
 
@@ -297,7 +286,7 @@ def test_damaged_entry_is_reported_before_any_work(tmp_path: Path) -> None:
 
 
 def test_script_exits_with_2_for_a_folder_without_a_run(tmp_path: Path) -> None:
-    result = start(str(tmp_path / "none"), cwd=tmp_path)
-    assert result.returncode == 2
-    assert "is not a run folder" in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    result = run_script("evaluate", str(tmp_path / "none"), cwd=tmp_path)
+    assert result.code == 2
+    assert "is not a run folder" in result.errors
+    assert len(result.errors.strip().splitlines()) == 1

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rmc_agents.runs.folder import checkpoints
-from tests.support.commands import Result, run_python, script_path
+from tests.support import commands
+from tests.support.commands import Result
 
 MINE = '''
 """A core and a task."""
@@ -91,7 +92,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run_script(name: str, *words: str, folder: Path) -> Result:
-    result = run_python(script_path(name), *words, cwd=folder)
+    result = commands.run_script(name, *words, cwd=folder)
     assert result.code == 0, result.errors
     assert "Traceback" not in result.errors
     return result
@@ -134,7 +135,7 @@ def test_own_core_and_task_train_resume_and_evaluate(
 
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     for script, *words in (("ppo", "--resume"), ("evaluate",)):
-        result = run_python(script_path(script), *words, str(folder / "run"), cwd=elsewhere)
+        result = commands.run_script(script, *words, str(folder / "run"), cwd=elsewhere)
         assert result.code == 2
         assert result.errors.startswith("error: ")
         assert "cannot import the module 'mine'" in result.errors
@@ -168,7 +169,7 @@ def test_installed_plugin_needs_no_import(folder: Path) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[rmc_agents.plugins]\ncores = mine\nbroken = no_such_plugin\n")
     words = ["--env", "mine/Echo-v0", "--core", "leaky", *SIZES, "--run-dir", "run"]
-    result = run_python(script_path("ppo"), *words, cwd=folder, PYTHONPATH=str(folder))
+    result = commands.run_script("ppo", *words, cwd=folder, PYTHONPATH=str(folder))
     assert result.code == 0, result.errors
     assert "trained for 64 steps" in result.out
     assert "warning: plug-in broken (no_such_plugin) cannot be imported" in result.out

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +16,8 @@ from rmc_agents.supervised.classifier import SequenceClassifier, load_classifier
 from rmc_agents.supervised.objective import SupervisedConfig
 from rmc_agents.supervised.trainer import SupervisedTrainer
 from tests.conftest import CORES_WITH_MEMORY
-from tests.support.commands import ROOT, Command, in_process, script_path
+from tests.support import fork_server
+from tests.support.commands import Command, in_process, script_path
 from train import nth_farthest as script
 
 TINY = ["--total-samples", "2048", "--batch-size", "32", "--test-samples", "500"]
@@ -37,21 +35,21 @@ def nth_farthest(
 
 @pytest.mark.parametrize("core", ["rmc", "lstm", "dnc"])
 def test_command_trains_and_evaluates(core: str, nth_farthest: Command) -> None:
-    code, out, errors = nth_farthest("--core", core, *TINY)
+    code, out, errors = nth_farthest("--core", core, *TINY, "--total-samples", "512")
     assert (code, errors) == (0, "")
     run = Path(f"runs/nth-farthest-{core}-s0")
     assert f"run folder: {run}" in out
-    assert "trained on 2,048 samples" in out
+    assert "trained on 512 samples" in out
     entry = json.loads((run / "evaluation.json").read_text())["rmc/NthFarthest-v0"]
     assert entry["samples"] == 500
-    assert entry["training_samples"] == 2048
+    assert entry["training_samples"] == 512
     low, high = entry["success_ci95"]
     assert 0 < low < entry["success_rate"] < high < 0.5
     assert len(entry["by_rank"]) == 8
     assert 605_000 < entry["parameters"]["all"] < 625_000
     assert list((run / "tensorboard").iterdir())
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert lines[-1]["step"] == 2048
+    assert lines[-1]["step"] == 512
     assert "test/accuracy" in lines[-1]
 
     (run / "evaluation.json").unlink()
@@ -152,13 +150,8 @@ def test_job_whose_minutes_are_over_trains_no_more(nth_farthest: Command) -> Non
 def test_interrupted_run_resumes_to_the_same_weights(nth_farthest: Command, tmp_path: Path) -> None:
     flags = [*SMALL, "--total-samples", "6400", "--batch-size", "32", "--run-dir"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    process = subprocess.Popen(
-        [sys.executable, script_path("nth_farthest"), *flags, str(parts), "--device", "cpu"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    words = [script_path("nth_farthest"), *flags, str(parts), "--device", "cpu"]
+    process = fork_server.start(words, tmp_path, keep_stdout=False)
     while not (parts / "log.jsonl").exists() or not (parts / "log.jsonl").stat().st_size:
         assert process.poll() is None
         time.sleep(0.05)

@@ -13,7 +13,7 @@ from rmc_agents.cli.config import RunConfig, Selection
 from rmc_agents.cli.flags import parse
 from rmc_agents.cli.presets import find_preset
 from rmc_agents.runs.folder import checkpoints
-from tests.support.commands import ROOT, Command, in_process, run_python, script_path
+from tests.support.commands import Command, in_process, run_script
 from tests.support.trainers import QUICK, ppo_trainer
 from train import ppo as script
 
@@ -37,7 +37,7 @@ def test_command_trains_prints_help_and_reports_mistakes(tmp_path: Path) -> None
         (["--core", "lstn"], 2, "error: unknown core 'lstn'"),
     ]:
         began = time.monotonic()
-        result = run_python(script_path("ppo"), *words, cwd=tmp_path, PYTHONPATH=str(ROOT))
+        result = run_script("ppo", *words, cwd=tmp_path)
         assert result.code == code, result.errors
         assert text in result.out + result.errors
         assert "Traceback" not in result.errors
@@ -242,8 +242,11 @@ def test_help_groups_flags_and_shows_the_preset(ppo: Command) -> None:
     assert places == sorted(places)
     flags = ("--env STR", "--core STR", "--total-steps INT", "--seed INT")
     assert all(place < out.index(flag) for place, flag in zip(places, flags, strict=True))
-    _, out, _ = ppo("--help", "--env", "CartPole-v1")
+    _, out, _ = ppo("--help", "--env", "FrozenLake-v1")
     assert "Defaults: general settings (no preset)" in out
+    assert "(default: FrozenLake-v1)" in " ".join(out.replace("│", " ").split())
+    _, out, _ = ppo("--help", "--env", "CartPole-v1")
+    assert "Defaults: CartPole-v1: general preset for vector observations" in " ".join(out.split())
     assert "(default: CartPole-v1)" in " ".join(out.replace("│", " ").split())
     _, out, _ = ppo("--help", "--no-preset")
     assert "Defaults: general settings (no preset)" in out

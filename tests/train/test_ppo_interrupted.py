@@ -9,8 +9,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,8 @@ import pytest
 from benchmarks.robustness import kills, processes
 from rmc_agents.runs.checkpoint import read_checkpoint
 from rmc_agents.runs.folder import checkpoints
-from tests.support.commands import ROOT, script_path
+from tests.support import fork_server
+from tests.support.commands import script_path
 
 
 def test_training_killed_at_random_moments_loses_nothing(tmp_path: Path) -> None:
@@ -58,19 +57,11 @@ def test_signal_ends_the_iteration_saves_and_prints_how_to_resume(
 
 
 def test_command_stops_on_sigterm_and_resumes(tmp_path: Path) -> None:
-    command = [sys.executable, script_path("ppo"), *processes.TINY, "--core", "gru"]
-    command += ["--run-dir", "run", "--auto-resume", "--checkpoint-seconds", "0"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [script_path("ppo"), *processes.TINY, "--core", "gru"]
+    words += ["--run-dir", "run", "--auto-resume", "--checkpoint-seconds", "0"]
     reached = []
     for _ in range(2):
-        process = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = fork_server.start(words, tmp_path, keep_stdout=False)
         at = reached[-1] if reached else -1
         processes.wait_until(lambda at=at: processes.newest_step(tmp_path / "run") > at)
         process.terminate()

@@ -88,7 +88,7 @@ class PreparedAdam:
     """
 
     def __init__(self, a: Arguments, *, eps: float, max_grad_norm: float) -> None:
-        self.norm = torch.empty((), device="cpu")
+        self.norm = torch.empty((), dtype=torch.float32, device="cpu")
         sizes = a.gradient.numel(), BETA1, BETA2, eps, max_grad_norm
         addresses = (t.data_ptr() for t in (*a, self.norm))
         self._step = Prepared("adam_step", _Call(*sizes, *addresses), (*a, self.norm))

@@ -42,9 +42,14 @@ def agrees(matches_pytorch: Callable[[], bool]) -> bool:
     """
     if library() is None:
         return False
-    with torch.inference_mode(False), torch.enable_grad():
-        if matches_pytorch():
-            return True
+    dtype = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float32)
+        with torch.inference_mode(False), torch.enable_grad():
+            if matches_pytorch():
+                return True
+    finally:
+        torch.set_default_dtype(dtype)
     disable("the results of the compiled kernels differ from PyTorch's")
     return False
 

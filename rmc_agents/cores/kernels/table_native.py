@@ -213,7 +213,7 @@ class _Features(torch.autograd.Function):
 def _kinds(terms: Terms, embeddings: Sequence[Tensor]) -> Tensor:
     """Return the values [K, width] of the inputs of terms, from their codes."""
     values = [linear(codes, weight) for codes, weight in zip(terms.codes, embeddings, strict=True)]
-    return torch.cat(values) if values else torch.zeros(1, 1, device="cpu")
+    return torch.cat(values) if values else torch.zeros(1, 1, dtype=torch.float32, device="cpu")
 
 
 def _forward(ids: Tensor, terms: Terms, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -234,7 +234,7 @@ def _make_results(ids: Tensor, terms: Terms, weight: Tensor) -> tuple[Tensor, Te
     most = min(rows, ids.numel())
     index = torch.empty(ids.shape, dtype=torch.int32, device="cpu")
     order, number = torch.empty(most + rows, dtype=torch.int32, device="cpu").split([most, rows])
-    return torch.empty(most, F, device="cpu"), index, workspace(weight.numel()), order, number
+    return weight.new_empty(most, F), index, workspace(weight.numel()), order, number
 
 
 def _products(terms: Terms, weight: Tensor) -> tuple[Tensor, ...]:

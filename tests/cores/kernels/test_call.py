@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-from rmc_agents.cores.kernels import build, call, gated_native, rmc_native
+from rmc_agents.cores.kernels import call, gated_native, rmc_native
 from rmc_agents.cores.kernels.call import MULTIPLICATIONS_PER_THREAD, Share, share
 from tests.support.cores import (
     NATIVE_CORES,
     assert_correct,
     beyond_rounding,
+    needs_native,
     sequence,
     usual_core,
     values_and_gradients,
 )
 
-needs_native = pytest.mark.skipif(build.library() is None, reason="the kernels cannot be compiled here")
 every_core = pytest.mark.parametrize("name", NATIVE_CORES)
 
 

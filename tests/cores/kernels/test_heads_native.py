@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,22 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import linear
 
-from rmc_agents.cores.kernels import build, heads_native
+from rmc_agents.cores.kernels import heads_native
 from rmc_agents.cores.kernels.heads_native import FIGURES, Inputs, LossSettings, Recorded
-from tests.support.cores import narrower_instructions, require_instructions
+from tests.support.cores import needs_native
 from tests.support.rounding import tolerances
 
-pytestmark = pytest.mark.skipif(build.library() is None, reason="the native kernels cannot be compiled here")
+pytestmark = [needs_native, pytest.mark.usefixtures("instructions")]
 
 PLAIN = LossSettings(0.8, 1.2, math.inf, 0.5, 0.01, normalize=1.0)
-
-
-@pytest.fixture(autouse=True, scope="module", params=["1", *narrower_instructions()])
-def instructions(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Run every test with the kernels for this processor, and with those for each older one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_loaded", [require_instructions(request.param)])
-        yield
 
 
 def random_inputs(rows: int, H: int, X: int, K: int, sizes: list[int]) -> Inputs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,24 +20,15 @@ from tests.support.cores import (
     assert_correct,
     beyond_rounding,
     float32_core,
-    narrower_instructions,
+    needs_native,
     plain_unroll,
-    require_instructions,
     sequence,
     usual_core,
     values_and_gradients,
 )
 from tests.support.rounding import tolerances
 
-pytestmark = pytest.mark.skipif(build.library() is None, reason="the native kernels cannot be compiled here")
-
-
-@pytest.fixture(autouse=True, scope="module", params=["1", *narrower_instructions()])
-def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run every test with the kernels for this processor, and with those for each older one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_loaded", [require_instructions(request.param)])
-        yield request.param
+pytestmark = [needs_native, pytest.mark.usefixtures("instructions")]
 
 
 def test_instruction_set_is_the_one_asked_for(instructions: str) -> None:

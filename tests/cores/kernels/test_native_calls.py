@@ -11,19 +11,19 @@ import pytest
 import torch
 
 from rmc_agents.cores import RMC
-from rmc_agents.cores.kernels import build
 from rmc_agents.tree import map_tree
 from tests.support.cores import (
     NATIVE_CORES,
     Sequence,
     assert_correct,
     float32_core,
+    needs_native,
     sequence,
     usual_core,
     values_and_gradients,
 )
 
-pytestmark = pytest.mark.skipif(build.library() is None, reason="the native kernels cannot be compiled here")
+pytestmark = needs_native
 
 every_core = pytest.mark.parametrize("name", NATIVE_CORES)
 

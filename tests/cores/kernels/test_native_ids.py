@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from torch import Tensor
 from rmc_agents.cores import MemoryCore
 from rmc_agents.cores.base import IndexedInputs
 from rmc_agents.cores.gated import LSTM
-from rmc_agents.cores.kernels import build, gated_native, rmc_native
+from rmc_agents.cores.kernels import gated_native, rmc_native
 from rmc_agents.cores.rmc import RMC
 from tests.support.cores import (
     NATIVE_CORES,
@@ -22,22 +21,13 @@ from tests.support.cores import (
     Sequence,
     beyond_rounding,
     float32_core,
-    narrower_instructions,
-    require_instructions,
+    needs_native,
     sequence,
     tiny_core,
     values_and_gradients,
 )
 
-pytestmark = pytest.mark.skipif(build.library() is None, reason="the native kernels cannot be compiled here")
-
-
-@pytest.fixture(autouse=True, scope="module", params=["1", *narrower_instructions()])
-def instructions(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Run every test with the kernels for this processor, and with those for each older one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_loaded", [require_instructions(request.param)])
-        yield
+pytestmark = [needs_native, pytest.mark.usefixtures("instructions")]
 
 
 every_core = pytest.mark.parametrize("name", NATIVE_CORES)

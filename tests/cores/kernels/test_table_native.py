@@ -9,13 +9,14 @@ from gymnasium import spaces
 
 from rmc_agents.agent.encoders import Encoder
 from rmc_agents.agent.observation_table import ObservationTable
-from rmc_agents.cores.kernels import build, table_native
+from rmc_agents.cores.kernels import table_native
 from rmc_agents.environment import ObservationIds
 from rmc_agents.spaces.annotated import minigrid_image
 from rmc_agents.tree import Tree, map_tree
+from tests.support.cores import needs_native
 from tests.support.spaces import MAZE_SPACE
 
-pytestmark = pytest.mark.skipif(build.library() is None, reason="the native kernels cannot be compiled here")
+pytestmark = needs_native
 
 SPACES: dict[str, spaces.Space] = {
     "grid": minigrid_image(3),

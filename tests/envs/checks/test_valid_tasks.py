@@ -12,6 +12,7 @@ from torch import Tensor
 
 import rmc_envs
 from rmc_agents.environment import GroundTruth, Obs, Transition
+from tests.support.masked_task import Extreme
 from tests.support.tiny_task import DIGITS, ListedTiny, Tiny
 
 
@@ -23,6 +24,14 @@ def test_checker_accepts_a_task_with_an_observation_table() -> None:
     env = ListedTiny(4)
     rmc_envs.check(env, steps=20)
     assert not env.observe_ids
+
+
+@pytest.mark.parametrize("components", [None, 2])
+def test_checker_accepts_a_task_with_action_masks(components: int | None) -> None:
+    def make(num_envs: int, device: str | torch.device) -> Extreme:
+        return Extreme(num_envs, device, components)
+
+    rmc_envs.check(make(4, "cpu"), steps=20, make=make)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64, np.int32, np.bool_])

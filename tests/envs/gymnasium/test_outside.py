@@ -41,6 +41,11 @@ def test_wrong_bounds_are_reported_once(space: spaces.Space, value: float, repor
         assert found[0].startswith(f"returned {value} as observation x, outside of its space")
 
 
+def test_bounds_beyond_float32_are_compared_without_a_warning() -> None:
+    outside = Outside([((), spaces.Box(-1e300, 1e300, (2,), np.float64))])
+    assert outside.found_in({"": np.array([[1e30, -1e30]], np.float32)}) == []
+
+
 def test_batches_warn_of_wrong_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     env = rmc_envs.make("FrozenLake-v1", 2, vectorization="sync")
     assert not env.warnings()

@@ -14,6 +14,7 @@ from minigrid.envs import MemoryEnv
 import rmc_envs
 from rmc_envs import MazeSpec, MemoryMazes
 from rmc_envs.minigrid.memory import Seeding
+from rmc_envs.minigrid.starts import FaramaStarts
 from rmc_envs.minigrid.tables import build_tables, visible
 
 CLOSE_TO_RANDOM = [0.15, 0.15, 0.6, 0.025, 0.025, 0.025, 0.025]  # it reaches the choices
@@ -247,12 +248,13 @@ def test_returned_tensors_do_not_change_later() -> None:
 def test_state_of_numpys_generators_survives_a_safe_load() -> None:
     """They hold 128-bit numbers and half-used words."""
     mazes = MemoryMazes(MazeSpec(7, random_length=True), 3, seeding="farama")
+    assert isinstance(mazes._starts, FaramaStarts)
     mazes.reset(2**40)
     buffer = io.BytesIO()
     torch.save(mazes.state_dict(), buffer)
     buffer.seek(0)
     saved = torch.load(buffer, weights_only=True)["numpy"]
-    assert saved == [rng.bit_generator.state for rng in mazes._numpy]
+    assert saved == [rng.bit_generator.state for rng in mazes._starts.generators]
 
 
 def test_three_actions_equal_the_first_three_of_seven() -> None:
@@ -409,14 +411,14 @@ def test_prepared_steps_equal_others_at_fixed_addresses_and_leave_the_host_alone
     kept: list[dict] = []
     for piece in range(6):
         prepared.prepare_steps(341)
-        before = dict(vars(prepared))
+        before = {**vars(prepared), **vars(prepared._starts)}
         for _ in range(341):
             actions = torch.randint(3, (64,), generator=generator)
             ours, theirs = prepared.step(actions), plain.step(actions)
             if piece < 3:
                 assert torch.equal(ours.obs["image"], theirs.obs["image"])
                 assert torch.equal(ours.done, theirs.done)
-        after = dict(vars(prepared))
+        after = {**vars(prepared), **vars(prepared._starts)}
         before.pop("_arrived"), after.pop("_arrived")  # only for pictures
         assert all(after[name] is before[name] or after[name] == before[name] for name in before)
         kept.append({name: x.data_ptr() for name, x in after.items() if isinstance(x, torch.Tensor)})
