@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import rmc_envs
 from rmc_agents.runs.checkpoint import save_checkpoint
 from rmc_agents.runs.folder import write_config
@@ -15,9 +17,14 @@ from tests.support.agents import MAZE, small_agent
 def saved_run(
     folder: Path, env_id: str = MAZE, core: str = "rmc", imports: tuple[str, ...] = (), **options: Any
 ) -> Path:
-    """Save an untrained agent as a run that was trained in an environment with these options."""
+    """Save an untrained agent as a run that was trained in an environment with these options.
+
+    Its weights are the same in every order of the tests.
+    """
     env = rmc_envs.make(env_id, 2, **options)
-    agent = small_agent(core, env)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(1)
+        agent = small_agent(core, env)
     assert env.config is not None
     config = {**agent.to_json(), "environment": asdict(env.config), "seed": 0, "imports": list(imports)}
     env.close()
