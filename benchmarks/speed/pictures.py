@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import os
 import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,7 +27,7 @@ from stable_baselines3.common.vec_env import VecFrameStack, VecTransposeImage
 import rmc_envs
 from benchmarks.common import Tables, make_parser, make_report, num_threads, speed_up
 from benchmarks.report import Row, target
-from benchmarks.speed.timed_training import Seconds, TimedEnv, TimedVecEnv
+from benchmarks.speed.timed_training import TimedEnv, TimedSb3, TimedTrainer, TimedVecEnv
 from rmc_agents import ActorCritic, Trainer
 from rmc_agents.agent.config import AgentConfig
 from rmc_agents.cli.kinds import PICTURES
@@ -61,7 +60,7 @@ class Sizes:
 QUICK = Sizes(num_envs=2, num_steps=16, minibatch_size=16, epochs=1, rounds=1)
 
 
-class OurTraining:
+class OurTraining(TimedTrainer):
     """Training with our `Trainer` on the preprocessed game."""
 
     def __init__(self, config: AgentConfig, sizes: Sizes) -> None:
@@ -74,19 +73,10 @@ class OurTraining:
             minibatch_size=sizes.minibatch_size,
             epochs=sizes.epochs,
         )
-        self.watch, self.parameters = env.watch, sum(p.numel() for p in agent.parameters())
-        self.trainer = Trainer(agent, env, ppo, "unused")  # nothing is written before `run` or `save`
-
-    def iterate(self) -> Seconds:
-        """Make one iteration."""
-        started = time.perf_counter()
-        figures = self.trainer.iterate()
-        total = time.perf_counter() - started
-        environment, collected = self.watch.read(), figures["time/collect_seconds"]
-        return Seconds(environment, collected - environment, total - collected)
+        super().__init__(Trainer(agent, env, ppo, "unused"), env.watch)  # nothing is written before `run`
 
 
-class Sb3Training:
+class Sb3Training(TimedSb3):
     """Training with Stable-Baselines3 on the game with SB3's own preprocessing, as its users set it up."""
 
     def __init__(self, algorithm: type[PPO] | type[RecurrentPPO], policy: str, sizes: Sizes) -> None:
@@ -97,8 +87,7 @@ class Sb3Training:
             GAME, sizes.num_envs, seed=0, env_kwargs=options, wrapper_kwargs={"terminal_on_life_loss": False}
         )
         env = TimedVecEnv(VecTransposeImage(VecFrameStack(games, 4)), walks=False)
-        self.watch, self.sizes = env.watch, sizes
-        self.model = algorithm(
+        model = algorithm(
             policy,
             env,
             n_steps=sizes.num_steps,
@@ -110,20 +99,7 @@ class Sb3Training:
             seed=0,
             device="cpu",
         )
-        self.parameters = sum(p.numel() for p in self.model.policy.parameters())
-        _, self.callback = self.model._setup_learn(10**9)
-        self.watch.read()
-
-    def iterate(self) -> Seconds:
-        """Make one iteration."""
-        model = self.model
-        assert model.env is not None
-        started = time.perf_counter()
-        model.collect_rollouts(model.env, self.callback, model.rollout_buffer, self.sizes.num_steps)  # type: ignore[arg-type]
-        collected = time.perf_counter()
-        environment = self.watch.read()
-        model.train()
-        return Seconds(environment, collected - started - environment, time.perf_counter() - collected)
+        super().__init__(model, env.watch)
 
 
 @contextlib.contextmanager

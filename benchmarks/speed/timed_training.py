@@ -130,7 +130,53 @@ class TimedVecEnv(VecEnvWrapper):
         return result
 
 
-class OurTraining:
+class TimedTrainer:
+    """Iterations of a trainer of ours.
+
+    Args:
+        trainer: in environments of `TimedEnv`.
+        watch: the stopwatch of these.
+    """
+
+    def __init__(self, trainer: Trainer, watch: Stopwatch) -> None:
+        self.trainer, self.watch = trainer, watch
+        self.parameters = sum(p.numel() for p in trainer.agent.parameters())
+
+    def iterate(self) -> Seconds:
+        """Make one iteration."""
+        started = time.perf_counter()
+        figures = self.trainer.iterate()
+        total = time.perf_counter() - started
+        environment, collected = self.watch.read(), figures["time/collect_seconds"]
+        return Seconds(environment, collected - environment, total - collected)
+
+
+class TimedSb3:
+    """Iterations of an algorithm of Stable-Baselines3 that collects rollouts.
+
+    Args:
+        model: in environments of `TimedVecEnv`.
+        watch: the stopwatch of these.
+    """
+
+    def __init__(self, model: Any, watch: Stopwatch) -> None:
+        self.model, self.watch = model, watch
+        self.parameters = sum(p.numel() for p in model.policy.parameters())
+        _, self.callback = model._setup_learn(10**9)
+        watch.read()
+
+    def iterate(self) -> Seconds:
+        """Make one iteration."""
+        model = self.model
+        started = time.perf_counter()
+        model.collect_rollouts(model.env, self.callback, model.rollout_buffer, model.n_steps)
+        collected = time.perf_counter()
+        environment = self.watch.read()
+        model.train()
+        return Seconds(environment, collected - started - environment, time.perf_counter() - collected)
+
+
+class OurTraining(TimedTrainer):
     """Training with our `Trainer`: an iteration is `Trainer.iterate`, as in `python train/ppo.py`.
 
     Args:
@@ -161,20 +207,11 @@ class OurTraining:
             minibatch_size=sizes.minibatch_size,
             epochs=sizes.epochs,
         )
-        self.watch, self.parameters = env.watch, sum(p.numel() for p in agent.parameters())
         # Nothing is written before `run` or `save`.
-        self.trainer = Trainer(agent, env, config, "unused", processes=processes)
-
-    def iterate(self) -> Seconds:
-        """Make one iteration."""
-        started = time.perf_counter()
-        figures = self.trainer.iterate()
-        total = time.perf_counter() - started
-        environment, collected = self.watch.read(), figures["time/collect_seconds"]
-        return Seconds(environment, collected - environment, total - collected)
+        super().__init__(Trainer(agent, env, config, "unused", processes=processes), env.watch)
 
 
-class Sb3Training:
+class Sb3Training(TimedSb3):
     """Training with RecurrentPPO as its users set it up, at our sizes.
 
     Args:
@@ -185,9 +222,7 @@ class Sb3Training:
 
     def __init__(self, sizes: Sizes, shared: bool, walks: bool) -> None:
         env = TimedVecEnv(make_vec_env(MAZE, sizes.num_envs, seed=0, wrapper_class=ImgObsWrapper), walks)
-        self.watch = env.watch
-        self.sizes = sizes
-        self.model = RecurrentPPO(
+        model = RecurrentPPO(
             "MlpLstmPolicy",
             env,
             n_steps=sizes.num_steps,
@@ -198,17 +233,4 @@ class Sb3Training:
             seed=0,
             device="cpu",
         )
-        self.parameters = sum(p.numel() for p in self.model.policy.parameters())
-        _, self.callback = self.model._setup_learn(10**9)
-        self.watch.read()
-
-    def iterate(self) -> Seconds:
-        """Make one iteration."""
-        model = self.model
-        started = time.perf_counter()
-        assert model.env is not None
-        model.collect_rollouts(model.env, self.callback, model.rollout_buffer, self.sizes.num_steps)
-        collected = time.perf_counter()
-        environment = self.watch.read()
-        model.train()
-        return Seconds(environment, collected - started - environment, time.perf_counter() - collected)
+        super().__init__(model, env.watch)

@@ -250,11 +250,6 @@ def reset_rows(state: State, fresh: State, starts: Tensor) -> State:
     return map_tree(lambda s, f: torch.where(starts.view(-1, *[1] * (s.ndim - 1)), f, s), state, fresh)
 
 
-def has_unroll_of(core: MemoryCore, cls: type[MemoryCore]) -> bool:
-    """Return whether neither a subclass of `cls` nor a patch of the core replaces `unroll`."""
-    return getattr(core.unroll, "__func__", None) is cls.unroll
-
-
 def gradient_of(parameter: Tensor) -> Tensor:
     """Return the gradient of a parameter, which has one."""
     assert parameter.grad is not None

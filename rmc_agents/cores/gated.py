@@ -20,7 +20,6 @@ from rmc_agents.cores.base import (
     PreparedSteps,
     PreparedUnroll,
     gradient_of,
-    has_unroll_of,
     require_positive,
 )
 from rmc_agents.cores.kernels import gated_native as native
@@ -68,12 +67,12 @@ class _GatedCore(HoistedCore, ABC):
         return super().unroll(inputs, state, starts) if result is None else result
 
     def unroll_indexed(self, inputs: IndexedInputs, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
-        own = has_unroll_of(self, _GatedCore)
+        own = not replaces(self, _GatedCore, "unroll")
         result = self._run_fused(inputs.rows, state, starts, inputs.ids) if own else None
         return super().unroll_indexed(inputs, state, starts) if result is None else result
 
     def prepare_unroll(self, inputs: IndexedInputs, state: Any, starts: Tensor) -> PreparedUnroll | None:
-        if not has_unroll_of(self, _GatedCore) or not self._has_fused_sequence(inputs.rows):
+        if replaces(self, _GatedCore, "unroll") or not self._has_fused_sequence(inputs.rows):
             return None
         arguments = self._native_arguments(inputs.rows, state, starts, inputs.ids)
         if not native.usable(self.kind, arguments) or not in_place(arguments):
@@ -82,7 +81,7 @@ class _GatedCore(HoistedCore, ABC):
         return native.PreparedSequences(self.kind, arguments, map_tree(gradient_of, weights))
 
     def prepare_steps(self, inputs: Tensor, states: Any, starts: Tensor) -> PreparedSteps | None:
-        if not has_unroll_of(self, _GatedCore) or not self._has_fused_sequence(inputs):
+        if replaces(self, _GatedCore, "unroll") or not self._has_fused_sequence(inputs):
             return None
         first = type(states)(*(x[0] for x in states))
         arguments = self._native_arguments(inputs.unsqueeze(0), first, starts[:1], None)

@@ -21,7 +21,6 @@ from rmc_agents.cores.base import (
     IndexedInputs,
     SlotTrace,
     gradient_of,
-    has_unroll_of,
     require_positive,
 )
 from rmc_agents.cores.kernels import rmc_native, rmc_triton
@@ -174,14 +173,14 @@ class RMC(HoistedCore):
     def unroll_indexed(
         self, inputs: IndexedInputs, state: RMCState, starts: Tensor
     ) -> tuple[Tensor, RMCState]:
-        if not (has_unroll_of(self, RMC) and self._has_fused_sequence(inputs.rows)):
+        if replaces(self, RMC, "unroll") or not self._has_fused_sequence(inputs.rows):
             return super().unroll_indexed(inputs, state, starts)
         return self._fused_sequence(inputs.rows, state, starts, inputs.ids)
 
     def prepare_unroll(
         self, inputs: IndexedInputs, state: RMCState, starts: Tensor
     ) -> _PreparedUnroll | None:
-        if not (has_unroll_of(self, RMC) and self._has_fused_sequence(inputs.rows)):
+        if replaces(self, RMC, "unroll") or not self._has_fused_sequence(inputs.rows):
             return None
         context, p = self._native_arguments(state, starts, inputs.ids)
         tensors = [inputs.rows, *context, *p[:-1], *p.mlp]
@@ -192,7 +191,7 @@ class RMC(HoistedCore):
         return _PreparedUnroll(sequences, self.normalize_output)
 
     def prepare_steps(self, inputs: Tensor, states: RMCState, starts: Tensor) -> _PreparedSteps | None:
-        if not (has_unroll_of(self, RMC) and self._has_fused_sequence(inputs)):
+        if replaces(self, RMC, "unroll") or not self._has_fused_sequence(inputs):
             return None
         inputs = inputs.unsqueeze(0)
         context, p = self._native_arguments(RMCState(states.memory[0]), starts[:1], None)
@@ -321,7 +320,7 @@ class _PreparedUnroll:
 
     def __init__(self, sequences: rmc_native.PreparedSequences, normalize: bool) -> None:
         self.sequences, self.normalize = sequences, normalize
-        self._memories = sequences.memories.flatten(2)
+        self._memories = sequences.outputs.flatten(2)
         self._statistics: list[Tensor] = []
 
     def forward(self, num_inputs: int) -> Tensor:

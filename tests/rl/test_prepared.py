@@ -15,16 +15,16 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import rmc_envs
 from rmc_agents import ActorCritic, Trainer
-from rmc_agents.cores.kernels import build
 from rmc_agents.rl import rollout as rollout_module
 from rmc_agents.rl import update as update_module
 from rmc_agents.rl.prepared_step import PreparedStep
 from rmc_agents.rl.rollout import Rollout, collect
 from rmc_agents.tree import leaves
 from tests.conftest import small_options
+from tests.support.cores import needs_native
 from tests.support.trainers import QUICK, assert_identical
 
-pytestmark = pytest.mark.skipif(build.library() is None, reason="the native kernels cannot be compiled here")
+pytestmark = needs_native
 
 CONFIG = replace(QUICK, total_steps=8 * 32 * 8, num_steps=32, minibatch_size=128)
 NORMALIZED = {**small_options("rmc"), "normalize_output": True}

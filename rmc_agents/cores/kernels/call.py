@@ -161,6 +161,45 @@ class Prepared:
         return result
 
 
+class PreparedPasses:
+    """Forward and backward passes of a core over sequences of the same sizes, without autograd.
+
+    Args:
+        kernel: name before that of the functions, `_forward` and `_backward`.
+        arguments: their structure, with a field `n`, the number of inputs.
+        alive: objects whose addresses are among the arguments.
+        outputs: what a forward pass writes.
+        d_inputs: what a backward pass writes.
+        upstream: field of the gradient of the outputs.
+    """
+
+    def __init__(
+        self,
+        kernel: str,
+        arguments: Any,
+        alive: Sequence[Any],
+        outputs: Tensor,
+        d_inputs: Tensor,
+        upstream: str,
+    ) -> None:
+        self.outputs, self.d_inputs = outputs, d_inputs
+        self._arguments, self._upstream = arguments, upstream
+        self._forward = Prepared(f"{kernel}_forward", arguments, alive)
+        self._backward = Prepared(f"{kernel}_backward", arguments, alive)
+
+    def forward(self, num_inputs: int) -> Tensor:
+        """Read sequences of the first `num_inputs` inputs; return the outputs."""
+        self._arguments.n = num_inputs
+        self._forward()
+        return self.outputs
+
+    def backward(self, d_outputs: Tensor) -> Tensor:
+        """Return the gradients of the inputs [n, I] for contiguous gradients of the outputs."""
+        setattr(self._arguments, self._upstream, d_outputs.data_ptr())
+        self._backward()
+        return self.d_inputs
+
+
 def in_place(tensors: Iterable[Tensor | None]) -> bool:
     """Return whether `addresses` returns those of the tensors themselves, not of copies."""
     return all(tensor is None or tensor.is_contiguous() for tensor in tensors)

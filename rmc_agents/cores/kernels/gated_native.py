@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from rmc_agents.cores.kernels.call import (
     Prepared,
+    PreparedPasses,
     Share,
     addresses,
     agrees,
@@ -147,7 +148,7 @@ def native_sequence(kind: Kind, a: Arguments, division: Share | None = None) -> 
     return _forward(sizes, a)[0]
 
 
-class PreparedSequences:
+class PreparedSequences(PreparedPasses):
     """Forward and backward passes over sequences of the same sizes, without autograd.
 
     Args:
@@ -160,29 +161,15 @@ class PreparedSequences:
 
     def __init__(self, kind: Kind, a: Arguments, gradients: Sequence[Tensor | None]) -> None:
         T = a.steps[0]
-        self.outputs = workspace(T * a.h.numel()).view(T, *a.h.shape)
-        self.d_inputs = torch.empty_like(a.inputs)
+        outputs = workspace(T * a.h.numel()).view(T, *a.h.shape)
+        d_inputs = torch.empty_like(a.inputs)
         last = [None if x is None else torch.empty_like(x) for x in (a.h, a.c)]
         d_state = [None if x is None else torch.empty_like(x) for x in (a.h, a.c)]
         call, alive = _common_fields(_sizes(kind, a, None), a)
         saved = workspace(run("gated_saved", _Call(*call)))
-        call += addresses((self.outputs, *last, saved, None, None, None), alive)
-        call += addresses((self.d_inputs, *d_state, *gradients), alive)
-        self._call = _Call(*call)
-        self._forward = Prepared("gated_forward", self._call, alive)
-        self._backward = Prepared("gated_backward", self._call, alive)
-
-    def forward(self, num_inputs: int) -> Tensor:
-        """Read sequences of the first `num_inputs` inputs; return the outputs [T, B, H]."""
-        self._call.n = num_inputs
-        self._forward()
-        return self.outputs
-
-    def backward(self, d_outputs: Tensor) -> Tensor:
-        """Return the gradients of the inputs [n, I] for contiguous gradients of the outputs."""
-        self._call.d_outputs = d_outputs.data_ptr()
-        self._backward()
-        return self.d_inputs
+        call += addresses((outputs, *last, saved, None, None, None), alive)
+        call += addresses((d_inputs, *d_state, *gradients), alive)
+        super().__init__("gated", _Call(*call), alive, outputs, d_inputs, "d_outputs")
 
 
 class PreparedSteps:

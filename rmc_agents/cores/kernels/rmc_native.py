@@ -20,6 +20,7 @@ from torch.nn.functional import linear
 
 from rmc_agents.cores.kernels.call import (
     Prepared,
+    PreparedPasses,
     Share,
     addresses,
     agrees,
@@ -195,7 +196,7 @@ def native_sequence(
     return _forward((*sizes, *division), tensors)[:2]
 
 
-class PreparedSequences:
+class PreparedSequences(PreparedPasses):
     """Forward and backward passes over sequences of the same sizes, without autograd.
 
     Args:
@@ -213,29 +214,15 @@ class PreparedSequences:
     ) -> None:
         tensors = inputs, *context, *p[:-1], *p.mlp
         sizes = _sizes(num_heads, tensors)
-        self.memories = workspace(sizes[0] * context.memory.numel()).view(sizes[0], *context.memory.shape)
-        self.d_inputs = torch.empty_like(inputs)
+        memories = workspace(sizes[0] * context.memory.numel()).view(sizes[0], *context.memory.shape)
+        d_inputs = torch.empty_like(inputs)
         last, d_memory = torch.empty_like(context.memory), torch.empty_like(context.memory)
         call, alive = _common_fields((*sizes, *_fastest(sizes)), tensors)
         saved = workspace(run("rmc_saved", _Call(*call)))
-        call += addresses((self.memories, last, saved), alive)
-        call += addresses((None, None, self.d_inputs, d_memory), alive)
+        call += addresses((memories, last, saved), alive)
+        call += addresses((None, None, d_inputs, d_memory), alive)
         call += _parameter_addresses((*gradients[:-1], *gradients.mlp), alive)
-        self._call = _Call(*call)
-        self._forward = Prepared("rmc_forward", self._call, alive)
-        self._backward = Prepared("rmc_backward", self._call, alive)
-
-    def forward(self, num_inputs: int) -> Tensor:
-        """Read sequences of the first `num_inputs` inputs; return the memories [T, B, N, D]."""
-        self._call.n = num_inputs
-        self._forward()
-        return self.memories
-
-    def backward(self, d_memories: Tensor) -> Tensor:
-        """Return the gradients of the inputs [n, I] for contiguous gradients of the memories."""
-        self._call.d_memories = d_memories.data_ptr()
-        self._backward()
-        return self.d_inputs
+        super().__init__("rmc", _Call(*call), alive, memories, d_inputs, "d_memories")
 
 
 class PreparedSteps:
