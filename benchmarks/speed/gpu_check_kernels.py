@@ -61,7 +61,9 @@ def _compare(session: Session, core: MemoryCore, T: int, B: int, facts: dict[str
 
     def both() -> tuple[Tensor, ...]:
         outputs = forward()
-        return outputs, *torch.autograd.grad((outputs * upstream).sum(), [inputs, *core.parameters()])
+        return outputs.detach(), *torch.autograd.grad(
+            (outputs * upstream).sum(), [inputs, *core.parameters()]
+        )
 
     found: dict[str, Any] = {**facts, "T": T, "B": B}
     with without_triton():
@@ -92,6 +94,21 @@ def graphs(session: Session) -> None:
         for core in ("rmc", "lstm"):
             compare = partial(_compare_graphs, session, core, each)
             session.attempt("graphs", compare, needs=10, core=core, **each.facts)
+    if session.cuda:
+        session.attempt("failed capture", lambda: _fail_to_capture(session))
+
+
+def _fail_to_capture(session: Session) -> None:
+    """Check that a function that cannot be captured is called instead, and draws the right numbers."""
+    generators = [torch.Generator(session.device).manual_seed(1) for _ in range(2)]
+
+    def draw(generator: torch.Generator) -> Tensor:
+        numbers = torch.rand(3, generator=generator, device=session.device)
+        return numbers + float(torch.rand((), device=session.device) < 2)  # waits
+
+    graph = Graph(partial(draw, generators[0]), session.device, generator=generators[0])
+    equal = all(torch.equal(graph(), draw(generators[1])) for _ in range(WARM_UP_CALLS + 3))
+    session.note("failed capture", reason=graph.failure, passed=equal and graph.failure is not None)
 
 
 def _compare_graphs(session: Session, core: str, sizes: Sizes) -> None:

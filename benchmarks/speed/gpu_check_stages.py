@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.speed.gpu_check_commands import commands
 from benchmarks.speed.gpu_check_device import checks, machine
 from benchmarks.speed.gpu_check_kernels import compiled, graphs, triton
 from benchmarks.speed.gpu_check_session import Session
@@ -39,6 +40,7 @@ STAGES = {
     "waits": Stage(waits, 40),
     "resume": Stage(resume, 40),
     "graphs": Stage(graphs, 70),
+    "commands": Stage(commands, 120),
     "speed": Stage(speed, 150, least_seconds=30),
     "target": Stage(target, 250, least_seconds=60),
     "kernels": Stage(kernels, 40),
@@ -52,7 +54,8 @@ def run_stage(name: str, device: torch.device, quick: bool, folder: Path, second
     warnings.filterwarnings("ignore", category=UserWarning)  # torch's, about itself
     torch.set_num_threads(1)
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        if device.index is not None:
+            torch.cuda.set_device(device)
         device = torch.device("cuda", torch.cuda.current_device())
     STAGES[name].run(Session(name, device, quick, folder, seconds))
 

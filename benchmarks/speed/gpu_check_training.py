@@ -145,12 +145,15 @@ def measure_speed(session: Session, core: str, sizes: Sizes, mode: str, iteratio
 def kernels(session: Session) -> None:
     """Profile acting, stepping and a gradient step; the tables are written to profile.txt."""
     large = Sizes(4096, 16, 16, 65_536)
-    cases = [("rmc", PRESET), ("rmc", large), ("lstm", large)] if not session.quick else [("rmc", QUICK)]
-    for core, sizes in cases:
-        session.attempt("kernels", partial(_profile, session, core, sizes), needs=8, core=core)
+    cases = [(core, sizes) for sizes in (PRESET, large) for core in ("rmc", "lstm")]
+    for core, sizes in cases if not session.quick else [("rmc", QUICK)]:
+        for precision in ("tf32", "float32"):
+            profiled = partial(_profile, session, core, sizes, precision)
+            session.attempt("kernels", profiled, needs=8, core=core, precision=precision)
 
 
-def _profile(session: Session, core: str, sizes: Sizes) -> None:
+def _profile(session: Session, core: str, sizes: Sizes, precision: str) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     trainer = make_trainer(session, core, sizes)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * session.cuda
     sort_by = "self_device_time_total" if session.cuda else "self_cpu_time_total"
@@ -164,6 +167,7 @@ def _profile(session: Session, core: str, sizes: Sizes) -> None:
         session.note(
             "kernels",
             core=core,
+            precision=precision,
             envs=sizes.num_envs,
             minibatch=sizes.minibatch_size,
             part=part,
@@ -171,9 +175,9 @@ def _profile(session: Session, core: str, sizes: Sizes) -> None:
             busy_us=float(busy),
             wall_us=wall * 1e6,
         )
-        table = recorded.key_averages().table(sort_by=sort_by, row_limit=20, max_name_column_width=60)
+        table = recorded.key_averages().table(sort_by=sort_by, row_limit=25, max_name_column_width=80)
         with (session.folder / "profile.txt").open("a") as file:
-            file.write(f"{core}, {sizes}: {part}\n{table}\n")
+            file.write(f"{core}, {precision}, {sizes}: {part}\n{table}\n")
 
 
 def parts_of_iteration(trainer: Trainer) -> dict[str, Callable[[], object]]:

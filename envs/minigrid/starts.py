@@ -60,8 +60,9 @@ class DeviceStarts(Starts):
     """Start states from one `torch.Generator` on the device, for many steps at once."""
 
     def __init__(self, tables: Tables, num_envs: int, device: torch.device) -> None:
+        self._rows = max(1, BLOCK_SIZE // num_envs)  # that are drawn at once
         # [K, B] start states for K steps, used from the last on.
-        block = np.zeros((max(1, BLOCK_SIZE // num_envs), num_envs), dtype=np.int64)
+        block = np.zeros((self._rows, num_envs), dtype=np.int64)
         self._block = upload(block, device)
         self._left = 0  # start states that are left in the block, for as many steps
         self._reserved = False  # whether steps take theirs from `_cursor` on; see `prepare`
@@ -104,35 +105,37 @@ class DeviceStarts(Starts):
             self._cursor.sub_(1)
             return starts
         if not self._left:
-            self._draw_block()
+            self._draw()
         self._left -= 1
         return self._block[self._left]
 
     def prepare(self, count: int) -> None:
-        self._allocate_block(count)
-        if self._left < count:
-            self._draw_block()
+        self._allocate(count - 1 + self._rows)
+        while self._left < count:
+            self._draw()
         self._cursor.fill_(self._left - 1)
         self._left -= count
         self._reserved = True
 
-    def _allocate_block(self, steps: int) -> None:
-        """Let the block have room for at least so many steps, keeping the starts that are left in it."""
-        if len(self._block) < steps:
+    def _allocate(self, rows: int) -> None:
+        """Let the block have room for at least so many rows, keeping those that are left in it."""
+        if len(self._block) < rows:
             left = self._block[: self._left]
-            self._block = self._block.new_zeros(steps, self._block.shape[1])
+            self._block = self._block.new_zeros(rows, self._block.shape[1])
             self._block[: self._left] = left
 
-    def _draw_block(self) -> None:
-        """Fill the block with start states."""
+    def _draw(self) -> None:
+        """Draw start states, which are used after those that are left."""
         # One integer serves for both draws: with 53 bits, remainders are uniform to one part in 10^12.
-        shape = self._block.shape
+        shape = self._rows, self._block.shape[1]
         draw = torch.randint(1 << 53, shape, generator=self._generator, device=self._block.device)
         hallway = self._first_hallway + draw % self._num_hallways
         draw = torch.div(draw, self._num_hallways, rounding_mode="floor")
         start = self._first_start[hallway] + draw % self._num_starts[hallway]
-        self._block.copy_(self._starts[start])
-        self._left = shape[0]
+        if self._left:
+            self._block[self._rows : self._rows + self._left] = self._block[: self._left].clone()
+        self._block[: self._rows] = self._starts[start]
+        self._left += self._rows
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -144,7 +147,7 @@ class DeviceStarts(Starts):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["block"] is not None:
             self._left = len(state["block"])
-            self._allocate_block(self._left)
+            self._allocate(self._left)
             self._block[: self._left].copy_(state["block"])
         if self._generator is not None:
             self._generator.set_state(state["generator"].cpu())

@@ -103,7 +103,17 @@ class Graph:
             with torch.cuda.graph(graph):
                 self._outputs = self.function(*self._inputs)
         except RuntimeError as error:
-            self.failure = shown(str(error).split("\n")[0], 200)
+            # The end of the capture fails, too, and says less.
+            cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+            self.failure = shown(str(cause).split("\n")[0], 200)
             self.enabled = False
+            self._release_generators()
             return
         self._graph = graph
+
+    def _release_generators(self) -> None:
+        """Let generators draw again, which after a failed capture still wait for its end."""
+        generators = [torch.cuda.default_generators[torch.cuda.current_device()], self.generator]
+        for generator in generators:
+            if generator is not None:
+                generator.graphsafe_set_state(generator.clone_state())

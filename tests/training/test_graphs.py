@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
@@ -15,6 +16,19 @@ from rmc_agents.training.graphs import WARM_UP_CALLS, Graph
 class Pair(NamedTuple):
     a: Tensor
     b: Tensor | None
+
+
+class Generator:
+    """Stand-in for a generator on a GPU; `state` counts how often it was replaced by a copy of itself."""
+
+    def __init__(self, state: int = 0) -> None:
+        self.state = state
+
+    def clone_state(self) -> Generator:
+        return Generator(self.state + 1)
+
+    def graphsafe_set_state(self, other: Generator) -> None:
+        self.state = other.state
 
 
 class FakeGraph:
@@ -44,6 +58,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", lambda graph: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "default_generators", (Generator(),))
     FakeGraph.captured, FakeGraph.replays, FakeGraph.registered = None, 0, []
     return torch.device("cuda")
 
@@ -121,9 +137,20 @@ def test_function_that_cannot_be_captured_is_called(
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
         return x + 1
 
-    graph = Graph(function, cuda)
+    @contextlib.contextmanager
+    def capture(graph: FakeGraph) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if len(calls) == WARM_UP_CALLS + 1:
+                raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    generator: Any = Generator()
+    graph = Graph(function, cuda, generator=generator)
     for i in range(WARM_UP_CALLS + 3):
         assert torch.equal(graph(torch.full((2,), float(i))), torch.full((2,), i + 1.0))
+    assert [generator.state, torch.cuda.default_generators[0].state] == [1, 1]  # type: ignore[attr-defined]
     assert graph.failure == "operation not permitted when stream is capturing"
     assert graph.failure_note() == [
         f"function could not be recorded in a CUDA graph and runs without: {graph.failure}"
