@@ -21,7 +21,7 @@ from rmc_agents.environment import (
     Transition,
 )
 
-from .building import build, make, make_reference, spaces_of
+from .building import build, make, make_reference, runs_on_device, spaces_of
 from .checks.contract import check
 from .checks.report import ContractError
 from .gymnasium.adapter import GymnasiumEnvs
@@ -64,6 +64,7 @@ __all__ = [
     "read_mission",
     "register",
     "resolve",
+    "runs_on_device",
     "spaces_of",
     "trials",
 ]

@@ -86,6 +86,11 @@ def make(
     return env
 
 
+def runs_on_device(config: EnvConfig) -> bool:
+    """Return whether the environments of a configuration are tensors on the device: native tasks."""
+    return config.vectorization == "auto" and native(config.ids) is not None
+
+
 def build(config: EnvConfig, device: str | torch.device = "cpu") -> BatchedEnv:
     """Build the batch of environments that a configuration describes, for training: `config.ids`.
 
@@ -96,7 +101,7 @@ def build(config: EnvConfig, device: str | torch.device = "cpu") -> BatchedEnv:
         ValueError: as `make`.
     """
     builder = native(config.ids)
-    if builder is not None and config.vectorization == "auto":
+    if builder is not None and runs_on_device(config):
         require_options(config.ids, builder, config.env_options)
         with building(config.ids, config.env_options):
             own = copy.deepcopy(config.env_options)  # the task may keep and change a list

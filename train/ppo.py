@@ -44,7 +44,7 @@ def main(args: Sequence[str]) -> None:
     follow_process_0(train)
     with checking():
         config, saved, notes = configure(args)
-        device = choose_device(config.run.device, config.ppo.minibatch_size)
+        device = _device_of(config)
         number, more_notes = number_of_processes(config, saved, device)
         # A run that was killed before its first checkpoint starts again.
         restore = config.run.resume is not None and bool(checkpoints(config.run.resume))
@@ -131,8 +131,6 @@ def train(
         import_modules(config.run.imports)
         trainer = build(config, processes, device)
         notes = [*notes, *accelerate(trainer.agent, config.run.precision, config.run.compile)]
-        if config.run.graphs and trainer.agent.device.type != "cuda":
-            notes.append(f"--graphs is for GPUs, and has no effect on {trainer.agent.device.type}")
         notes += trainer.restore() if restore else []
         total = config.ppo.total_steps
         if saved is not None and trainer.steps > total != saved.ppo.total_steps:
@@ -151,6 +149,12 @@ def train(
     if best is not None:
         say(f"best evaluation: {describe_score(trainer, best[1])}: {best[0]}")
     say(f"evaluate it: {command_name('evaluate')} {shlex.quote(str(trainer.run_dir))}")
+
+
+def _device_of(config: RunConfig) -> torch.device:
+    """Return the device that a configuration asks for."""
+    on_device = rmc_envs.runs_on_device(config.environment)
+    return choose_device(config.run.device, None if on_device else config.ppo.minibatch_size)
 
 
 def build(
@@ -173,7 +177,7 @@ def build(
     environment, run = config.environment, config.run
     if run.threads:
         torch.set_num_threads(run.threads)
-    device = device_of(device or choose_device(run.device, config.ppo.minibatch_size), processes)
+    device = device_of(device or _device_of(config), processes)
     run_dir = processes.from_first(lambda: run_dir_of(config))
     config.ppo.check_num_envs(environment.num_envs)
     if "," in (environment.train_on or "") and environment.vectorization != "auto":
@@ -202,7 +206,7 @@ def build(
             target_success_rate=run.target_success_rate,
             eval_tasks=[task for task in split_ids(environment.env) if task in env.tasks],
             curriculum=environment.curriculum,
-            graphs=run.graphs,
+            graphs=run.graphs and not run.compile,  # which makes its own
             extra={"precision": run.precision, "track": run.track, "imports": list(run.imports)},
             processes=processes,
             callbacks=[*callbacks, *make_trackers(run.track)] if processes.rank == 0 else (),

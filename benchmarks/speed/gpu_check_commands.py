@@ -14,36 +14,35 @@ from benchmarks.common import ROOT
 from benchmarks.speed.gpu_check_session import Session
 
 TRAIN = "train/ppo.py --run-dir {run} --processes 1 --num-envs 16 --num-steps 64 --minibatch-size 256"
-GRAPHS = f"{TRAIN} --device {{device}} --total-steps 8192 --graphs"
+SHORT = f"{TRAIN} --device {{device}} --total-steps 8192"
 EVALUATE = "train/evaluate.py {run} --device {device} --episodes 20"
 RESUME = "train/ppo.py --resume {run} --total-steps 16384"
 
 CHAINS: dict[str, tuple[str, ...]] = {
     "maze": (
-        f"{GRAPHS} --env MiniGrid-MemoryS7-v0 --precision tf32 --eval-every 4096",
+        f"{SHORT} --env MiniGrid-MemoryS7-v0 --precision tf32 --eval-every 4096",
         EVALUATE,
         "train/probe.py {run} --device {device} --episodes 20",
         "train/export.py {run} --format pretrained",
         f"{RESUME} --device cpu",
         f"{RESUME} --device {{device}} --may-change total_steps",
     ),
-    "bfloat16": (f"{GRAPHS} --env rmc/Recall-v0 --precision bf16", EVALUATE),
-    "GRU, masks": (f"{GRAPHS} --env Taxi-v4 --core gru", EVALUATE),
+    "bfloat16": (f"{SHORT} --env rmc/Recall-v0 --precision bf16", EVALUATE),
+    "GRU, masks": (f"{SHORT} --env Taxi-v4 --core gru", EVALUATE),
     "LSTM, Box actions": (
-        f"{GRAPHS} --env Pendulum-v1 --core lstm --normalize-observations "
-        "--normalize-rewards --scale-actions",
+        f"{SHORT} --env Pendulum-v1 --core lstm --normalize-observations --normalize-rewards --scale-actions",
         EVALUATE,
     ),
-    "missions": (f"{GRAPHS} --env MiniGrid-Fetch-5x5-N2-v0", EVALUATE),
-    "DNC": (f"{GRAPHS} --env rmc/Recall-v0 --core dnc --previous-action --previous-reward", EVALUATE),
-    "RNN, memories apart": (f"{GRAPHS} --env CartPole-v1 --core rnn --critic-memory separate", EVALUATE),
+    "missions": (f"{SHORT} --env MiniGrid-Fetch-5x5-N2-v0", EVALUATE),
+    "DNC": (f"{SHORT} --env rmc/Recall-v0 --core dnc --previous-action --previous-reward", EVALUATE),
+    "RNN, memories apart": (f"{SHORT} --env CartPole-v1 --core rnn --critic-memory separate", EVALUATE),
     "auxiliary losses": (
-        f"{GRAPHS} --env rmc/NthFarthest-v0 --aux-coef 0.1 --reconstruct --reconstruction-coef 0.1",
+        f"{SHORT} --env rmc/NthFarthest-v0 --aux-coef 0.1 --reconstruct --reconstruction-coef 0.1",
         EVALUATE,
     ),
     "torchrun": (
         "-m torch.distributed.run --standalone --nproc-per-node 1 "
-        + GRAPHS.replace("--processes 1 ", "")
+        + SHORT.replace("--processes 1 ", "")
         + " --env MiniGrid-MemoryS7-v0",
     ),
     "supervised": (

@@ -30,6 +30,8 @@ from rmc_agents.training.graphs import WARM_UP_CALLS, Graph
 INPUT_SIZE = 128
 KERNELS: dict[str, Any] = {"rmc": rmc_triton, "lstm": gated_triton, "gru": gated_triton}
 """Modules of the Triton kernels, by core."""
+MOST_DIFFERENCE = 1e-5
+"""Of weights trained in graphs and without: products of large matrices may be added up in another order."""
 
 
 def triton(session: Session) -> None:
@@ -112,14 +114,14 @@ def _fail_to_capture(session: Session) -> None:
 
 
 def _compare_graphs(session: Session, core: str, sizes: Sizes) -> None:
-    trainers = [_trained(session, core, sizes, graphs) for graphs in (False, True)]
+    trainers = [_trained(session, core, sizes, graphs) for graphs in (False, True, False)]
     weights = [trainer.optimizer.values.clone() for trainer in trainers]
-    found: dict[str, Any] = {}
-    for name, trainer in zip(("host", "graph"), trainers, strict=True):
+    found: dict[str, Any] = {"repeated": float((weights[0] - weights[2]).abs().max())}
+    for name, trainer in zip(("host", "graph"), trainers[:2], strict=True):
         found[f"{name}_step_ms"], found[f"{name}_launch_ms"] = _step_milliseconds(session, trainer)
     difference = float((weights[0] - weights[1]).abs().max())
     failure = capture_failure(trainers[1])
-    passed = difference == 0 and failure is None
+    passed = difference < MOST_DIFFERENCE and failure is None
     facts = {"core": core, **sizes.facts, **found}
     session.note("graphs", **facts, difference=difference, failure=failure, passed=passed)
 

@@ -34,54 +34,44 @@ class Trial:
     """Time limit."""
 
 
-ONE_BY_ONE = (
-    Trial("rmc, x8", "--scale 8 --precision tf32 --graphs", 60),
-    Trial("lstm, x8", "--core lstm --scale 8 --precision tf32 --graphs", 45),
-    Trial("rmc, x32", "--scale 32 --precision tf32 --graphs", 45),
+TRIALS = (
+    Trial("rmc, x8", "--scale 8 --precision tf32", 60),
+    Trial("lstm, x8", "--core lstm --scale 8 --precision tf32", 45),
+    Trial("rmc, preset", "", 60),
+    Trial("lstm, preset", "--core lstm", 60),
+    Trial("rmc, x32", "--scale 32 --precision tf32", 45),
 )
-TOGETHER = (
-    Trial("rmc, preset", "--graphs", 120),
-    Trial("rmc, preset without graphs", "", 120),
-    Trial("lstm, preset", "--core lstm --graphs", 120),
-)
-"""Runs that share the GPU: the host launches kernels one after the other, so that each uses little of it."""
 QUICK = (Trial("rmc, preset", "--total-steps 1024 --num-envs 8 --num-steps 64 --minibatch-size 64", 60),)
 
 
 def target(session: Session) -> None:
-    """Train to the target with large batches, one after the other, then with the presets, at once."""
+    """Train to the target with the presets and with larger batches, one after the other."""
     with tempfile.TemporaryDirectory() as folder:
-        for trial in ONE_BY_ONE if not session.quick else QUICK:
-            _run(session, (trial,), Path(folder))
-        if not session.quick:
-            _run(session, TOGETHER, Path(folder))
+        for trial in TRIALS if not session.quick else QUICK:
+            _run(session, trial, Path(folder))
 
 
-def _run(session: Session, trials: tuple[Trial, ...], folder: Path) -> None:
-    """Run some trials at once, and note how each ended."""
-    limit = min(max(trial.seconds for trial in trials), session.left - END_SECONDS)
+def _run(session: Session, trial: Trial, folder: Path) -> None:
+    """Run a trial, and note how it ended."""
+    limit = min(trial.seconds, session.left - END_SECONDS)
     if limit < END_SECONDS:
-        for trial in trials:
-            session.note("training", run=trial.name, skipped=f"{session.left:.0f} s are left")
+        session.note("training", run=trial.name, skipped=f"{session.left:.0f} s are left")
         return
+    run_dir = folder / trial.name.replace(",", "").replace(" ", "-")
+    words = shlex.split(f"{COMMON} {trial.flags} --device {session.device} --run-dir {run_dir}")
     started = time.monotonic()
-    running = []
-    for trial in trials:
-        run_dir = folder / trial.name.replace(",", "").replace(" ", "-")
-        words = shlex.split(f"{COMMON} {trial.flags} --device {session.device} --run-dir {run_dir}")
-        command = [sys.executable, "train/ppo.py", *words]
-        running.append((trial, run_dir, subprocess.Popen(command, cwd=ROOT)))
-    for trial, run_dir, process in running:
+    process = subprocess.Popen([sys.executable, "train/ppo.py", *words], cwd=ROOT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(limit)
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(max(limit - (time.monotonic() - started), 0))
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(END_SECONDS)
-            process.kill()
-        code = process.wait()
-        seconds = time.monotonic() - started
-        session.note("training", run=trial.name, code=code, wall_s=seconds, **_read_log(run_dir))
+            process.wait(END_SECONDS)
+        process.kill()
+    code, seconds = process.wait(), time.monotonic() - started
+    session.note(
+        "training", run=trial.name, flags=trial.flags, code=code, wall_s=seconds, **_read_log(run_dir)
+    )
 
 
 def _read_log(run_dir: Path) -> dict[str, Any]:

@@ -30,25 +30,36 @@ from benchmarks.speed.gpu_check_session import (
 from rmc_agents import Trainer
 from rmc_agents.rl.ppo import ppo_loss
 from rmc_agents.rl.rollout import split_into_chunks
+from rmc_agents.training.graphs import WARM_UP_CALLS
 
 OWN_FOLDERS = ("/rmc_agents/", "/envs/", "/rmc_envs/")
 
-SPEEDS = (
-    PRESET,
-    Sizes(512, 128, 16, 8192),
-    Sizes(4096, 32, 16, 16_384),
-    Sizes(16_384, 32, 16, 65_536),
+SCALE_8, SCALE_32 = Sizes(512, 128, 32, 4096), Sizes(2048, 128, 32, 16_384)
+"""The presets' sizes with `--scale`."""
+LARGE = Sizes(16_384, 32, 16, 65_536)
+SPEEDS: tuple[tuple[Sizes, str, tuple[str, ...]], ...] = (
+    (PRESET, "rmc", ("tf32 graphs", "float32 graphs", "PyTorch graphs", "float32")),
+    (PRESET, "lstm", ("tf32 graphs", "float32 graphs", "PyTorch graphs", "float32")),
+    (SCALE_8, "rmc", ("tf32 graphs", "float32 graphs")),
+    (SCALE_8, "lstm", ("tf32 graphs", "float32 graphs")),
+    (SCALE_32, "rmc", ("tf32 graphs",)),
+    (SCALE_32, "lstm", ("tf32 graphs",)),
+    (LARGE, "rmc", ("tf32 graphs", "tf32")),
+    (LARGE, "lstm", ("tf32 graphs",)),
+    (PRESET, "gru", ("float32 graphs",)),
+    (PRESET, "rnn", ("float32 graphs",)),
+    (PRESET, "dnc", ("float32 graphs",)),
+    (PRESET, "rmc", ("bf16 graphs", "PyTorch")),
 )
-LARGEST = Sizes(16_384, 128, 16, 65_536, epochs=1)
-"""For its memory."""
-MODES = ("PyTorch", "float32", "tf32", "float32 graphs", "tf32 graphs", "bf16")
-"""PyTorch is float32 without Triton kernels; float32 and tf32 use them where they fit."""
+"""Sizes, core and modes, in order of importance. PyTorch is float32 without Triton kernels; float32 and tf32
+use them where they fit."""
 
 
 def waits(session: Session) -> None:
     """Note each line of code that makes the host wait in an iteration of the preset, with its curriculum."""
-    trainer = make_trainer(session, "rmc", QUICK if session.quick else PRESET, curriculum=True)
-    for _ in range(2):
+    sizes = QUICK if session.quick else PRESET
+    trainer = make_trainer(session, "rmc", sizes, curriculum=True, graphs=True)
+    for _ in range(WARM_UP_CALLS + 2):
         trainer.iterate()
     with _recorded_waits(session) as found:
         trainer.iterate()
@@ -72,6 +83,7 @@ def _recorded_waits(session: Session) -> Iterator[Counter[str]]:
         warnings.simplefilter("always")
         warnings.showwarning = record
         torch.cuda.set_sync_debug_mode("warn")
+        found.clear()  # that torch warns about this mode
         try:
             yield found
         finally:
@@ -82,12 +94,13 @@ def resume(session: Session) -> None:
     """Compare a run with one that was saved and resumed: weights after an iteration, bit for bit."""
     sizes = QUICK if session.quick else PRESET
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(session, "rmc", sizes, curriculum=True, folder=Path(folder))
-        trainer.iterate()
+        trainer = make_trainer(session, "rmc", sizes, curriculum=True, graphs=True, folder=Path(folder))
+        for _ in range(WARM_UP_CALLS + 2):
+            trainer.iterate()
         trainer.save()
         before = trainer.optimizer.values.clone()
         trainer.iterate()
-        resumed = make_trainer(session, "rmc", sizes, curriculum=True, folder=Path(folder))
+        resumed = make_trainer(session, "rmc", sizes, curriculum=True, graphs=True, folder=Path(folder))
         resumed.restore()
         resumed.iterate()
     after = trainer.optimizer.values
@@ -97,16 +110,11 @@ def resume(session: Session) -> None:
 
 def speed(session: Session) -> None:
     """Measure steps per second by size and mode, and the memory of the largest iterations."""
-    modes = MODES if session.cuda else ("PyTorch", "float32 graphs")
-    for sizes in (QUICK,) if session.quick else SPEEDS:
-        for core in ("rmc", "lstm"):
-            for mode in modes:
-                measure = partial(measure_speed, session, core, sizes, mode)
-                session.attempt("speed", measure, needs=10, core=core, mode=mode, **sizes.facts)
-    if not session.quick:
-        for core, mode in (("rmc", "PyTorch"), ("rmc", "tf32"), ("lstm", "tf32")):
-            measure = partial(measure_speed, session, core, LARGEST, mode, iterations=1)
-            session.attempt("speed", measure, needs=15, core=core, mode=mode, **LARGEST.facts)
+    quick = tuple((QUICK, core, ("PyTorch", "float32 graphs")) for core in ("rmc", "lstm"))
+    for sizes, core, modes in quick if session.quick else SPEEDS:
+        for mode in modes:
+            measure = partial(measure_speed, session, core, sizes, mode)
+            session.attempt("speed", measure, needs=10, core=core, mode=mode, **sizes.facts)
 
 
 def measure_speed(session: Session, core: str, sizes: Sizes, mode: str, iterations: int = 3) -> None:
@@ -117,14 +125,14 @@ def measure_speed(session: Session, core: str, sizes: Sizes, mode: str, iteratio
         torch.cuda.reset_peak_memory_stats()
     graphs = "graphs" in mode
     with contextlib.ExitStack() as stack:
-        if mode == "PyTorch":
+        if "PyTorch" in mode:
             stack.enter_context(without_triton())
         torch.backends.cuda.matmul.allow_tf32 = "tf32" in mode
         stack.callback(setattr, torch.backends.cuda.matmul, "allow_tf32", False)
         trainer = make_trainer(session, core, sizes, graphs=graphs)
         if "bf16" in mode or "compile" in mode:
             install(trainer.agent, mode)
-        first, *rows = [trainer.iterate() for _ in range((5 if graphs else 2) + iterations)]
+        first, *rows = [trainer.iterate() for _ in range((WARM_UP_CALLS + 2 if graphs else 2) + iterations)]
     rows = rows[-iterations:]
     collect, update = (median(row[f"time/{part}_seconds"] for row in rows) for part in ("collect", "update"))
     steps = sizes.transitions

@@ -48,7 +48,8 @@ class RunOptions:
     seed: int = 0
     """Fixes weights, actions, minibatches and episodes."""
     device: str = "auto"
-    """auto (cuda if there is a GPU and minibatches are large enough for it), cpu, cuda, cuda:1, ..."""
+    """auto (cuda if there is a GPU and the task runs on it or minibatches are large, else cpu), cpu, cuda,
+    cuda:1, ..."""
     threads: int = 1
     """CPU threads of torch, in each process. One is the fastest at the default sizes; 0 leaves the choice to
     torch."""
@@ -60,9 +61,9 @@ class RunOptions:
     several times as fast) or bf16 (in bfloat16). On a CPU tf32 is float32, and bf16 slower."""
     compile: bool = False
     """Compile the networks with torch.compile (on a GPU: CUDA graphs). Starting takes a minute or more."""
-    graphs: bool = False
-    """On a GPU, launch whole rollouts and gradient steps as CUDA graphs: meant for small sizes, where the
-    host launches kernels more slowly than the GPU computes. Not tried on a GPU yet, so off by default."""
+    graphs: bool = True
+    """On a GPU, launch whole rollouts and gradient steps as CUDA graphs, since the host launches kernels more
+    slowly than the GPU computes: five times as fast at the presets' sizes."""
     imports: Imports = ()
     """Module that registers user-defined cores or tasks; one flag per module. The run folder remembers
     them."""
@@ -103,10 +104,6 @@ class RunOptions:
             "track": (self.track in get_args(TrackerName), " or ".join(get_args(TrackerName))),
             "eval_episodes": (1 <= self.eval_episodes <= MAX_EVAL_EPISODES, f"1 to {MAX_EVAL_EPISODES:,}"),
         }
-        if self.graphs and self.compile:
-            raise ValueError(
-                "graphs=True with compile=True, which makes its own CUDA graphs: use one of them"
-            )
         if not 0 < rate <= 1:
             raise ValueError(f"target_success_rate must be above 0 and at most 1, got {rate}")
         for name, (fits, expected) in checks.items():

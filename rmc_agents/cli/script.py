@@ -64,7 +64,8 @@ def choose_device(name: str, minibatch_size: int | None = None) -> torch.device:
 
     Args:
         name: auto, or a name that torch knows.
-        minibatch_size: steps of sequences in a gradient step, for "auto"; None if that does not matter.
+        minibatch_size: steps of sequences in a gradient step, for "auto", where environments step on the CPU;
+            None if that does not matter.
 
     Raises:
         UsageError: torch does not know it, or this machine does not have it.
@@ -75,8 +76,9 @@ def choose_device(name: str, minibatch_size: int | None = None) -> torch.device:
         if minibatch_size is None or minibatch_size >= GPU_MINIBATCH:
             return torch.device("cuda")
         say(
-            f"device cpu, although there is a GPU: gradient steps on {minibatch_size:,} steps of sequences "
-            f"are too small for one (from {GPU_MINIBATCH:,} on auto chooses it); --device cuda uses it anyway"
+            "device cpu, although there is a GPU: these environments step on the CPU, and gradient steps on "
+            f"{minibatch_size:,} steps of sequences are too small for a GPU (from {GPU_MINIBATCH:,} on auto "
+            "chooses it); --device cuda uses it anyway"
         )
         return torch.device("cpu")
     try:

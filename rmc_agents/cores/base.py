@@ -7,7 +7,7 @@ slot reads (the slots, then the input: N + 1), A heads, D slot size.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -118,6 +118,9 @@ class MemoryCore(nn.Module, ABC):
     ```
     """
 
+    capturable: ClassVar[bool] = False
+    """Whether `unroll` and `step` can be recorded in a CUDA graph: they never wait for the device, and change
+    nothing on the host, such as a counter. A class does not inherit it from another one."""
     _anchor: Tensor
 
     def __init__(self, input_size: int) -> None:

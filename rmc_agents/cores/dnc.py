@@ -130,6 +130,8 @@ class DNC(HoistedCore):
         clip: bound on the absolute value of the controller's output and cell.
     """
 
+    capturable = True
+
     def __init__(
         self,
         input_size: int,

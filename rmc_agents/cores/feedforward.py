@@ -28,6 +28,8 @@ class Feedforward(MemoryCore):
         hidden_size: H.
     """
 
+    capturable = True
+
     def __init__(self, input_size: int, *, hidden_size: int = 128) -> None:
         super().__init__(input_size)
         require_positive(hidden_size=hidden_size)

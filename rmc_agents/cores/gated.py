@@ -131,6 +131,7 @@ class RNN(_GatedCore):
         hidden_size: H.
     """
 
+    capturable = True
     kind = "rnn"
 
     def __init__(self, input_size: int, *, hidden_size: int = 128) -> None:
@@ -167,6 +168,7 @@ class LSTM(_GatedCore):
         forget_bias: initial bias of the forget gate; 1 keeps most of the cell at first.
     """
 
+    capturable = True
     kind = "lstm"
 
     def __init__(self, input_size: int, *, hidden_size: int = 128, forget_bias: float = 1.0) -> None:
@@ -210,6 +212,7 @@ class GRU(_GatedCore):
         update_bias: initial bias of the update gate z; above 0 keeps more of the state at first.
     """
 
+    capturable = True
     kind = "gru"
 
     def __init__(self, input_size: int, *, hidden_size: int = 128, update_bias: float = 0.0) -> None:

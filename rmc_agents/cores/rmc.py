@@ -80,6 +80,7 @@ class RMC(HoistedCore):
         ValueError: a size is not a positive integer, or `gate_style` or `slot_attention` has another value.
     """
 
+    capturable = True
     _fresh: Tensor
     _gate_bias: Tensor
     _attention_mask: Tensor | None
@@ -151,6 +152,8 @@ class RMC(HoistedCore):
         x = self.input_proj(inputs)
         if self.gate_style == "none":
             return x, self.qkv[0](x)
+        if self._gates_differ():
+            return x, self.qkv[0](x), self.input_gates(x) + self._gate_bias
         bias = self.input_gates.bias + self.memory_gates.bias + self._gate_bias
         return x, self.qkv[0](x), linear(x, self.input_gates.weight, bias)
 
@@ -235,7 +238,10 @@ class RMC(HoistedCore):
         if self.gate_style == "none":
             i, f = torch.ones_like(rows[..., :1]), torch.zeros_like(rows[..., :1])
             return RMCState(rows), (weights, i, f)
-        gates = projected[2].unsqueeze(1) + linear(torch.tanh(memory), self.memory_gates.weight)
+        content = torch.tanh(memory)
+        called = self._gates_differ()
+        terms = self.memory_gates(content) if called else linear(content, self.memory_gates.weight)
+        gates = projected[2].unsqueeze(1) + terms
         i, f = torch.sigmoid(gates).chunk(2, dim=-1)  # [B, N, D or 1]
         return RMCState(i * torch.tanh(rows) + f * memory), (weights, i, f)
 
@@ -253,6 +259,13 @@ class RMC(HoistedCore):
         for depth, layer in enumerate(self.mlp):
             rows = layer(torch.relu(rows) if depth > 0 else rows)
         return rows
+
+    def _gates_differ(self) -> bool:
+        """Return whether the layers of the gates have to be called, since they have hooks, for example.
+
+        Otherwise their biases are added up once for all slots.
+        """
+        return not are_plain(self.input_gates, self.memory_gates)
 
     def _has_fused_sequence(self, inputs: Tensor) -> bool:
         """Return whether `_fused_sequence` can replace the loop of `recur`: one block, nothing changed."""

@@ -245,7 +245,7 @@ class LearningMonitor:
         readings = {read(part).kind for part in named_parts(agent.observation_space).values()}
         hints = [] if config.normalize_rewards else ["normalize_rewards=True"]
         if readings & {"numbers", "raw", "log"} and not agent.config.normalize_observations:
-            hints.append("normalize_observations=True")
+            hints.append("normalize_observations=True (in a new run)")
         return cls(config.total_steps, steps, hints)
 
     def warnings(self, figures: Mapping[str, float]) -> list[str]:

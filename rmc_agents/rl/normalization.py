@@ -58,12 +58,22 @@ class RewardNormalizer:
         """Return everything that the next rollout depends on."""
         return {SHARED_PART: self.moments.state_dict(), OWN_PART: self.returns}
 
-    def load_state_dict(self, state: Mapping[str, Any], restart: bool = False) -> None:
-        """Continue from a state; with `restart`, from its statistics only, with new episodes.
+    def load_state_dict(self, state: Mapping[str, Any], restart: bool = False) -> list[str]:
+        """Continue from a state; return notes for the user.
+
+        The state of a run that did not normalise its rewards has no statistics: new ones begin.
+
+        Args:
+            state: as `state_dict` returns it, among other things.
+            restart: whether only the statistics count, because new episodes start.
 
         Raises:
             KeyError, ValueError: it is not such a state; nothing has changed.
         """
+        if SHARED_PART not in state and OWN_PART not in state:
+            self.moments = RunningMoments(1).to(self.returns.device)
+            self.returns = torch.zeros_like(self.returns)
+            return ["rewards were not normalised before: their statistics start with the next rollout"]
         saved, returns = state[SHARED_PART], None if restart else state[OWN_PART]
         own = self.state_dict()
         given = saved if returns is None else {**saved, OWN_PART: returns}
@@ -75,6 +85,7 @@ class RewardNormalizer:
         self.moments.require_loadable(saved)
         self.moments.load_state_dict(saved)
         self.returns = torch.zeros_like(self.returns) if returns is None else returns.clone()
+        return []
 
 
 def _form(x: Any) -> Any:

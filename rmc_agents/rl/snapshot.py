@@ -119,6 +119,8 @@ def _recent(rows: Any) -> EpisodeWindow:
 
 
 def _curriculum(saved: Any, num_tasks: int) -> Curriculum:
+    if saved is None:  # the run had none until now
+        return Curriculum(num_tasks)
     curriculum = Curriculum(**saved)
     if curriculum.num_tasks != num_tasks:
         raise ValueError(f"a curriculum of {curriculum.num_tasks} tasks, expected {num_tasks}")

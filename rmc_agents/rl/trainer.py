@@ -18,7 +18,9 @@ from typing import Any
 import torch
 
 from rmc_agents.agent.actor_critic import ActorCritic
+from rmc_agents.agent.capturable import why_not_captured
 from rmc_agents.agent.saved import require_same_reading
+from rmc_agents.cores.kernels.unchanged import has_registered_hooks
 from rmc_agents.environment import BatchedEnv, EnvironmentFailed, observing_ids
 from rmc_agents.evaluation.periodic import PeriodicEvaluation
 from rmc_agents.plugins import registering_modules
@@ -75,7 +77,8 @@ class Trainer(Resumable):
         processes: those that train together. Each passes its share of the environments, an equal part; all
             numbers of `config` are about all of them. Process r adds r * 2^20 to the seed.
         graphs: on a GPU, record rollouts (of environments that are `capturable`) and gradient steps (of a
-            single process) in CUDA graphs.
+            single process) in CUDA graphs, if the cores are `capturable`. While modules have hooks, nothing
+            is replayed.
         callbacks: called during `run`, in process 0.
         evaluation: evaluates the agent during `run`, which saves a checkpoint after each evaluation. The best
             checkpoint is then the one with the best evaluation.
@@ -99,7 +102,7 @@ class Trainer(Resumable):
         curriculum: bool = False,
         extra: Mapping[str, Any] | None = None,
         processes: Processes = ALONE,
-        graphs: bool = False,
+        graphs: bool = True,
         callbacks: Sequence[Callback] = (),
         evaluation: PeriodicEvaluation | None = None,
     ) -> None:
@@ -139,9 +142,10 @@ class Trainer(Resumable):
                 f"a rollout of num_steps={config.num_steps} in num_envs={env.num_envs} does not fit into "
                 f"memory: {str(error).splitlines()[0][:200]}"
             ) from error
-        self.collect = Graph(self._collect, agent.device, graphs and env.capturable, self.generator)
+        refused = why_not_captured(agent)
+        self.collect = Graph(self._collect, agent.device, graphs and env.capturable, self.generator, refused)
         self.running = initial_accumulator(env.num_envs, agent.device)
-        self.own_parts = (*OWN_PARTS, OWN_PART) if config.normalize_rewards else OWN_PARTS
+        self.own_parts = (*OWN_PARTS, OWN_PART)
         self.curriculum = make_curriculum(env) if curriculum else None
         # The host's copy of `env.task_of`: reading that would make the host wait.
         self.task_of: list[int] = env.task_of.tolist() if curriculum else []
@@ -239,6 +243,9 @@ class Trainer(Resumable):
         started = time.monotonic()
         self.optimizer.attach()
         self.agent.encoder.use_table(self.table)  # another trainer of the agent may have replaced it
+        if self.collect.enabled or self.updater.take_step.enabled:
+            hooks = has_registered_hooks(*self.agent.modules())
+            self.collect.paused = self.updater.take_step.paused = hooks
         if self.collect.enabled:
             self.env.prepare_steps(self.config.num_steps)
         self.carry = self.collect(self.carry)
@@ -356,10 +363,9 @@ class Trainer(Resumable):
             optimizer=self.optimizer,
         )
         load_weights(self.agent, state, self.run_dir)
-        if self.rewards is not None:
-            self.rewards.load_state_dict(state, restart)
+        notes = [] if self.rewards is None else self.rewards.load_state_dict(state, restart)
         self.optimizer.load_state_dict({"state": saved.moments})
-        notes = [] if restart else resume_generator(self.generator, state["generator"])
+        notes += [] if restart else resume_generator(self.generator, state["generator"])
         episodes, seed = saved.episodes, self.seed + saved.steps
         if episodes is not None and episodes.env is not None:
             self.carry = resume_envs(self.env, episodes.env, episodes.carry, self.ids)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rmc_agents.agent.actor_critic import ActorCritic
+from rmc_agents.agent.capturable import why_not_captured
 from rmc_agents.rl.optimizer import FlatAdam
 from rmc_agents.rl.ppo import Metrics, Normalization, PPOConfig, normalizations, ppo_loss
 from rmc_agents.rl.prepared_step import PreparedStep, prepare_step
@@ -48,7 +49,12 @@ class Updater:
         # 1 once the KL divergence is too large: later steps of the rollout change nothing.
         self.stopped = torch.zeros((), device=agent.device)
         self.prepared: PreparedStep | None = None
-        self.take_step = Graph(self._take_step, agent.device, graphs and processes.size == 1)
+        self.take_step = Graph(
+            self._take_step,
+            agent.device,
+            graphs and processes.size == 1,
+            refused=why_not_captured(agent),
+        )
 
     def update(
         self,

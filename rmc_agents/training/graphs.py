@@ -29,6 +29,7 @@ class Graph:
         device: where it computes.
         enabled: false to call the function always.
         generator: what it draws random numbers from, besides torch's default generator.
+        refused: why the function must not be recorded; None if it may be.
     """
 
     def __init__(
@@ -37,11 +38,15 @@ class Graph:
         device: torch.device,
         enabled: bool = True,
         generator: torch.Generator | None = None,
+        refused: str | None = None,
     ) -> None:
         self.function, self.generator = function, generator
-        self.enabled = enabled and device.type == "cuda"
-        self.failure: str | None = None
-        """Why the function could not be captured and is called instead."""
+        wanted = enabled and device.type == "cuda"
+        self.enabled = wanted and refused is None
+        self.paused = False
+        """True to call the function for now."""
+        self.failure = refused if wanted else None
+        """Why the function is not recorded and is called instead."""
         self._told = False
         self._calls = 0
         self._given: tuple[Tree, ...] = ()
@@ -59,7 +64,7 @@ class Graph:
         Returns:
             what the function returns. The next replay overwrites it.
         """
-        if not self.enabled:
+        if not self.enabled or self.paused:
             return self.function(*args)
         if not self._inputs:
             self._inputs = tuple(map_tree(torch.clone, tree) for tree in args)
@@ -78,12 +83,12 @@ class Graph:
         return self._outputs
 
     def failure_note(self) -> list[str]:
-        """Return, once, a note that says why the function could not be captured."""
+        """Return, once, a note that says why the function is not recorded."""
         if self.failure is None or self._told:
             return []
         self._told = True
         name = getattr(self.function, "__name__", "a function").strip("_")
-        return [f"{name} could not be recorded in a CUDA graph and runs without: {self.failure}"]
+        return [f"{name} is not recorded in a CUDA graph, and is slower: {self.failure}"]
 
     def _warm_up(self) -> Tree:
         """Call the function on a stream of its own, as a capture requires."""

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.common import RESULTS
 from benchmarks.report import Row
 from benchmarks.speed import gpu_check
 from benchmarks.speed.gpu_check_session import RESULTS_FILE, Session
 from benchmarks.speed.gpu_check_stages import STAGES, Stage, run_stage
+from benchmarks.speed.gpu_report import tables_of
 
 CPU = torch.device("cpu")
 
@@ -140,3 +142,18 @@ def test_gpu_check_reports_a_missing_gpu(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     run("speed.gpu_check")
     assert capsys.readouterr().out == "no CUDA device\n"
+
+
+def test_stored_report_matches_its_results(tmp_path: Path, run: Callable[..., None]) -> None:
+    run("speed.gpu_report", "--out", str(tmp_path))
+    for name in ("gpu_check.json", "gpu_check.md"):
+        assert (tmp_path / name).read_text() == (RESULTS / name).read_text(), (
+            "run: python -m benchmarks.speed.gpu_report"
+        )
+
+
+def test_report_has_a_table_for_each_stage_that_ran(tmp_path: Path) -> None:
+    for name in ("speed", "graphs", "resume"):
+        run_stage(name, CPU, True, tmp_path, 60.0)
+    rows = gpu_check.read_results(tmp_path)
+    assert list(tables_of(rows)) == ["Speed", "Graphs", "Checks"]

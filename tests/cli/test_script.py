@@ -17,7 +17,15 @@ from tyro._docstrings import parse_docstring_from_object
 
 from rmc_agents.cli.config import RunConfig, RunOptions, Selection
 from rmc_agents.cli.flags import OLD_FLAGS, field_names, in_flags, parse, parse_some, whole_number
-from rmc_agents.cli.script import changed_fields, checking, choose_device, resume_command, run_script, say
+from rmc_agents.cli.script import (
+    GPU_MINIBATCH,
+    changed_fields,
+    checking,
+    choose_device,
+    resume_command,
+    run_script,
+    say,
+)
 from rmc_agents.cli.start import COMMANDS, command_name
 from rmc_agents.errors import Interrupted, TrainingError, UsageError
 from rmc_agents.options import Options
@@ -179,6 +187,17 @@ def test_choose_device_refuses_devices_that_are_not_here() -> None:
     assert choose_device("auto").type in ("cpu", "cuda")
     with pytest.raises(UsageError, match=r"device 'warp' cannot be used here .*; try --device cpu"):
         choose_device("warp")
+
+
+def test_auto_takes_a_gpu_for_native_tasks_and_for_large_minibatches(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    chosen = [choose_device("auto", size).type for size in (None, GPU_MINIBATCH, GPU_MINIBATCH - 1)]
+    assert chosen == ["cuda", "cuda", "cpu"]
+    assert "these environments step on the CPU" in capsys.readouterr().out
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto").type == "cpu"
 
 
 # ---- messages

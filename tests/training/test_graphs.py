@@ -153,7 +153,27 @@ def test_function_that_cannot_be_captured_is_called(
     assert [generator.state, torch.cuda.default_generators[0].state] == [1, 1]  # type: ignore[attr-defined]
     assert graph.failure == "operation not permitted when stream is capturing"
     assert graph.failure_note() == [
-        f"function could not be recorded in a CUDA graph and runs without: {graph.failure}"
+        f"function is not recorded in a CUDA graph, and is slower: {graph.failure}"
     ]
     assert graph.failure_note() == []
     assert not graph.enabled
+
+
+def test_refused_function_is_called_and_the_reason_is_noted_once(cuda: torch.device) -> None:
+    graph = Graph(lambda x: x + 1, cuda, refused="it counts its calls")
+    assert all(graph(torch.tensor(float(i))) == i + 1 for i in range(WARM_UP_CALLS + 2))
+    assert graph.failure_note() == [
+        "<lambda> is not recorded in a CUDA graph, and is slower: it counts its calls"
+    ]
+    assert graph.failure_note() == []
+    assert Graph(lambda x: x, torch.device("cpu"), refused="it counts its calls").failure_note() == []
+    assert Graph(lambda x: x, cuda, enabled=False, refused="it counts its calls").failure_note() == []
+
+
+def test_paused_graph_calls_the_function_and_is_replayed_later(cuda: torch.device) -> None:
+    graph = Graph(lambda x: (x + 1,), cuda)
+    FakeGraph.captured = graph
+    for i in range(WARM_UP_CALLS + 6):
+        graph.paused = i in (WARM_UP_CALLS + 2, WARM_UP_CALLS + 3)
+        assert torch.equal(graph(torch.full((2,), float(i)))[0], torch.full((2,), i + 1.0))
+    assert FakeGraph.replays == 4

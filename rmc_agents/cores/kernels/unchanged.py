@@ -24,6 +24,11 @@ def has_hooks(*modules: Any) -> bool:
     return any(getattr(modules_of_torch, name) for name in _GLOBAL_HOOKS) or any(map(_differs, modules))
 
 
+def has_registered_hooks(*modules: Any) -> bool:
+    """Return whether a call of one of the modules runs a hook."""
+    return any(getattr(modules_of_torch, name) for name in _GLOBAL_HOOKS) or any(map(_is_hooked, modules))
+
+
 def are_plain(*layers: Any) -> bool:
     """Return whether linear layers and layer norms compute what torch's classes do, and nothing else."""
     return not has_hooks(*layers) and all(type(layer).forward in _FORWARDS for layer in layers)
@@ -38,11 +43,14 @@ def replaces(module: Any, cls: type, *methods: str) -> bool:
 
 
 def _differs(module: Any) -> bool:
+    return "forward" in module.__dict__ or _is_hooked(module)
+
+
+def _is_hooked(module: Any) -> bool:
     own = module.__dict__  # much faster than attributes of a module, and this runs in each step
     return bool(
         own["_forward_pre_hooks"]
         or own["_forward_hooks"]
         or own["_backward_pre_hooks"]
         or own["_backward_hooks"]
-        or "forward" in own
     )

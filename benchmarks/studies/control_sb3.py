@@ -1,4 +1,4 @@
-"""One run of sb3-contrib's RecurrentPPO for the study of control with hidden velocities."""
+"""One run of an algorithm of Stable-Baselines3 for the studies of control."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from typing import Any
 
 import numpy as np
 from sb3_contrib import RecurrentPPO
+from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 import rmc_envs
-from benchmarks.studies.continuous_control_runs import TASKS, Job, Task
+from benchmarks.studies.control_runs import Job, Sb3Settings, Study
 from rmc_agents.evaluation.statistics import mean_interval
 
 FIRST_SEED = 1_000_000
 """Seed of the evaluation, far from those of training."""
 BINS = 100
 """Points of a learning curve, at most."""
+ALGORITHMS: dict[str, tuple[Callable[..., PPO | RecurrentPPO], str]] = {
+    "PPO": (PPO, "MlpPolicy"),
+    "RecurrentPPO": (RecurrentPPO, "MlpLstmPolicy"),
+}
+"""Algorithms and their policies."""
 
 
 class EpisodeReturns(BaseCallback):
@@ -38,32 +44,37 @@ class EpisodeReturns(BaseCallback):
         return True
 
 
-def train_and_evaluate(job: Job, steps: int, episodes: int, quick: bool = False) -> dict[str, Any]:
-    """Train RecurrentPPO for `steps` steps, and return its result on fresh episodes.
+def train_and_evaluate(
+    study: Study, job: Job, steps: int, episodes: int, quick: bool = False
+) -> dict[str, Any]:
+    """Train an agent of SB3 for `steps` steps, and return its result on fresh episodes.
 
     Args:
+        study: that of the run.
         job: the run.
         steps: of all environments together.
         episodes: of the evaluation.
         quick: make one rollout of these steps, and one epoch.
     """
-    task = TASKS[job.task]
-    env = _make_env(task, task.sb3.num_envs, job.seed)
+    env_id, settings = study.tasks[job.task].env_id, study.settings_of(job)
+    env = _make_env(env_id, settings, settings.num_envs, job.seed)
     returns = EpisodeReturns()
-    options = _arguments(task)
+    options = _arguments(settings)
     if quick:
-        options |= {"n_steps": steps // env.num_envs, "n_epochs": 1}
-    model = RecurrentPPO("MlpLstmPolicy", env, seed=job.seed, device="cpu", **options)
+        options |= {"n_steps": steps // env.num_envs, "n_epochs": 1, "batch_size": 256}
+    algorithm, policy = ALGORITHMS[study.algorithm]
+    model = algorithm(policy, env, seed=job.seed, device="cpu", **options)
     started = time.perf_counter()
     model.learn(steps, returns)
     seconds = time.perf_counter() - started
     played = np.asarray(
-        evaluate_policy(model, _for_evaluation(task, env), episodes, return_episode_rewards=True)[0]
+        evaluate_policy(model, _for_evaluation(env_id, settings, env), episodes, return_episode_rewards=True)[
+            0
+        ]
     )
     env.close()
     return {
-        "command": f"python -m benchmarks.studies.continuous_control --tasks {job.task} --agents {job.agent} "
-        f"--seeds {job.seed}",
+        "command": f"python -m {study.module} --tasks {job.task} --agents {job.agent} --seeds {job.seed}",
         "steps": model.num_timesteps,
         "seconds": round(seconds, 1),
         "mean_return": float(played.mean()),
@@ -83,24 +94,24 @@ def binned(ends: list[tuple[int, float]], steps: int) -> list[list[float]]:
     return [[step, round(value, 2)] for step, value in points]
 
 
-def _make_env(task: Task, num_envs: int, seed: int) -> VecEnv:
-    env = make_vec_env(rmc_envs.make_reference(task.env_id), num_envs, seed=seed)
-    if not task.sb3.normalize:
+def _make_env(env_id: str, settings: Sb3Settings, num_envs: int, seed: int) -> VecEnv:
+    env = make_vec_env(rmc_envs.make_reference(env_id), num_envs, seed=seed)
+    if not settings.normalize:
         return env
-    return VecNormalize(env, gamma=task.sb3.options.get("gamma", 0.99))
+    return VecNormalize(env, gamma=settings.options.get("gamma", 0.99))
 
 
-def _for_evaluation(task: Task, trained: VecEnv) -> VecEnv:
+def _for_evaluation(env_id: str, settings: Sb3Settings, trained: VecEnv) -> VecEnv:
     """Return one environment with the statistics of training, which stay as they are."""
-    env = _make_env(task, 1, FIRST_SEED)
+    env = _make_env(env_id, settings, 1, FIRST_SEED)
     if isinstance(env, VecNormalize) and isinstance(trained, VecNormalize):
         env.obs_rms, env.training, env.norm_reward = trained.obs_rms, False, False
     return env
 
 
-def _arguments(task: Task) -> dict[str, Any]:
-    options = dict(task.sb3.options)
-    return options | {name: _falling_from(options[name]) for name in task.sb3.linear}
+def _arguments(settings: Sb3Settings) -> dict[str, Any]:
+    options = dict(settings.options)
+    return options | {name: _falling_from(options[name]) for name in settings.linear}
 
 
 def _falling_from(start: float) -> Callable[[float], float]:
