@@ -3,15 +3,18 @@ PYTHON ?= python3
 RUN := runs/memory-s9
 PY := .venv/bin/python
 
-.PHONY: train test test-avx2 lint types check docs
+.PHONY: train test test-slow test-avx2 lint types check docs
 
 train: .venv/installed  ## train RMC on MemoryS9 (or resume it) and evaluate it on Farama's MiniGrid
 	@if [ -f $(RUN)/config.json ]; then $(PY) train/ppo.py --resume $(RUN); \
 	else $(PY) train/ppo.py --env MiniGrid-MemoryS9-v0 --core rmc --run-dir $(RUN); fi
 	$(PY) train/evaluate.py $(RUN)
 
-test: .venv/installed  ## every test, on two cores
-	$(PY) -m pytest -n 2 --dist worksteal
+test: .venv/installed  ## the tests, on two cores
+	$(PY) -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: .venv/installed  ## the long ones: trainings, whole commands, exports
+	$(PY) -m pytest -n 2 --dist worksteal -m slow
 
 test-avx2: .venv/installed  ## numerical tests, on a newer CPU as if it had AVX2 only
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 RMC_AGENTS_NATIVE=avx2 $(PY) -m pytest -n 2 --dist worksteal \
@@ -24,7 +27,7 @@ lint: .venv/installed  ## format and lint
 types: .venv/installed  ## static types
 	$(PY) -m pyright
 
-check: lint types test docs  ## everything that a change has to pass
+check: lint types test test-slow docs  ## everything that a change has to pass
 
 docs: .venv/installed  ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet

@@ -36,6 +36,9 @@ CORE_NAMES = {
     "gru": "GRU",
     "rnn": "RNN",
     "dnc": "DNC",
+    "gated_delta": "gated delta",
+    "mingru": "minGRU",
+    "lru": "LRU",
     "feedforward": "feedforward (no memory)",
 }
 """Names of the memory cores in summaries."""

@@ -30,6 +30,7 @@ from .minigrid.memory import MemoryMazes
 from .minigrid.missions import read_mission
 from .minigrid.tables import MazeSpec
 from .registry import MEMORY_MAZES, NATIVE, native, register, resolve
+from .sequences.key_value import KeyValue
 from .sequences.nth_farthest import NthFarthest
 from .sequences.recall import Recall
 from .suites import SUITES, Implementation, Suite, choose_implementation, trials
@@ -46,6 +47,7 @@ __all__ = [
     "GroundTruth",
     "GymnasiumEnvs",
     "Implementation",
+    "KeyValue",
     "MazeSpec",
     "MemoryMazes",
     "NthFarthest",

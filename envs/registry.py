@@ -22,6 +22,7 @@ from .gymnasium.masked_velocities import register_masked
 from .minigrid.memory import MemoryMazes, Seeding
 from .minigrid.reference import is_minigrid
 from .minigrid.tables import MazeSpec
+from .sequences.key_value import KeyValue
 from .sequences.nth_farthest import NthFarthest
 from .sequences.recall import Recall
 
@@ -210,6 +211,7 @@ def _maze_builder(env_ids: str) -> Callable[..., MemoryMazes] | None:
 
 
 register("rmc/Recall-v0", Recall)
+register("rmc/KeyValue-v0", KeyValue)
 register("rmc/NthFarthest-v0", NthFarthest)
 register("rmc/Memory-v0", build_maze)
 for _maze in MEMORY_MAZES:

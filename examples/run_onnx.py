@@ -10,26 +10,50 @@ import minigrid  # noqa: F401 - registers its environments
 import numpy as np
 import onnxruntime
 
-session = onnxruntime.InferenceSession(sys.argv[1])
-about = json.loads(session.get_modelmeta().custom_metadata_map["rmc_agents"])
+
+def part_of(tree: Any, path: list[Any]) -> Any:
+    """Return a part of an observation, or of its space."""
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+try:
+    path, env_id, number = [*sys.argv[1:], "10"][:3] if len(sys.argv) < 5 else []
+    seeds = range(int(number))
+    seeds[0]  # raises if there is none
+except (ValueError, IndexError):
+    sys.exit(str(__doc__))
+try:
+    session = onnxruntime.InferenceSession(path)
+    about = json.loads(session.get_modelmeta().custom_metadata_map["rmc_agents"])
+    env = gymnasium.make(env_id)
+except KeyError:
+    sys.exit(f"{path} was not exported by rmc_agents: see train/export.py")
+except Exception as error:  # of the file, or of the environment
+    sys.exit(f"{path} cannot be run in {env_id}: {str(error).splitlines()[0]}")
 inputs, rng = about["inputs"], np.random.default_rng(0)
-env = gymnasium.make(sys.argv[2])
-for seed in range(int(sys.argv[3]) if len(sys.argv) > 3 else 10):
+observed = {name: x for name, x in inputs.items() if name.startswith("obs")}
+try:
+    own = [(part_of(env.observation_space, x["path"]).shape, x) for x in observed.values()]
+    fits = all("words" in x or shape == tuple(x["shape"]) for shape, x in own)
+except (KeyError, IndexError, TypeError):
+    fits = False
+if not fits:
+    sys.exit(f"{path} reads other observations than {env_id} gives: {env.observation_space}")
+for seed in seeds:
     (obs, info), done, total, reward = env.reset(seed=seed), False, 0.0, 0.0
     feed: dict[str, Any] = {}
     feed.update({name: np.zeros((1, *x["shape"]), x["dtype"]) for name, x in inputs.items()})
     feed["episode_start"] = np.array([True])  # the state does not count
     while not done:
-        for name, x in inputs.items():
-            if name.startswith("obs"):
-                part = obs
-                for key in x["path"]:
-                    part = part[key]
-                if "words" in x:  # a text: the ids of its words
-                    known = {word: 2 + i for i, word in enumerate(x["words"])}
-                    ids = [known.get(word, 1) for word in re.findall(r"\w+", part.lower())]
-                    part = [*ids, *[0] * x["shape"][0]][: x["shape"][0]]
-                feed[name] = np.asarray(part, x["dtype"])[None]
+        for name, x in observed.items():
+            part = part_of(obs, x["path"])
+            if "words" in x:  # a text: the ids of its words
+                known = {word: 2 + i for i, word in enumerate(x["words"])}
+                ids = [known.get(word, 1) for word in re.findall(r"\w+", part.lower())]
+                part = [*ids, *[0] * x["shape"][0]][: x["shape"][0]]
+            feed[name] = np.asarray(part, x["dtype"])[None]
         if "reward" in inputs:
             feed["reward"] = np.array([reward], np.float32)
         if "action_mask" in inputs:  # what the environment allows

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import getpass
 import os
+import sys
 import tempfile
 
 import pytest
@@ -13,12 +15,22 @@ from rmc_agents.cores import CORES, core_options
 
 # The processes that tests start: each worker of pytest-xdist has one core for itself and for them.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+# Scripts that the tests start import the package hundreds of times: compile each module once.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Without a GPU, Triton kernels run in Triton's interpreter; Triton reads this when it is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 # torch.compile would run code of its cache that was compiled with another ATEN_CPU_CAPABILITY.
 _user, _capability = getpass.getuser(), torch.backends.cpu.get_cpu_capability().replace(" ", "-")
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/inductor-{_user}-{_capability}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Spare what is imported now, 600,000 objects, the garbage collections of all tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +50,8 @@ def _logs_of_sb3(tmp_path_factory: pytest.TempPathFactory) -> None:
 SMALL: dict[str, dict[str, int]] = {
     "rmc": {"num_slots": 4, "num_heads": 2, "head_size": 8},
     "dnc": {"hidden_size": 32, "num_rows": 4, "row_size": 8, "num_reads": 1},
+    "gated_delta": {"num_heads": 2, "key_size": 8, "value_size": 8},
+    "lru": {"hidden_size": 32, "state_size": 16},
 }
 """Options of small, fast cores. Other cores get `hidden_size` 32 if they have that option."""
 

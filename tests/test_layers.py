@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.support.imports import cycles, imports, modules, opened_files, part_of, upward
+from tests.support.imports import Import, cycles, imports, modules, opened_files, part_of, upward
 
 ROOT = Path(__file__).parents[1]
 FILES = modules({"rmc_agents": ROOT / "rmc_agents", "rmc_envs": ROOT / "envs"})
-IMPORTS = imports(FILES)
 
 LAYERS = {
     f"rmc_agents.{part}": layer
@@ -55,6 +55,12 @@ IMPURE = (
 )
 
 
+@cache
+def every_import() -> list[Import]:
+    """Return every import of the packages."""
+    return imports(FILES)
+
+
 def starts_with(module: str, names: tuple[str, ...]) -> bool:
     """Return whether a module is one of `names`, or lies in one of them."""
     return any(module == name or module.startswith(f"{name}.") for name in names)
@@ -69,26 +75,28 @@ def test_every_module_has_a_layer() -> None:
 
 
 def test_folders_import_lower_layers_only() -> None:
-    assert upward(IMPORTS, LAYERS) == []
+    assert upward(every_import(), LAYERS) == []
     bottom = tuple(f"rmc_agents.{name}" for name in BOTTOM)
-    found = [each for each in IMPORTS if each.module in bottom and each.target.startswith("rmc_agents")]
+    found = [
+        each for each in every_import() if each.module in bottom and each.target.startswith("rmc_agents")
+    ]
     assert [str(each) for each in found if each.target not in bottom] == []
     # The package itself names everything, so nothing inside may import it.
-    assert [str(each) for each in IMPORTS if each.target == "rmc_agents"] == []
+    assert [str(each) for each in every_import() if each.target == "rmc_agents"] == []
 
 
 def test_no_modules_import_each_other() -> None:
-    assert cycles(IMPORTS) == []
+    assert cycles(every_import()) == []
 
 
 def test_agents_never_import_environments_or_scripts() -> None:
-    agents = [each for each in IMPORTS if each.module.startswith("rmc_agents")]
+    agents = [each for each in every_import() if each.module.startswith("rmc_agents")]
     assert len(agents) > 100
     assert [str(each) for each in agents if starts_with(each.target, ABOVE)] == []
 
 
 def test_environments_import_the_contract_only() -> None:
-    environments = [each for each in IMPORTS if each.module.startswith("rmc_envs")]
+    environments = [each for each in every_import() if each.module.startswith("rmc_envs")]
     targets = {each.target for each in environments}
     assert "rmc_agents.environment" in targets
     assert {name for name in targets if name.startswith("rmc_agents")} <= CONTRACT
@@ -98,7 +106,7 @@ def test_environments_import_the_contract_only() -> None:
 def test_mathematics_touches_no_files_loggers_or_processes() -> None:
     pure = {name for name in FILES if starts_with(name, PURE) and not starts_with(name, NOT_PURE)}
     assert len(pure) > 15
-    found = [each for each in IMPORTS if each.module in pure]
+    found = [each for each in every_import() if each.module in pure]
     assert [str(each) for each in found if starts_with(each.target, IMPURE)] == []
     assert {name: lines for name in pure if (lines := opened_files(FILES[name]))} == {}
 

@@ -7,10 +7,14 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from rmc_agents.cli.start import COMMANDS
 from tests.support import fork_server
 from tests.support.commands import script_path
 from tests.support.documents import DOCS, ROOT
+
+pytestmark = pytest.mark.slow
 
 PAGE = DOCS / "start" / "tutorial.md"
 SMALLER = [

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from rmc_agents.cli.config import Start
-from rmc_agents.cli.flags import parse, parse_some
+from rmc_agents.cli.flags import in_flags, parse, parse_some
 from rmc_agents.cli.processes import Plan, choose_processes, device_of, follow_process_0, train_by_plan
 from rmc_agents.cli.resume import require_named, run_to_resume
 from rmc_agents.cli.script import checking, choose_device, require_room, resumable, run_script
@@ -48,6 +48,7 @@ from rmc_agents.scripts.nth_farthest_flags import (  # pyright: ignore[reportMis
     NUM_OBJECTS,
     NthFarthestConfig,
     described,
+    ineffective,
     require_budget,
     require_no_training,
     require_same,
@@ -208,11 +209,13 @@ def train(
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
         trainer = build(config, processes, device)
-        notes = [*notes, *(trainer.restore() if restore else [])]
+        notes = [*notes, *(ineffective(config, saved) if processes.rank == 0 else ())]
+        notes += trainer.restore() if restore else []
         if saved is not None:
             require_budget(saved, trainer)
-    for note in [*notes, f"run folder: {trainer.run_dir}"]:
-        say(note)
+    for note in notes:
+        say(trainer.wording(note))
+    say(f"run folder: {trainer.run_dir}")
     with resumable("nth_farthest", trainer.run_dir, config.run, NOT_SAVED):
         trainer.run()
     say(f"trained on {trainer.samples:,} samples in {trainer.seconds:.0f} s")
@@ -263,7 +266,7 @@ def build(
     task = NthFarthestTask(
         network.ranks, network.objects, network.dims, aux_targets=network.aux_targets, device=device
     )
-    return SupervisedTrainer(
+    trainer = SupervisedTrainer(
         model,
         task,
         config.supervised,
@@ -275,6 +278,8 @@ def build(
         processes=processes,
         callbacks=make_trackers(run.track) if processes.rank == 0 else (),
     )
+    trainer.translate = partial(in_flags, config=NthFarthestConfig)
+    return trainer
 
 
 def evaluate_all(config: NthFarthestConfig, args: Sequence[str]) -> None:

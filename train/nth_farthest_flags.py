@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rmc_agents.cli.config import MAX_PROCESSES, MAX_THREADS, Imports
+from rmc_agents.cli.ineffective import note_on
 from rmc_agents.cli.resume import (
     not_resumable,
     processes_of,
@@ -191,6 +192,27 @@ def require_same(saved: NthFarthestConfig, asked: NthFarthestConfig) -> None:
     """Raise UsageError if flags change a setting that is fixed on resume."""
     require_unchanged(saved, asked, MAY_CHANGE)
     require_same_folder(asked.run.resume, asked.run.run_dir)
+
+
+def ineffective(config: NthFarthestConfig, saved: NthFarthestConfig | None = None) -> list[str]:
+    """Return a note on the flags that have no effect, or nothing.
+
+    Args:
+        config: the configuration.
+        saved: that of the resumed run; the class's defaults count for a new run.
+    """
+    network, supervised = config.network, config.supervised
+    one_level = max(len(getattr(network, name)) for name in LEVELS) == 1
+    single = "there is one level only: see --ranks, --objects and --dims" if one_level else None
+    auxiliary = (network.aux_targets and supervised.aux_coef) or supervised.extra_steps
+    reasons = {
+        "aux_coef": None if network.aux_targets else "needs --aux-targets",
+        "aux_until": None if auxiliary else "there are neither auxiliary targets nor extra steps",
+        "orthogonalization": None if supervised.muon_lr else "with --muon-lr 0, Adam learns all parameters",
+        "promote_at": single,
+        "levels_share": single,
+    }
+    return note_on(reasons, config, saved or NthFarthestConfig())
 
 
 def require_budget(saved: NthFarthestConfig, trainer: SupervisedTrainer) -> None:

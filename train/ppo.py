@@ -19,7 +19,8 @@ from rmc_agents import ActorCritic, Trainer
 from rmc_agents.agent.acceleration import accelerate
 from rmc_agents.agent.saved import saved_observation_space, split_ids
 from rmc_agents.cli.config import RunConfig, Selection
-from rmc_agents.cli.flags import parse, parse_some
+from rmc_agents.cli.flags import in_flags, parse, parse_some
+from rmc_agents.cli.ineffective import ineffective
 from rmc_agents.cli.presets import defaults_for
 from rmc_agents.cli.processes import Plan, choose_processes, device_of, follow_process_0, train_by_plan
 from rmc_agents.cli.resume import require_named, require_same, resumed, run_to_resume
@@ -73,8 +74,6 @@ def configure(args: Sequence[str]) -> tuple[RunConfig, RunConfig | None, list[st
         require_same(default, config)
     elif config.run.may_change and not config.run.auto_resume:
         raise UsageError("--may-change lists flags that may differ from a resumed run: give --resume, too")
-    if resume and config.run.scale != 1 and not config.run.auto_resume:
-        notes.append("--scale is for new runs: a resumed run keeps its settings")
     return config, default if resume else None, [*([preset] if preset else []), *notes]
 
 
@@ -130,13 +129,15 @@ def train(
     with checking():
         import_modules(config.run.imports)
         trainer = build(config, processes, device)
-        notes = [*notes, *accelerate(trainer.agent, config.run.precision, config.run.compile)]
+        notes = [*notes, *ineffective(config, trainer, saved)] if processes.rank == 0 else []
+        notes += accelerate(trainer.agent, config.run.precision, config.run.compile)
         notes += trainer.restore() if restore else []
         total = config.ppo.total_steps
         if saved is not None and trainer.steps > total != saved.ppo.total_steps:
             raise ValueError(f"--total-steps {total:,}: the run has already trained for {trainer.steps:,}")
-    for note in [*notes, f"run folder: {trainer.run_dir}"]:
-        say(note)
+    for note in notes:
+        say(trainer.wording(note))
+    say(f"run folder: {trainer.run_dir}")
     try:
         with resumable("ppo", trainer.run_dir, config.run, NOT_SAVED):
             trainer.run()
@@ -195,7 +196,7 @@ def build(
                 f"--aux-coef {config.ppo.aux_coef:g}: {environment.env} has no auxiliary targets"
             )
         evaluation = make_evaluation(config, processes, device)
-        return Trainer(
+        trainer = Trainer(
             make_agent(config, env, processes).to(device),
             env,
             config.ppo,
@@ -212,6 +213,8 @@ def build(
             callbacks=[*callbacks, *make_trackers(run.track)] if processes.rank == 0 else (),
             evaluation=evaluation,
         )
+        trainer.translate = partial(in_flags, config=RunConfig)
+        return trainer
     except BaseException:
         env.close()
         if evaluation is not None:

@@ -90,8 +90,10 @@ STUDY = Study(
     {"sb3": "SB3 PPO, zoo", "sb3-default": "SB3 PPO, defaults"},
     [
         "Our agents have the presets of the ids, which were chosen with other seeds. SB3's PPO has the "
-        "settings and steps of rl-zoo3's ppo.yml, or its own defaults with the steps of our preset. The "
-        "feedforward agent is the control without memory.",
+        "settings and steps of rl-zoo3's ppo.yml (of Acrobot and MountainCar the first 300,000 of a million "
+        "steps; these settings do not depend on the total), or its own defaults with the steps of our "
+        "preset. The feedforward agent is the control without memory.",
+        "An interval is that of the mean over the evaluated episodes of these seeds, not over all seeds.",
         "Steps to a level: the first point of a learning curve at which the mean of three points is at it. "
         "In training, actions are drawn.",
     ],

@@ -32,7 +32,7 @@ class Task:
     env_id: str
     steps: int
     """Environment steps of the agents."""
-    sb3: Sb3Settings
+    sb3: Sb3Settings = field(default_factory=Sb3Settings)
     """Settings of rl-zoo3."""
     level: float | None = None
     """A mean return that is reported by the step from which training has it."""
@@ -64,12 +64,12 @@ class Study:
     """By their name in the study."""
     jobs: Mapping[str, Job]
     """All runs by name, in the order in which they are made."""
-    algorithm: Literal["PPO", "RecurrentPPO"]
+    algorithm: Literal["PPO", "RecurrentPPO"] = "PPO"
     """Of SB3."""
-    sb3: Mapping[str, str]
+    sb3: Mapping[str, str] = field(default_factory=dict)
     """Agents of SB3, and their names in tables and figures. "sb3" has the settings of the task, any other the
     algorithm's defaults."""
-    notes: Sequence[str]
+    notes: Sequence[str] = ()
     """How it was measured."""
 
     @property

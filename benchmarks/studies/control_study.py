@@ -156,16 +156,17 @@ def _row(study: Study, task: str, agent: str, found: Sequence[Result]) -> Row:
         "agent": name_of(study, agent),
         "seeds": len(found),
         "steps": f"{max(each['steps'] for each in found):,}",
-        "mean return": f"{statistics.mean(returns):.1f}",
-        "lowest seed": f"{min(returns):.1f}",
-        "highest seed": f"{max(returns):.1f}",
+        "mean return": _shown(statistics.mean(returns)),
+        "95 % interval": _interval(found),
+        "lowest seed": _shown(min(returns)),
+        "highest seed": _shown(max(returns)),
         "minutes per run": f"{statistics.mean(each['seconds'] for each in found) / 60:.1f}",
     }
     if level is None:
         return row
     reached = [steps_to(each["curve"], level) for each in found]
     shown = ", ".join("never" if step is None else f"{step:,}" for step in reached)
-    return row | {"95 % interval": _interval(found), f"steps to {level:g} in training": shown}
+    return row | {f"steps to {level:g} in training": shown}
 
 
 def _interval(found: Sequence[Result]) -> str:
@@ -173,7 +174,11 @@ def _interval(found: Sequence[Result]) -> str:
     halves = [(high - low) / 2 for each in found for low, high in [each["return_ci95"]]]
     mean = statistics.mean(each["mean_return"] for each in found)
     half = math.hypot(*halves) / len(halves)
-    return f"{mean - half:.1f} to {mean + half:.1f}"
+    return f"{_shown(mean - half)} to {_shown(mean + half)}"
+
+
+def _shown(mean_return: float) -> str:
+    return f"{mean_return:.1f}" if abs(mean_return) >= 10 else f"{mean_return:.3f}"
 
 
 def name_of(study: Study, agent: str) -> str:
@@ -199,12 +204,12 @@ def draw(study: Study, results: Mapping[str, Result]) -> Figure:
             if not curves:
                 continue
             middle, colour = band(curves), looks[agent][0]
-            axes.plot(middle.steps / 1e6, middle.middle, color=colour, label=name_of(study, agent))
+            axes.plot(middle.steps / 1e3, middle.middle, color=colour, label=name_of(study, agent))
             if middle.low is not None and middle.high is not None:
-                axes.fill_between(middle.steps / 1e6, middle.low, middle.high, color=colour, alpha=0.15)
+                axes.fill_between(middle.steps / 1e3, middle.low, middle.high, color=colour, alpha=0.15)
         axes.set(
             title=study.tasks[task].env_id,
-            xlabel="environment steps (millions)",
+            xlabel="environment steps (thousands)",
             ylabel="return in training",
         )
         axes.legend(fontsize=8)

@@ -214,7 +214,12 @@ def check_masks(report: Report, env: BatchedEnv, name: str, masks: Any) -> bool:
     rule, sizes = "action masks", choice_sizes(env.action_space)
     if sizes is None:
         expected = f"None, since {env.action_space} has no choices"
-        report.add(rule, f"{name} are {_describe(masks)}", expected, "Use Discrete or MultiDiscrete actions.")
+        report.add(
+            rule,
+            f"{name} are {_describe(masks)}",
+            expected,
+            "Use Discrete, MultiDiscrete or MultiBinary actions.",
+        )
         return False
     advice = "Return a bool for each choice of every component of the action."
     shape = (env.num_envs, sum(sizes))

@@ -31,6 +31,10 @@ class CannotBuild(UsageError):
 
     def __init__(self, name: str, reason: str, options: Mapping[str, Any] | None = None) -> None:
         given = [f"{key}={shown(repr(value), 60)}" for key, value in (options or {}).items()]
+        for wrong in given:
+            if reason.startswith(f"{wrong}: "):  # the reason names the option itself
+                given, reason = [wrong], reason.removeprefix(f"{wrong}: ")
+                break
         self.reason = f"cannot be built{' with ' if given else ''}{', '.join(given)}: {reason}"
         super().__init__(f"{shown(name)} {self.reason}")
 

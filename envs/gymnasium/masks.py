@@ -14,7 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from rmc_agents.environment import EnvironmentFailed
-from rmc_agents.spaces.masks import INFO_KEY, METHOD, ActionMasks, method_of
+from rmc_agents.spaces.masks import INFO_KEY, MASKS_ARE_FOR, METHOD, ActionMasks, method_of
 
 from .failures import described
 
@@ -103,7 +103,7 @@ class BatchMasks:
         if self._told or not self._infos.keys() & {INFO_KEY, UNREADABLE}:
             return []
         if not self._masks.supported:
-            why = f"they are for Discrete and MultiDiscrete actions, not {self._masks.space}"
+            why = f"{MASKS_ARE_FOR}, not {self._masks.space}"
         elif not self._given:
             why = f"an environment has to give one in the info of `reset`, too, or have a method `{METHOD}`"
         else:

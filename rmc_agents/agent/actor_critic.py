@@ -46,7 +46,8 @@ class AgentState(NamedTuple):
     critic_memory: State | None
     """State of the critic's own core, if it has one."""
     action: Tensor
-    """[B, *action] the previous action; read only by agents with `previous_action`."""
+    """[B, *action] the previous action; read only by agents with `previous_action` or `action_persistence`
+    (`AgentConfig.keeps_action`)."""
     reward: Tensor
     """[B] the previous reward, filled in by the caller; read only by agents with `previous_reward`."""
 
@@ -164,7 +165,9 @@ class ActorCritic(nn.Module):
         policy_input = self.core.output_size + config.skip * core_input
         critic_input = core_input if config.critic_memory == "none" else policy_input
         self.policy_hidden = _hidden(policy_input, config.hidden_size)
-        self.policy = make_action_head(config.hidden_size, self.action_space, config.scale_actions)
+        self.policy = make_action_head(
+            config.hidden_size, self.action_space, config.scale_actions, config.action_persistence
+        )
         self.value_hidden = _hidden(critic_input, config.hidden_size)
         self.value_head = nn.Linear(config.hidden_size, 1)
         nn.init.orthogonal_(self.value_head.weight)
@@ -526,6 +529,8 @@ class ActorCritic(nn.Module):
         elif self.config.critic_memory == "none":
             critic_input = x
         parameters = self.policy(self.policy_hidden(policy_input))
+        if self.config.action_persistence:
+            parameters = self.policy.persist(parameters, actions, starts)
         values = self.value_head(self.value_hidden(critic_input)).squeeze(-1)
         return NetworkOutput(parameters, values, after, outputs)
 
@@ -533,8 +538,10 @@ class ActorCritic(nn.Module):
         self, obs: Tree, actions: Tensor, rewards: Tensor, starts: Tensor, state: AgentState
     ) -> tuple[NativeHeads, Reading] | None:
         """Run encoder and core for heads in C; return None if the networks can only run as a whole."""
-        policy = self.policy
-        if self._wrappers or self.config.critic_memory != "shared" or not isinstance(policy, CategoricalHead):
+        policy, config = self.policy, self.config
+        if self._wrappers or config.critic_memory != "shared" or not isinstance(policy, CategoricalHead):
+            return None
+        if config.action_persistence:
             return None
         if replaces(self, ActorCritic, "run_networks"):
             return None
@@ -557,7 +564,7 @@ class ActorCritic(nn.Module):
     def _previous(self, actions: Tensor, rewards: Tensor, state: AgentState) -> tuple[Tensor, Tensor]:
         """Return the previous action and reward of each recorded step, shifted if the agent reads them."""
         config = self.config
-        if config.previous_action:
+        if config.keeps_action:
             actions = torch.cat([state.action.unsqueeze(0), actions[:-1]])
         if config.previous_reward:
             rewards = torch.cat([state.reward.unsqueeze(0), rewards[:-1]])

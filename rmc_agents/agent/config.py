@@ -43,6 +43,10 @@ class AgentConfig:
     standard deviation, which are saved with the weights and change in training only."""
     scale_actions: bool = False
     """With Box actions: the policy's -1 and 1 are the bounds of the box, where these are finite."""
+    action_persistence: float = 0.0
+    """Correlation of successive actions under the untrained policy, from 0 to below 1. With 0.9, exploration
+    keeps a direction for about ten steps, where independent actions cancel out: for tasks in which a goal
+    has to be found first. Part of the policy, which learns to act against it."""
 
     reconstruct: bool = False
     """Let a decoder predict the current observation from the memory's output, as an auxiliary loss of weight
@@ -64,4 +68,13 @@ class AgentConfig:
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}")
         require_types(self)
+        if not 0 <= self.action_persistence < 1:
+            raise ValueError(
+                f"action_persistence must be at least 0 and below 1, got {self.action_persistence}"
+            )
         require_sizes({"agent": vars(self)}, "this agent")
+
+    @property
+    def keeps_action(self) -> bool:
+        """Whether the agent reads its previous action."""
+        return self.previous_action or self.action_persistence > 0

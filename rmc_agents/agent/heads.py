@@ -16,14 +16,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from rmc_agents.spaces.masks import MASKS_ARE_FOR
 from rmc_agents.spaces.reading import code_values, owners
 
 FORBIDDEN = -1e8
 """Logit of a forbidden choice. Its probability is exactly 0; log-probabilities and gradients are finite."""
-NO_MASKS = (
-    "action masks are for Discrete and MultiDiscrete actions: build the agent with action_masks='ignore', or "
-    "change the action space"
-)
+NO_MASKS = f"{MASKS_ARE_FOR}: build the agent with action_masks='ignore', or change the action space"
 TINY = torch.finfo(torch.float32).tiny
 UNBOUNDED = 1e6
 """Bounds of actions beyond this are no bounds, but a formality."""
@@ -40,10 +38,14 @@ class ActionHead(nn.Module, ABC):
     """Width of the vectors that `encode` returns."""
     noise_name: ClassVar[Literal["exponential", "uniform", "normal"]]
     """Distribution of the numbers of `draw_noise`."""
+    persistence: float
+    """Correlation of successive actions where the policy is uniform, or its mean 0."""
 
-    def __init__(self, input_size: int, parameter_size: int, action_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, input_size: int, parameter_size: int, action_shape: tuple[int, ...], persistence: float
+    ) -> None:
         super().__init__()
-        self.action_shape = action_shape
+        self.action_shape, self.persistence = action_shape, persistence
         self.linear = nn.Linear(input_size, parameter_size)
         # A small gain makes the first policy nearly uniform (Andrychowicz et al. 2021).
         nn.init.orthogonal_(self.linear.weight, gain=0.01)
@@ -58,12 +60,23 @@ class ActionHead(nn.Module, ABC):
 
         Args:
             parameters: [..., P].
-            masks: [..., P] bool, true where a choice is allowed: at least one of each component.
+            masks: [..., P] bool, true where a choice is allowed: at least one of each component. For bits,
+                [..., 2 P], whether 0 and whether 1 is allowed.
 
         Raises:
             ValueError: masks cannot restrict actions of this kind.
         """
         raise ValueError(NO_MASKS)
+
+    @abstractmethod
+    def persist(self, parameters: Tensor, previous: Tensor, starts: Tensor) -> Tensor:
+        """Return the parameters of the distribution that tends to repeat previous actions.
+
+        Args:
+            parameters: [..., P].
+            previous: [..., *action_shape] the actions before.
+            starts: [...] bool, true at the first step of an episode, which has none.
+        """
 
     def _rows(self, actions: Tensor) -> Tensor:
         """Return actions [..., *action_shape] as vectors [..., n]."""
@@ -110,11 +123,15 @@ class CategoricalHead(ActionHead):
     """[P] the value that each logit stands for."""
     component: Tensor
     """[P] the component of the action that each logit belongs to."""
+    bonus: Tensor
+    """[P] added to the logits of the previous action."""
     noise_name = "exponential"
 
-    def __init__(self, input_size: int, space: spaces.Discrete | spaces.MultiDiscrete) -> None:
+    def __init__(
+        self, input_size: int, space: spaces.Discrete | spaces.MultiDiscrete, persistence: float = 0.0
+    ) -> None:
         sizes = [int(space.n)] if isinstance(space, spaces.Discrete) else [int(n) for n in space.nvec.flat]
-        super().__init__(input_size, sum(sizes), space.shape or ())
+        super().__init__(input_size, sum(sizes), space.shape or (), persistence)
         if np.any(space.start):
             raise ValueError(f"actions must count from 0, got {space}")
         self.sizes = sizes
@@ -126,6 +143,9 @@ class CategoricalHead(ActionHead):
             torch.tensor(owners(sizes)),
             persistent=False,
         )
+        # An action is repeated with probability rho + (1 - rho) / n; others follow with (1 - rho) / n each.
+        ratios = [math.log1p(persistence * n / (1 - persistence)) for n in sizes]
+        self.register_buffer("bonus", torch.tensor(ratios)[self.component], persistent=False)
 
     def _split(self, parameters: Tensor) -> list[Tensor]:
         return [torch.log_softmax(logits, dim=-1) for logits in parameters.split(self.sizes, dim=-1)]
@@ -135,6 +155,9 @@ class CategoricalHead(ActionHead):
 
     def restrict(self, parameters: Tensor, masks: Tensor) -> Tensor:
         return torch.where(masks, parameters, FORBIDDEN)
+
+    def persist(self, parameters: Tensor, previous: Tensor, starts: Tensor) -> Tensor:
+        return parameters + torch.where(starts.unsqueeze(-1), 0.0, self.bonus * self.encode(previous))
 
     def draw_noise(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return torch.empty_like(parameters, dtype=torch.float32).exponential_(generator=generator)
@@ -170,10 +193,18 @@ class BernoulliHead(ActionHead):
 
     noise_name = "uniform"
 
-    def __init__(self, input_size: int, space: spaces.MultiBinary) -> None:
-        super().__init__(input_size, math.prod(space.shape), space.shape)
+    def __init__(self, input_size: int, space: spaces.MultiBinary, persistence: float = 0.0) -> None:
+        super().__init__(input_size, math.prod(space.shape), space.shape, persistence)
         self.action_dtype = torch.float32
         self.encoding_size = math.prod(space.shape)
+
+    def restrict(self, parameters: Tensor, masks: Tensor) -> Tensor:
+        zero, one = masks.unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.where(zero, torch.where(one, parameters, FORBIDDEN), -FORBIDDEN)
+
+    def persist(self, parameters: Tensor, previous: Tensor, starts: Tensor) -> Tensor:
+        bonus = math.log1p(2 * self.persistence / (1 - self.persistence))  # of a softmax over two values
+        return parameters + torch.where(starts.unsqueeze(-1), 0.0, bonus * (2 * self.encode(previous) - 1))
 
     def draw_noise(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return torch.empty_like(parameters).uniform_(generator=generator)
@@ -204,18 +235,30 @@ class GaussianHead(ActionHead):
         space: of one action.
         scale: whether the normal is over actions on a scale of -1 to 1 between finite bounds; `log_prob` and
             `entropy` are then those of the scaled actions. Its initial standard deviation is 1.
+        persistence: rho of an autoregressive normal. Its mean is moved by rho times the previous action,
+            clipped to the box, and its standard deviation is multiplied by sqrt(1 - rho^2).
     """
 
     centre: Tensor
     """[n] the action that is 0 on the scale."""
     half_range: Tensor
     """[n] half the range of the actions."""
+    low: Tensor
+    """[n] bounds of the box."""
+    high: Tensor
+    """[n]"""
     noise_name = "normal"
 
-    def __init__(self, input_size: int, space: spaces.Box, scale: bool = False) -> None:
-        super().__init__(input_size, math.prod(space.shape), space.shape)
+    def __init__(
+        self, input_size: int, space: spaces.Box, scale: bool = False, persistence: float = 0.0
+    ) -> None:
+        super().__init__(input_size, math.prod(space.shape), space.shape, persistence)
         self.scale = scale
-        if scale:  # determined by the space, so not saved
+        # Bounds are determined by the space, so they are not saved.
+        for name, bound in (("low", space.low), ("high", space.high)):
+            limits = torch.tensor(bound.astype(np.float32).reshape(-1))
+            self.register_buffer(name, limits, persistent=False)
+        if scale:
             low, high = (bound.astype(np.float64).reshape(-1) for bound in (space.low, space.high))
             finite = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED) & (low < high)
             low, high = np.where(finite, low, -1.0), np.where(finite, high, 1.0)
@@ -229,6 +272,13 @@ class GaussianHead(ActionHead):
     def forward(self, features: Tensor) -> Tensor:
         mean = self.linear(features)
         return torch.cat([mean, self.log_std.expand_as(mean)], dim=-1)
+
+    def persist(self, parameters: Tensor, previous: Tensor, starts: Tensor) -> Tensor:
+        mean, log_std = parameters.chunk(2, dim=-1)
+        inside = self._rows(previous).clamp(self.low, self.high)
+        rho = torch.where(starts, 0.0, self.persistence).unsqueeze(-1)
+        moved = mean + rho * self._to_rows(self._shaped(inside))
+        return torch.cat([moved, log_std + 0.5 * torch.log1p(-rho.square())], dim=-1)
 
     def draw_noise(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return torch.empty_like(parameters.chunk(2, dim=-1)[0]).normal_(generator=generator)
@@ -262,21 +312,24 @@ class GaussianHead(ActionHead):
         return self._to_rows(actions).to(self.linear.weight.dtype)
 
 
-def make_action_head(input_size: int, space: spaces.Space[Any], scale: bool = False) -> ActionHead:
+def make_action_head(
+    input_size: int, space: spaces.Space[Any], scale: bool = False, persistence: float = 0.0
+) -> ActionHead:
     """Build the head of an action space.
 
     Args:
         input_size: F, number of features.
         space: a plain action space: Discrete or MultiDiscrete (counting from 0), MultiBinary or Box.
         scale: whether the actions of a Box are on a scale of -1 to 1 between its bounds.
+        persistence: correlation of successive actions under the untrained policy.
 
     Raises:
         ValueError: any other space.
     """
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        return CategoricalHead(input_size, space)
+        return CategoricalHead(input_size, space, persistence)
     if isinstance(space, spaces.MultiBinary):
-        return BernoulliHead(input_size, space)
+        return BernoulliHead(input_size, space, persistence)
     if isinstance(space, spaces.Box):
-        return GaussianHead(input_size, space, scale)
+        return GaussianHead(input_size, space, scale, persistence)
     raise ValueError(f"no action head for {space}; use Discrete, MultiDiscrete, MultiBinary or Box")

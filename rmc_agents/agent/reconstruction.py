@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from rmc_agents.agent.encoders import Cells, Encoder, Picture, start_of
 from rmc_agents.agent.text_encoder import Words
+from rmc_agents.cores.kernels.unchanged import are_plain
 from rmc_agents.spaces.reading import bounds, category_sizes, named_parts, read
 from rmc_agents.tree import Tree
 
@@ -140,7 +141,10 @@ class _Categories(nn.Module):
         targets = values.reshape(-1, len(self.sizes)).long() - self.start  # [N * M, C]
         cells = self.spread(hidden).reshape(len(targets), -1)
         # With the categories first, a softmax over few of them is vectorised over cells: three times as fast.
-        logits = torch.addmm(self.logits.bias.unsqueeze(1), self.logits.weight, cells.t())
+        if are_plain(self.logits):
+            logits = torch.addmm(self.logits.bias.unsqueeze(1), self.logits.weight, cells.t())
+        else:
+            logits = self.logits(cells).t()
         errors, first = hidden.new_zeros(len(targets)), 0
         for size, members in self.groups.items():
             last = first + size * len(members)

@@ -17,7 +17,7 @@ from rmc_agents.runs.checkpoint import read_checkpoint, read_newest, save_checkp
 from rmc_agents.runs.files import write_json
 from rmc_agents.runs.folder import checkpoints, read_config, run_folder_of
 from rmc_agents.runs.safetensors_file import WEIGHTS, read_tensors
-from rmc_agents.runs.weights import half_precision, load_weights
+from rmc_agents.runs.weights import half_precision, load_weights, shorten
 from rmc_agents.spaces.plain import Actions, Observations, vocabularies
 from rmc_agents.spaces.reading import named_parts
 from rmc_agents.spaces.serialization import space_from_json
@@ -69,6 +69,11 @@ class Run:
 
     def require_fit(self, env_id: str, env: Any) -> None:
         """Raise UsageError unless the agent can observe and act in an environment (anything with spaces)."""
+        given_texts = vocabularies((env.own_spaces or (env.observation_space,))[0])
+        texts = vocabularies(self.agent.observations.space)
+        for key, text in texts.items():
+            if key in given_texts and given_texts[key].words != text.words:
+                self._require_words(env_id, key, text, given_texts[key])
         for name, kind in (("observation_space", Observations), ("action_space", Actions)):
             own, given = getattr(self.agent, name), getattr(env, name)
             if own != given and own != kind(given).plain:
@@ -77,13 +82,21 @@ class Run:
                     f"{self.folder} was trained with {name} {own}; {env_id} has {given}. Choose an "
                     f"environment with the same spaces{such_as}"
                 )
-        given = vocabularies((env.own_spaces or (env.observation_space,))[0])
-        for key, own in vocabularies(self.agent.observations.space).items():
-            if given.get(key) != own:
-                raise UsageError(
-                    f"{self.folder} was trained with other words of {key!r} than {env_id} has: "
-                    f"{', '.join(own.words)}. Choose an environment with the same words"
-                )
+        for key, text in texts.items():
+            self._require_words(env_id, key, text, given_texts.get(key))
+
+    def _require_words(self, env_id: str, key: str, own: AnnotatedText, given: AnnotatedText | None) -> None:
+        """Raise UsageError unless an environment's texts have the words of the agent's."""
+        if given == own:
+            return
+        new = [word for word in (given.words if given is not None else ()) if word not in own.words]
+        words = (
+            f"the agent does not know {shorten(new)}" if new else f"the agent's are {', '.join(own.words)}"
+        )
+        raise UsageError(
+            f"{self.folder} was trained with other words of {key!r} than {env_id} has: {words}. Choose an "
+            "environment with the same words"
+        )
 
 
 def split_ids(env_ids: str) -> list[str]:

@@ -70,6 +70,23 @@ def _id(maze: str) -> str:
     return f"MiniGrid-Memory{maze}-v0"
 
 
+KEY_VALUE = RunConfig(
+    environment=EnvConfig(env="rmc/KeyValue-v0", num_envs=64),
+    ppo=PPOConfig(
+        total_steps=500_000,
+        learning_rate=1e-3,
+        learning_rate_end=5e-4,
+        entropy_coef=0.01,
+        entropy_coef_end=0.001,
+        # Each answer is rewarded at once.
+        gamma=0.9,
+        # An episode of the default size, so that gradients reach the pair that a query asks for.
+        bptt_length=16,
+        minibatch_size=1024,
+        target_kl=0.03,
+    ),
+)
+
 _PRESETS = (
     _curriculum("S7", "S5 S7"),
     _curriculum("S9", "S5 S7 S9"),
@@ -91,6 +108,8 @@ PRESETS: dict[tuple[str, int], RunConfig] = {
 
 def find_preset(env_id: str, view_size: int = 7) -> RunConfig | None:
     """Return the tuned settings of an environment, or None if it has none."""
+    if env_id == KEY_VALUE.environment.env:
+        return KEY_VALUE
     return PRESETS.get((env_id, view_size)) or find_control_preset(env_id)
 
 

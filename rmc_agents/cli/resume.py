@@ -26,6 +26,11 @@ RESUME_MAY_CHANGE = {
     *("eval_every", "eval_episodes", "track"),
 }
 """Flags of `train/ppo.py` whose value may change on resume: budget, device, checkpointing."""
+NEVER_CHANGE = {
+    *("core", "features", "hidden_size", "critic_memory", "skip", "reconstruct", "normalize_observations"),
+    *("previous_action", "previous_reward", "num_envs", "train_on"),
+}
+"""Flags on which the form of a checkpoint's weights and memories depends."""
 
 
 def run_to_resume(start: Start) -> Path | None:
@@ -147,6 +152,17 @@ def require_same(saved: RunConfig, asked: RunConfig) -> None:
     unknown = allowed - {name for name, _, _ in settings(saved, asked)}
     if unknown:
         raise UsageError(f"--may-change {' '.join(sorted(unknown))}: there is no such flag")
+    fixed = [
+        f"--{name.replace('_', '-')} ({shown(old)})"
+        for name, old, new in settings(saved, asked)
+        if name in NEVER_CHANGE & allowed and old != new
+    ]
+    if fixed:
+        raise UsageError(
+            f"a resumed run cannot change {', '.join(fixed)}, even with --may-change: the weights and "
+            "memories of its checkpoints would not fit. Leave these flags out or start a new run without "
+            "--resume"
+        )
     require_unchanged(saved, asked, RESUME_MAY_CHANGE | allowed, ", add --may-change NAME,")
     require_same_folder(asked.run.resume, asked.run.run_dir)
 

@@ -26,9 +26,8 @@ MAX_MESSAGE = 2000
 
 
 GPU_MINIBATCH = 2048
-"""Size of a gradient step, in steps of sequences, from which `--device auto` chooses a GPU. A GPU takes about
-as long for a small step as for a large one, since it waits for the host to launch kernels. An estimate from
-counts of kernels: docs/guide/gpu.md."""
+"""Size of a gradient step, in steps of sequences, from which `--device auto` chooses a GPU for environments
+that step on the CPU. A GPU takes as long for a small step as for a large one, since it waits for the host."""
 
 
 _lost: list[OSError] = []

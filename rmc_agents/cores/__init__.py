@@ -11,6 +11,9 @@ from rmc_agents.cores.base import HoistedCore, MemoryCore, SlotTrace, State, Tra
 from rmc_agents.cores.dnc import DNC
 from rmc_agents.cores.feedforward import Feedforward
 from rmc_agents.cores.gated import GRU, LSTM, RNN
+from rmc_agents.cores.gated_delta import GatedDelta
+from rmc_agents.cores.lru import LRU
+from rmc_agents.cores.mingru import MinGRU
 from rmc_agents.cores.rmc import RMC
 
 CORES: dict[str, type[MemoryCore]] = {
@@ -19,6 +22,9 @@ CORES: dict[str, type[MemoryCore]] = {
     "gru": GRU,
     "rnn": RNN,
     "dnc": DNC,
+    "gated_delta": GatedDelta,
+    "mingru": MinGRU,
+    "lru": LRU,
     "feedforward": Feedforward,
 }
 """The registered cores by name. Agents, scripts, benchmarks, SB3 policies and tests build cores from it.
@@ -74,12 +80,15 @@ __all__ = [
     "CORES",
     "DNC",
     "GRU",
+    "LRU",
     "LSTM",
     "RMC",
     "RNN",
     "Feedforward",
+    "GatedDelta",
     "HoistedCore",
     "MemoryCore",
+    "MinGRU",
     "SlotTrace",
     "State",
     "TracedCore",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rmc_agents.agent.actor_critic import ActorCritic, AgentState
 from rmc_agents.errors import UsageError
 from rmc_agents.export.conversion import ActionPart, ObservationPart
+from rmc_agents.spaces.masks import choice_sizes
 from rmc_agents.spaces.plain import Path, key_of, plain_leaf
 from rmc_agents.spaces.reading import WHOLE, named_parts
 from rmc_agents.spaces.text import AnnotatedText
@@ -84,7 +85,7 @@ class ExportedStep(nn.Module):
         if agent.config.previous_reward:
             self.inputs["reward"] = Slot("float32")
         if agent.config.action_masks == "use":
-            self.inputs["action_mask"] = Slot("bool", (parameter_size(agent),))
+            self.inputs["action_mask"] = Slot("bool", (sum(choice_sizes(agent.action_space) or []),))
         if sample:
             numbers = torch.zeros(1, parameter_size(agent))
             self.inputs["noise"] = Slot("float32", tuple(agent.policy.draw_noise(numbers).shape[1:]))
@@ -125,7 +126,7 @@ class ExportedStep(nn.Module):
 
     def carried(self, state: AgentState) -> dict[str, Tensor]:
         """Return the tensors of a state that the next step depends on, by name."""
-        read = {"reward": False, "action": self.agent.config.previous_action}
+        read = {"reward": False, "action": self.agent.config.keeps_action}
         leaves = {name: x for name, x in _named_leaves(state) if read.get(name, True)}
         return {name: x for name, x in leaves.items() if x.shape[1:].numel()}
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from rmc_agents.cores import State
 from rmc_agents.environment import CuedEnv
 from rmc_agents.errors import UsageError
 from rmc_agents.evaluation.episodes import Policy
+from rmc_agents.spaces.masks import random_allowed
 from rmc_agents.tree import Tree, leaves, map_tree
 
 WHOLE = "whole state"
@@ -94,6 +96,8 @@ class Recording:
 class RandomActions(Policy):
     """A policy with some of its actions replaced by random ones, so that episodes differ from each other.
 
+    If the policy uses action masks, the random actions are drawn from the allowed ones.
+
     Args:
         policy: the policy; the executed actions are stored as `action` in its state, as an agent's are.
         epsilon: probability that a step's action is random, 0 to 1.
@@ -103,6 +107,7 @@ class RandomActions(Policy):
 
     def __init__(self, policy: Policy, epsilon: float, num_actions: int, seed: int = 0) -> None:
         self.policy, self.epsilon, self.num_actions = policy, epsilon, num_actions
+        self.uses_action_masks = policy.uses_action_masks
         self.generator = torch.Generator().manual_seed(seed)
 
     def initial_state(self, batch_size: int) -> Tree:
@@ -116,8 +121,13 @@ class RandomActions(Policy):
         state: Tree,
         action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tree]:
-        acted, state = self.policy.act(obs, episode_starts, reward, state)
-        drawn = torch.randint(self.num_actions, acted.shape, generator=self.generator).to(acted.device)
+        masks = () if action_masks is None else (action_masks,)
+        acted, state = self.policy.act(obs, episode_starts, reward, state, *masks)
+        if action_masks is None:
+            drawn = torch.randint(self.num_actions, acted.shape, generator=self.generator)
+        else:
+            drawn = random_allowed(action_masks, spaces.Discrete(self.num_actions), self.generator)
+        drawn = drawn.to(acted.device)
         random = torch.rand(acted.shape, generator=self.generator).to(acted.device) < self.epsilon
         acted = torch.where(random, drawn, acted)
         return acted, state._replace(action=acted.to(state.action.device))
@@ -193,7 +203,8 @@ def record(
     memories: list[State] = []
     for t in range(steps):
         truth = env.ground_truth()
-        actions, state = policy.act(obs, starts, reward, state)
+        masks = env.action_masks() if policy.uses_action_masks else None
+        actions, state = policy.act(obs, starts, reward, state, *(() if masks is None else (masks,)))
         columns.append((running, truth.cue_in_view, truth.x, truth.state_id, actions))
         if only is None:
             observations.append(torch.cat([x.reshape(num_envs, -1) for x in leaves(obs)], dim=1))

@@ -23,6 +23,7 @@ from rmc_agents.errors import TrainingError
 from rmc_agents.rl.optimizer import FlatAdam
 from rmc_agents.rl.ppo import PPOConfig, ppo_loss
 from rmc_agents.rl.rollout import Chunks, Rollout
+from rmc_agents.spaces.masks import choice_sizes
 from rmc_agents.spaces.reading import named_parts, read
 from rmc_agents.training.loop import write_diagnostic
 from rmc_agents.training.processes import Processes
@@ -174,9 +175,15 @@ def shared_error(
 
 
 class DivergenceMonitor:
-    """Monitor that warns of an exploding value loss and a collapsed entropy. It changes nothing."""
+    """Monitor that warns of an exploding value loss and a collapsed entropy. It changes nothing.
 
-    def __init__(self, action_space: spaces.Space[Any]) -> None:
+    Args:
+        action_space: of the agent.
+        rollout: the trainer's. Its action masks limit the entropy; None for no masks.
+    """
+
+    def __init__(self, action_space: spaces.Space[Any], rollout: Rollout | None = None) -> None:
+        self.action_space, self.rollout = action_space, rollout
         largest = _largest_entropy(action_space)
         self.floor = None if largest is None else 0.01 * largest
         self.dims = math.prod(action_space.shape or ())
@@ -208,13 +215,21 @@ class DivergenceMonitor:
         if self.floor is None:  # a continuous policy: a hundredth of each initial standard deviation
             self.floor = entropy - math.log(100) * self.dims
         solved = figures.get("rollout/success_rate", 0.0) >= 0.9
-        if self.collapsed or solved or entropy >= self.floor:
+        if self.collapsed or solved or entropy >= self.floor or entropy >= self._floor_with_masks():
             return None
         self.collapsed = True
         return (
             f"warning: the policy's entropy collapsed to {entropy:.3g} nats: it no longer explores; if it "
             "has not solved the task, raise entropy_coef"
         )
+
+    def _floor_with_masks(self) -> float:
+        """Return a hundredth of the entropy of the uniform policy over allowed actions."""
+        masks, sizes = getattr(self.rollout, "action_masks", None), choice_sizes(self.action_space)
+        if masks is None or sizes is None:
+            return math.inf
+        allowed = [part.sum(-1).double().log() for part in masks.split(sizes, dim=-1)]
+        return 0.01 * float(torch.stack(allowed).sum(0).mean())
 
 
 class LearningMonitor:

@@ -52,6 +52,7 @@ from rmc_agents.training.arithmetic import arithmetic
 from rmc_agents.training.callbacks import Callback, require_callbacks
 from rmc_agents.training.graphs import Graph
 from rmc_agents.training.loop import require_run_arguments, training_loop
+from rmc_agents.training.parameters import require_same_parameters
 from rmc_agents.training.processes import ALONE, Processes
 from rmc_agents.training.resumable import Resumable
 from rmc_agents.training.rng import make_generator, resume_generator
@@ -191,7 +192,7 @@ class Trainer(Resumable):
             Interrupted: by Ctrl-C or SIGTERM, after saving.
         """
         figures: dict[str, float] = {}
-        monitor = diagnostics.DivergenceMonitor(self.agent.action_space)
+        monitor = diagnostics.DivergenceMonitor(self.agent.action_space, self.rollout)
         learning = diagnostics.LearningMonitor.of_run(self.agent, self.config, self.steps)
         success = SuccessMonitor(self.env.tasks, self.target_success_rate)
         title = f"{self.agent.core_name} on {', '.join(self.env.tasks)}"
@@ -241,6 +242,7 @@ class Trainer(Resumable):
         If a rollout reaches the target, the update is skipped, so the saved agent is the one that reached it.
         """
         started = time.monotonic()
+        require_same_parameters(self.agent, self.optimizer.parameters)
         self.optimizer.attach()
         self.agent.encoder.use_table(self.table)  # another trainer of the agent may have replaced it
         if self.collect.enabled or self.updater.take_step.enabled:

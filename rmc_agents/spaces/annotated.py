@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from rmc_agents.spaces.text import AnnotatedText
+from rmc_agents.spaces.text import SPECIAL, AnnotatedText
 
 MINIGRID_CODES = (11, 6, 4)
 """Number of object, colour and state codes of a cell in MiniGrid's symbolic image."""
@@ -30,6 +30,12 @@ class AnnotatedBox(spaces.Box):
     def __init__(self, box: spaces.Box, read_as: str) -> None:
         super().__init__(box.low, box.high, box.shape, np.dtype(box.dtype).type)  # type: ignore[arg-type]
         self.read_as = read_as
+
+    def __repr__(self) -> str:
+        if self.read_as != "words":
+            return super().__repr__()
+        known = int(self.high.max()) + 1 - SPECIAL
+        return f"Text of at most {self.shape[0]} words, from a vocabulary of {known}"
 
 
 class AnnotatedDict(spaces.Dict):

@@ -1,12 +1,13 @@
 """Action masks: which actions an environment allows next.
 
 A mask is one flat array of P bools, true where a choice is allowed: the choices of a `Discrete`, or those of
-every component of a `MultiDiscrete` one after the other.
+every component of a `MultiDiscrete` one after the other. A bit of a `MultiBinary` has two choices, 0 and 1.
 Axes: B batch, P choices of all components.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, final
 
@@ -22,6 +23,8 @@ INFO_KEY = "action_mask"
 """Name of a mask in an info."""
 METHOD = "action_masks"
 """Name of an environment's method that returns a mask, as sb3-contrib has it."""
+MASKS_ARE_FOR = "action masks are for Discrete, MultiDiscrete and MultiBinary actions"
+"""Beginning of messages about other spaces."""
 
 
 @final
@@ -30,6 +33,7 @@ class ActionMasks:
 
     - One array of P truth values (or 0 and 1), as for sb3-contrib's `MaskablePPO`.
     - For a `MultiDiscrete`, a tuple of arrays, one for each component, as in Gymnasium's `sample(mask)`.
+    - For a `MultiBinary` of n bits, 2 n values, as for `MaskablePPO`: whether 0 and whether 1 is allowed.
     - For a `Dict` or `Tuple` of actions, a dictionary or tuple of these.
 
     Args:
@@ -59,7 +63,7 @@ class ActionMasks:
                 choice.
         """
         if not self.supported:
-            raise ValueError(f"action masks are for Discrete and MultiDiscrete actions, not {self.space}")
+            raise ValueError(f"{MASKS_ARE_FOR}, not {self.space}")
         shape = (sum(self.sizes),) if batch_size is None else (batch_size, sum(self.sizes))
         array = _array(mask)
         if array is None or array.shape != shape:
@@ -96,6 +100,8 @@ def choice_sizes(space: spaces.Space[Any]) -> list[int] | None:
         return [int(space.n)]
     if isinstance(space, spaces.MultiDiscrete):
         return [int(n) for n in space.nvec.flat]
+    if isinstance(space, spaces.MultiBinary):
+        return [2] * math.prod(space.shape)
     return None
 
 
@@ -103,18 +109,18 @@ def allowed_actions(actions: Tensor, masks: Tensor, space: spaces.Space[Any]) ->
     """Return actions [B, ...] of a plain space with forbidden choices replaced by the first allowed ones.
 
     Args:
-        actions: int64.
+        actions: whole numbers.
         masks: [B, P].
-        space: `Discrete` or `MultiDiscrete`.
+        space: one with choices.
     """
     sizes = choice_sizes(space)
     assert sizes is not None
-    columns = actions.reshape(len(actions), len(sizes)).unbind(1)
+    columns = actions.long().reshape(len(actions), len(sizes)).unbind(1)
     chosen = []
     for number, mask in zip(columns, masks.split(sizes, dim=1), strict=True):
         allowed = mask.gather(1, number.unsqueeze(1)).squeeze(1)
         chosen.append(torch.where(allowed, number, mask.byte().argmax(1)))
-    return torch.stack(chosen, dim=1).view_as(actions)
+    return torch.stack(chosen, dim=1).view_as(actions).to(actions.dtype)
 
 
 def random_allowed(masks: Tensor, space: spaces.Space[Any], generator: torch.Generator) -> Tensor:
@@ -122,7 +128,7 @@ def random_allowed(masks: Tensor, space: spaces.Space[Any], generator: torch.Gen
 
     Args:
         masks: on any device.
-        space: `Discrete` or `MultiDiscrete`.
+        space: one with choices.
         generator: on the CPU.
     """
     sizes = choice_sizes(space)
@@ -130,7 +136,8 @@ def random_allowed(masks: Tensor, space: spaces.Space[Any], generator: torch.Gen
     # A random order of the choices, in which forbidden ones come last.
     order = torch.rand(masks.shape, generator=generator).to(masks.device) + masks
     numbers = [part.argmax(1) for part in order.split(sizes, dim=1)]
-    return torch.stack(numbers, dim=1).view(len(masks), *(space.shape or ()))
+    drawn = torch.stack(numbers, dim=1).view(len(masks), *(space.shape or ()))
+    return drawn.float() if isinstance(space, spaces.MultiBinary) else drawn
 
 
 def method_of(env: Any) -> Callable[[], Any] | None:
@@ -197,8 +204,7 @@ def _part_sizes(space: spaces.Space[Any], parts: list[NDArray[Any]]) -> list[int
     """
     sizes: list[int] = []
     for _, part in Actions(space).leaves:
-        own = [2] * int(np.prod(part.shape or ())) if isinstance(part, spaces.MultiBinary) else None
-        own = own or choice_sizes(part) or []
+        own = choice_sizes(part) or []
         whole = len(sizes) < len(parts) and parts[len(sizes)].shape[-1] == sum(own)
         sizes += [sum(own)] if whole else own
     return sizes

@@ -39,6 +39,7 @@ from rmc_agents.training.loop import (
     training_loop,
     write_diagnostic,
 )
+from rmc_agents.training.parameters import require_same_parameters
 from rmc_agents.training.processes import ALONE, Processes, share_of
 from rmc_agents.training.resumable import Resumable
 from rmc_agents.training.rng import resume_generator
@@ -198,6 +199,8 @@ class SupervisedTrainer(Resumable):
             TrainingError: a loss, weight or moment that is not finite.
         """
         started, cpu_started, before = time.monotonic(), time.process_time(), self.samples
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        require_same_parameters(self.model, [p for group in groups for p in group["params"]])
         if self.processes.rank:
             self.recent.zero_()  # the sums so far are in process 0
         total: dict[str, Tensor] = {}

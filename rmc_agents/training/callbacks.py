@@ -56,7 +56,11 @@ class Callback:
         """
 
     def on_error(self, trainer: Any, error: BaseException) -> None:
-        """Called instead of `on_end` when training ends with an exception."""
+        """Called instead of `on_end` when training ends with an exception.
+
+        Each callback whose `on_start` has returned gets one call of `on_end` or `on_error`, never both. An
+        exception in `on_end` comes after training, so that the others still get `on_end`.
+        """
 
 
 class Callbacks:
@@ -69,18 +73,19 @@ class Callbacks:
 
     def __init__(self, trainer: Any, callbacks: Sequence[Callback]) -> None:
         self.trainer, self.callbacks = trainer, callbacks
+        self.begun: list[Callback] = []
+        """Those whose `on_start` has returned and that wait for `on_end` or `on_error`."""
 
     @contextlib.contextmanager
     def started(self) -> Iterator[None]:
-        """Call `on_start`; call `on_error` if the `with` block raises."""
-        begun: list[Callback] = []
+        """Call `on_start`; if the `with` block raises, call `on_error` of those that `end` has not called."""
         try:
             for callback in self.callbacks:
                 callback.on_start(self.trainer)
-                begun.append(callback)
+                self.begun.append(callback)
             yield
         except BaseException as error:
-            for callback in begun:
+            for callback in self.begun:
                 with contextlib.suppress(Exception):  # the first error is the one to report
                     callback.on_error(self.trainer, error)
             raise
@@ -102,9 +107,15 @@ class Callbacks:
             callback.on_checkpoint(self.trainer, path)
 
     def end(self, figures: dict[str, float]) -> None:
-        """Call `on_end`."""
-        for callback in self.callbacks:
-            callback.on_end(self.trainer, figures)
+        """Call `on_end` of all callbacks, also after one of them has raised; then raise the first error."""
+        failures: list[Exception] = []
+        while self.begun:
+            try:
+                self.begun.pop(0).on_end(self.trainer, figures)
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
 
 def require_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:

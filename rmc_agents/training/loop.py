@@ -64,6 +64,10 @@ class Trainable(Protocol):
         """Describe the run for config.json."""
         ...
 
+    def wording(self, message: str) -> str:
+        """Return a note or warning as it is shown and logged."""
+        ...
+
     def save(self) -> Path:
         """Write a checkpoint; called in all processes, of which process 0 writes.
 
@@ -149,7 +153,7 @@ class TrainingLoop:
         """Log messages for the user, and show those for which `shown` returns true."""
         if self.log is None or self.progress is None:
             return
-        for message in messages:
+        for message in map(self.trainer.wording, messages):
             if shown(message):
                 self.progress.note(message)
             self.log.message(self.trainer.count, message)
@@ -250,7 +254,7 @@ def training_loop(
                     yield loop
                     path = loop.save_end()
                 except Exception as error:
-                    log.message(trainer.count, f"stopped: {error}")
+                    log.message(trainer.count, trainer.wording(f"stopped: {error}"))
                     if loop.ends_by_signal(error):
                         raise loop.interrupted() from error
                     if not isinstance(error, TrainingError):

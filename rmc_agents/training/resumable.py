@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class Resumable(ABC):
     """Whether the trainer continues a run of its run folder."""
     opened: bool
     """Whether the trainer has written config.json."""
+    translate: Callable[[str], str] | None = None
+    """Changes notes and warnings before they are shown and logged: scripts put flags for Python arguments."""
 
     @property
     @abstractmethod
@@ -71,6 +73,10 @@ class Resumable(ABC):
     @abstractmethod
     def _arithmetic(self) -> dict[str, str]:
         """Describe the arithmetic of this process."""
+
+    def wording(self, message: str) -> str:
+        """Return a note or warning as it is shown and logged."""
+        return message if self.translate is None else self.translate(message)
 
     def _require_same_run(self) -> None:  # noqa: B027 - optional
         """Raise UsageError unless the trainer fits the run folder, as far as its checkpoints cannot say."""

@@ -41,7 +41,8 @@ def own_part(
 
     Args:
         state: what process 0 saved.
-        names: the keys of what each process saved for itself; left out if the numbers of processes differ.
+        names: the keys of what each process saves for itself, as far as the state has them; left out if the
+            numbers of processes differ.
         processes: of this run.
 
     Raises:
@@ -49,7 +50,7 @@ def own_part(
     """
     own, others = {name: part for name, part in state.items() if name != OTHERS}, state.get(OTHERS, [])
     if not isinstance(others, list | tuple) or any(
-        not isinstance(part, dict) or part.keys() != set(names) for part in others
+        not isinstance(part, dict) or part.keys() != own.keys() & set(names) for part in others
     ):
         raise ValueError(f"{OTHERS} does not hold the states of processes")
     saved_by = 1 + len(others)
@@ -63,7 +64,7 @@ def own_part(
 def with_other_parts(state: dict[str, Any], names: Collection[str], processes: Processes) -> dict[str, Any]:
     """Return the state of process 0 with the parts of the others; called in all processes."""
     if processes.size > 1:
-        parts = processes.gather({name: state[name] for name in names})
+        parts = processes.gather({name: state[name] for name in names if name in state})
         if parts is not None:
             state[OTHERS] = parts[1:]
     return state

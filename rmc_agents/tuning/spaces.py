@@ -125,6 +125,19 @@ CORES: dict[str, dict[str, Search]] = {
         "row_size": Choice((8, 16, 32)),
         "num_reads": Choice((1, 2, 4)),
     },
+    "gated_delta": {
+        "num_heads": Choice((2, 4, 8)),
+        "key_size": Choice((8, 16, 32)),
+        "value_size": Choice((8, 16, 32)),
+        "forget_bias": Range(0.0, 6.0),
+    },
+    "lru": {
+        "hidden_size": Choice((64, 128, 256)),
+        "state_size": Choice((64, 128, 256)),
+        "min_radius": Range(0.0, 0.95),
+        "max_radius": Choice((0.99, 0.999, 0.9999)),
+    },
+    "mingru": {"hidden_size": Choice((64, 128, 256)), "update_bias": Range(-6.0, 0.0)},
     "feedforward": {"hidden_size": Choice((64, 128, 256))},
 }
 """Options of each core that every sweep varies. A core of your own has none here: name them in a search."""
@@ -185,7 +198,7 @@ def parse_searches(words: Sequence[str], base: RunConfig) -> dict[str, Search]:
     found: dict[str, Search] = {}
     for word in words:
         name, equals, text = word.partition("=")
-        name = name.replace("-", "_")
+        name = name.strip().replace("-", "_")
         if not equals or not name or not text:
             raise ValueError(
                 f"search {shown(word, 60)!r}: expected NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C"
@@ -207,12 +220,14 @@ def parse_searches(words: Sequence[str], base: RunConfig) -> dict[str, Search]:
 
 def _parse(text: str, present: Option) -> Search:
     if ":" not in text:
-        values = [parse_options([f"x={value}"])["x"] for value in text.split(",")]
+        values = [_value(value) for value in text.split(",")]
         if any(isinstance(value, list | dict) for value in values):
             raise ValueError("expected numbers, words, True, False or None, separated by commas")
         return Choice(tuple(dict.fromkeys(values)))
     low, high, *scale = text.split(":")
-    ends = [parse_options([f"x={end}"])["x"] for end in (low, high)]
+    ends = [_value(end) for end in (low, high)]
+    if scale and all(type(_value(word)) in (int, float) for word in scale):
+        raise ValueError("a range has no step size: list the values, separated by commas")
     if scale not in ([], ["log"]) or not all(type(end) in (int, float) for end in ends):
         raise ValueError("expected LOW:HIGH or LOW:HIGH:log, with two numbers")
     if isinstance(present, bool | str):
@@ -220,6 +235,16 @@ def _parse(text: str, present: Option) -> Search:
     whole = type(present) is int or (present is None and all(type(end) is int for end in ends))
     first, last = (float(end) for end in ends if isinstance(end, int | float))
     return Range(first, last, bool(scale), whole)
+
+
+def _value(text: str) -> Option:
+    """Read one value, or one end of a range."""
+    if not text.strip():
+        raise ValueError("a value is missing")
+    try:
+        return parse_options([f"x={text}"])["x"]
+    except ValueError as error:
+        raise ValueError(f"{shown(text, 40)} is not possible: expected a finite number") from error
 
 
 def default_searches(base: RunConfig, without: Collection[str]) -> dict[str, Search]:

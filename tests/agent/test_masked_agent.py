@@ -49,7 +49,7 @@ def test_batch_is_predicted_with_a_mask_for_each_row() -> None:
         (PAIR, MASK[:4], "an action mask of shape (4,), expected one of shape (5,)"),
         (PAIR, MASK[None], "an action mask of shape (1, 5), expected one of shape (5,)"),
         (PAIR, MASK * 0, "an action mask without an allowed choice"),
-        (spaces.MultiBinary(2), [1, 1], "action masks are for Discrete and MultiDiscrete actions"),
+        (spaces.MultiBinary(2), [1, 1], "an action mask of shape (2,), expected one of shape (4,)"),
     ],
 )
 def test_prediction_refuses_a_wrong_mask(space: spaces.Space[Any], masks: Any, message: str) -> None:
@@ -109,7 +109,9 @@ def test_agent_records_that_it_uses_masks() -> None:
     assert agent.config.action_masks == "auto"
     agent.use_action_masks()
     assert ActorCritic.from_json(agent.to_json()).config.action_masks == "use"
-    with pytest.raises(ValueError, match=r"^action masks are for Discrete and MultiDiscrete actions: build"):
+    with pytest.raises(
+        ValueError, match=r"^action masks are for Discrete, MultiDiscrete and MultiBinary actions: build"
+    ):
         agent_for(VECTOR).use_action_masks()
     with pytest.raises(ValueError, match=r"action_masks must be one of .*, got 'yes'"):
         agent_for(action_masks="yes")

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from sb3_contrib.common.maskable.distributions import make_masked_proba_distribution
 from torch import Tensor
 
-from rmc_agents.agent.heads import CategoricalHead, make_action_head
+from rmc_agents.agent.heads import ActionHead, CategoricalHead, make_action_head
 
 SPACES = [spaces.Discrete(5), spaces.MultiDiscrete([2, 4, 3])]
 
@@ -76,8 +76,49 @@ def test_log_probabilities_and_gradients_are_finite(space: spaces.Discrete | spa
     assert (parameters.grad[masks] != 0).any()
 
 
-@pytest.mark.parametrize("space", [spaces.MultiBinary(3), spaces.Box(-1, 1, (3,))])
+BITS = spaces.MultiBinary(3)
+
+
+def bits() -> tuple[ActionHead, Tensor, Tensor]:
+    """Return a head, parameters [64, 3] and masks [64, 6]; each bit is free, 0 or 1 somewhere."""
+    torch.manual_seed(0)
+    forms = torch.tensor([[True, True], [True, False], [False, True]])
+    masks = forms[torch.randint(3, (64, 3))].flatten(1)
+    return make_action_head(8, BITS), 3 * torch.randn(64, 3), masks
+
+
+def test_masked_bits_equal_those_of_sb3_contrib() -> None:
+    """Whose distribution has a softmax over the two values of each bit."""
+    head, parameters, masks = bits()
+    oracle = make_masked_proba_distribution(BITS)
+    oracle.proba_distribution(torch.stack([torch.zeros_like(parameters), parameters], -1).flatten(1))
+    oracle.apply_masking(masks.numpy())
+    own = head.restrict(parameters, masks)
+    actions = head.sample(own, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(head.log_prob(own, actions), oracle.log_prob(actions))
+    torch.testing.assert_close(head.entropy(own), oracle.entropy())
+    assert torch.equal(head.mode(own), oracle.mode().float())
+
+
+def test_forbidden_bits_have_no_probability_and_finite_gradients() -> None:
+    head, parameters, masks = bits()
+    parameters.requires_grad_()
+    own = head.restrict(parameters, masks)
+    zero, one = masks.unflatten(1, (3, 2)).unbind(2)
+    noises = [torch.rand(64, 3), torch.zeros(64, 3), torch.full((64, 3), 1 - 2**-24)]
+    for chosen in [head.mode(own), *(head.pick(own, noise) for noise in noises)]:
+        assert (torch.where(chosen == 1, one, zero)).all()
+    log_probs = head.log_prob(own, 1 - head.mode(own))  # of forbidden bits, too
+    assert log_probs.isfinite().all()
+    (log_probs.sum() + head.entropy(own).sum()).backward()
+    assert parameters.grad is not None
+    assert parameters.grad.isfinite().all()
+    assert torch.equal(parameters.grad != 0, zero & one)
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (3,))])
 def test_other_heads_refuse_masks(space: spaces.Space) -> None:
     head = make_action_head(8, space)
-    with pytest.raises(ValueError, match=r"^action masks are for Discrete and MultiDiscrete actions: build"):
+    message = r"^action masks are for Discrete, MultiDiscrete and MultiBinary actions: build"
+    with pytest.raises(ValueError, match=message):
         head.restrict(torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool))

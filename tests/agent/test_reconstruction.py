@@ -55,6 +55,21 @@ def test_decoder_learns_observations_of_every_kind(space: spaces.Space) -> None:
     assert all(p.grad is None for p in encoder.parameters())
 
 
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_every_layer_of_a_decoder_runs_its_hooks(space: spaces.Space) -> None:
+    encoder, decoder = made(space)
+    obs, outputs = sample_tensors(space, 2, 2), torch.randn(2, 2, 8)
+    before = decoder(outputs, obs, encoder)
+    for name, module in decoder.named_modules():
+        if isinstance(module, nn.ModuleList):
+            continue
+        calls: list[Any] = []
+        hook = module.register_forward_hook(lambda *call, calls=calls: calls.append(call))
+        torch.testing.assert_close(decoder(outputs, obs, encoder), before)
+        hook.remove()
+        assert calls, name
+
+
 def zeroed(space: spaces.Space) -> tuple[Encoder, Decoder]:
     """Return a decoder that predicts zeros: equal probabilities, and the number 0."""
     encoder, decoder = made(space)

@@ -58,6 +58,7 @@ def test_soak_continues_after_an_interruption(
     assert written["Mutated checkpoints"][0] == {"outcome": "refused", "files": 3}
 
 
+@pytest.mark.slow
 def test_attacks_on_training_do_no_damage(tmp_path: Path) -> None:
     rows = attacks.attack(tmp_path, 1, seed=3)
     assert [row["damage"] for row in rows] == [0, 0, 0, 0, 0], rows

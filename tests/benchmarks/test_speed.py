@@ -35,6 +35,7 @@ def test_environments_are_timed(benchmark: Benchmark) -> None:
     assert rows["rmc/MemoryS7-v0", 16]["async steps/s"] > 0
 
 
+@pytest.mark.slow
 def test_training_is_timed(benchmark: Benchmark) -> None:
     rows = {row["agent"]: row for row in benchmark("training")["Training"]}
     assert {"RMC 4x64", "LSTM(128)"} < set(rows)
@@ -43,6 +44,7 @@ def test_training_is_timed(benchmark: Benchmark) -> None:
     assert rows["RMC 4x64"]["speed-up over sb3 shared"] > 0
 
 
+@pytest.mark.slow
 def test_training_on_pictures_is_timed(tmp_path: Path, run: Callable[..., None]) -> None:
     run("speed.pictures", "--quick", "--out", str(tmp_path))
     results = json.loads((tmp_path / "pictures.json").read_text())
@@ -53,6 +55,7 @@ def test_training_on_pictures_is_timed(tmp_path: Path, run: Callable[..., None])
     assert [row["target"] for row in results["Targets"]] == ["at least 1"] * 2
 
 
+@pytest.mark.slow
 def test_memory_of_an_update_is_linear(benchmark: Benchmark) -> None:
     results = benchmark("scaling")
     linear = {r["quantity"]: r for r in results["Targets"] if r["quantity"].endswith(("in T", "in B"))}

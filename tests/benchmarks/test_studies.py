@@ -12,17 +12,28 @@ import torch
 
 import rmc_envs
 from benchmarks.report import describe_machine
-from benchmarks.studies import continuous_control, memory_mazes, memory_mazes_report, nth_farthest
-from benchmarks.studies.continuous_control_sb3 import binned
+from benchmarks.studies import (
+    classic_control,
+    continuous_control,
+    control_study,
+    memory_mazes,
+    memory_mazes_report,
+    nth_farthest,
+)
+from benchmarks.studies.control_runs import Study
+from benchmarks.studies.control_sb3 import binned
 from benchmarks.studies.memory_mazes_runs import CORES, Job
 from benchmarks.studies.nth_farthest_runs import RUNS, SCRIPT
 from rmc_agents import ActorCritic
+from rmc_agents.cli.presets import find_preset
 from rmc_agents.evaluation.curves import Curve
 from rmc_agents.options import parse_options
 from rmc_agents.runs.files import write_json
 from train import evaluate as train_evaluate
 from train import nth_farthest as train_nth_farthest
 from train import ppo as train_ppo
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -177,25 +188,75 @@ def test_memory_mazes_compare_agents_of_equal_size() -> None:
     assert max(sizes) <= 1.01 * min(sizes)
 
 
-def test_continuous_control_makes_a_run_of_each_library(
-    tmp_path: Path, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "task", "theirs", "bounds"),
+    [
+        ("continuous_control", "pendulum", "sb3-contrib RecurrentPPO", (-2000, 0)),
+        ("classic_control", "cartpole", "SB3 PPO, zoo", (0, 501)),
+    ],
+)
+def test_study_of_control_makes_a_run_of_each_library(
+    name: str,
+    task: str,
+    theirs: str,
+    bounds: tuple[int, int],
+    tmp_path: Path,
+    run: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scripts = {"train/ppo.py": train_ppo.main, "train/evaluate.py": train_evaluate.main}
-    monkeypatch.setattr(continuous_control, "run_script", lambda command: scripts[command[0]](command[1:]))
-    study = ("studies.continuous_control", "--quick", "--out", str(tmp_path), "--tasks", "pendulum")
+    monkeypatch.setattr(control_study, "run_script", lambda command: scripts[command[0]](command[1:]))
+    study = (f"studies.{name}", "--quick", "--out", str(tmp_path), "--tasks", task)
     run(*study)
-    folder = tmp_path / "continuous_control"
-    ours, theirs = (json.loads((folder / f"pendulum-{a}-s11.json").read_text()) for a in ("gru", "sb3"))
-    assert ours["steps"] == theirs["steps"] == 2048
-    for result in (ours, theirs):
-        assert -2000 < result["mean_return"] < 0
+    folder = tmp_path / name
+    results = [json.loads((folder / f"{task}-{agent}-s11.json").read_text()) for agent in ("gru", "sb3")]
+    assert [result["steps"] for result in results] == [2048, 2048]
+    for result in results:
+        assert bounds[0] < result["mean_return"] < bounds[1]
         assert result["episodes"] == 2
-        assert all(-2000 < value < 0 for _, value in result["curve"])
-    rows = json.loads((tmp_path / "continuous_control.json").read_text())["rmc/MaskedPendulum-v0"]
-    assert [row["agent"] for row in rows] == ["GRU", "sb3-contrib RecurrentPPO"]
-    before = (folder / "pendulum-sb3-s11.json").read_bytes()
+        assert result["curve"]
+        assert all(bounds[0] < value < bounds[1] for _, value in result["curve"])
+    (rows,) = (x for x in json.loads((tmp_path / f"{name}.json").read_text()).values() if is_table(x))
+    assert [row["agent"] for row in rows] == ["GRU", theirs]
+    before = (folder / f"{task}-sb3-s11.json").read_bytes()
     run(*study)
-    assert (folder / "pendulum-sb3-s11.json").read_bytes() == before  # made once
+    assert (folder / f"{task}-sb3-s11.json").read_bytes() == before  # made once
+
+
+def is_table(value: Any) -> bool:
+    return isinstance(value, list) and isinstance(value[0], dict)
+
+
+def control_result(agent: str, seed: int, mean: float, curve: list[list[float]]) -> dict[str, Any]:
+    """Return the result of an imagined run in CartPole-v1."""
+    return {
+        **{"task": "cartpole", "agent": agent, "seed": seed, "command": "python train/ppo.py"},
+        **{"steps": 60_000, "seconds": 60.0, "mean_return": mean, "return_ci95": [mean - 3, mean + 3]},
+        **{"episodes": 100, "curve": curve},
+    }
+
+
+def test_report_of_classic_control_shows_seeds_interval_and_steps_to_the_level() -> None:
+    climbing = [[1000.0 * i, 100.0 * min(i, 5)] for i in range(1, 9)]
+    runs = [control_result("rmc", 11, 490.0, climbing), control_result("rmc", 12, 500.0, climbing[:5])]
+    results = {f"cartpole-rmc-s{each['seed']}": each for each in runs}
+    study = classic_control.STUDY
+    report = control_study.make_report(study, results, describe_machine([1]))
+    (row,) = report.tables["CartPole-v1"]
+    assert (row["agent"], row["seeds"], row["mean return"]) == ("RMC", 2, "495.0")
+    assert row["95 % interval"] == "492.9 to 497.1"
+    assert row["steps to 475 in training"] == "7,000, never"
+    assert "cartpole-rmc-s13" in report.notes[-1]
+    assert len(control_study.draw(study, results).axes) == 1
+
+
+@pytest.mark.parametrize("study", [continuous_control.STUDY, classic_control.STUDY], ids=lambda s: s.name)
+def test_study_of_control_has_presets_and_names_for_all_runs(study: Study) -> None:
+    assert {job.task for job in study.jobs.values()} == set(study.tasks)
+    for task in study.tasks.values():
+        assert find_preset(task.env_id) is not None
+    for agent in study.agents:
+        assert control_study.name_of(study, agent)
 
 
 def test_trial_of_continuous_control_is_not_stored_among_the_results(

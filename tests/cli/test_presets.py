@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -37,14 +39,14 @@ def test_preset_of_the_default_view_size_is_found_without_options() -> None:
     assert line is not None
     assert line.startswith("MemoryS13: preset with a curriculum of MemoryS5, MemoryS7, MemoryS9, ")
     assert line.endswith("; --no-preset for none")
-    assert find_preset("CartPole-v1") is None
+    assert find_preset("Blackjack-v1") is None
 
 
 @pytest.mark.parametrize(
     "selection",
     [
-        Selection(env="CartPole-v1"),
-        Selection(env="CartPole-v1", preset=False),
+        Selection(env="Blackjack-v1"),
+        Selection(env="Blackjack-v1", preset=False),
         Selection(env="MiniGrid-MemoryS9-v0", env_options={"view_size": 5}),
         Selection(env="MiniGrid-MemoryS9-v0", env_options={"view_size": "x"}),
     ],
@@ -148,8 +150,12 @@ def test_native_tasks_and_grid_worlds_have_no_general_preset(env_id: str) -> Non
     assert rmc_envs.spaces_of(env_id, {}) is None
 
 
-@pytest.mark.parametrize(("env_id", "expected"), [("CartPole-v1", DISCRETE), ("Pendulum-v1", CONTINUOUS)])
-def test_spaces_of_an_environment_choose_its_preset(env_id: str, expected: RunConfig) -> None:
+@pytest.mark.parametrize(("name", "expected"), [("CartPole-v1", DISCRETE), ("Pendulum-v1", CONTINUOUS)])
+def test_spaces_of_an_environment_choose_its_preset(
+    name: str, expected: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env_id = f"test/{name}"
+    monkeypatch.setitem(gymnasium.registry, env_id, replace(gymnasium.spec(name), id=env_id))
     own = rmc_envs.spaces_of(env_id, {})
     assert own is not None
     assert defaults_for(Selection(env=env_id), own)[0].ppo == expected.ppo

@@ -227,6 +227,7 @@ def _ended(pid: int) -> bool:
         return True
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_processes(tmp_path: Path) -> None:
     command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", script_path("ppo")]
     words = [*TINY, "--total-steps", "256", "--run-dir", "run"]
@@ -236,6 +237,7 @@ def test_torchrun_starts_the_processes(tmp_path: Path) -> None:
     assert len(read_newest(tmp_path / "run")[1][OTHERS]) == 1
 
 
+@pytest.mark.slow
 def test_nth_farthest_trains_in_two_processes(tmp_path: Path) -> None:
     words = ["--total-samples", "512", "--batch-size", "32", "--test-samples", "100", "--run-dir", "run"]
     result = run_script("nth_farthest", *words, "--core", "gru", "--processes", "2", cwd=tmp_path)

@@ -14,7 +14,14 @@ import rmc_envs
 from rmc_agents import UsageError
 from rmc_agents.cli.config import RunConfig, Start
 from rmc_agents.cli.flags import field_names, parse
-from rmc_agents.cli.resume import RESUME_MAY_CHANGE, require_same, require_same_folder, resumed, run_to_resume
+from rmc_agents.cli.resume import (
+    NEVER_CHANGE,
+    RESUME_MAY_CHANGE,
+    require_same,
+    require_same_folder,
+    resumed,
+    run_to_resume,
+)
 from rmc_agents.runs.folder import checkpoints
 from tests.support.trainers import QUICK, ppo_trainer
 
@@ -108,8 +115,25 @@ def test_changed_flags_are_listed_unless_they_may_change(run_dir: Path) -> None:
         require_same(saved, wrong)
 
 
+@pytest.mark.parametrize("name", sorted(NEVER_CHANGE))
+def test_flag_that_decides_the_form_of_a_checkpoint_never_changes(name: str, run_dir: Path) -> None:
+    saved = resumed(run_dir)
+    other = {"core": "lstm", "critic_memory": "none", "train_on": "rmc/Other-v0"}
+    parts = {}
+    for part in ("environment", "agent"):
+        old = getattr(saved, part)
+        if name in field_names(type(old)):
+            value = getattr(old, name)
+            new = other.get(name, not value if isinstance(value, bool) else 7)
+            parts[part] = dataclasses.replace(old, **{name: new})
+    run = dataclasses.replace(saved.run, may_change=(name,))
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.raises(UsageError, match=f"cannot change {flag} .*, even with --may-change"):
+        require_same(saved, dataclasses.replace(saved, **parts, run=run))
+
+
 def test_flags_that_may_change_exist(run_dir: Path) -> None:
-    assert field_names(RunConfig) >= RESUME_MAY_CHANGE
+    assert field_names(RunConfig) >= RESUME_MAY_CHANGE | NEVER_CHANGE
     saved = resumed(run_dir)
     environment = dataclasses.replace(saved.environment, env_timeout=1.0)
     ppo = dataclasses.replace(saved.ppo, total_steps=10**6)

@@ -66,7 +66,7 @@ def test_default_unroll_resets_to_any_initial_state(
     ("name", "options", "message"),
     [
         ("lstn", {}, r"unknown core 'lstn'; choose one of rmc, .*Did you mean 'lstm'\?"),
-        ("mine", {}, r"feedforward\. For a core of your own, import the module that adds it to CORES"),
+        ("xyz", {}, r"feedforward\. For a core of your own, import the module that adds it to CORES"),
         ("gru", {"hiden_size": 3}, r"core 'gru' has no option 'hiden_size'.*Did you mean 'hidden_size'\?"),
         (
             "lstm",

@@ -198,11 +198,12 @@ def test_policies_get_masks_only_if_they_use_them() -> None:
     assert evaluate(ignoring, env, 30, deterministic=False).mean_length < 3
 
 
-def test_ended_episodes_are_stepped_with_allowed_actions() -> None:
+@pytest.mark.parametrize("space", [spaces.MultiDiscrete([3, 4]), spaces.MultiBinary(3)])
+def test_ended_episodes_are_stepped_with_allowed_actions(space: spaces.Space) -> None:
     """The environments raise at a forbidden action, also in episodes that do not count."""
     lengths = [2, 9, 5]
     vector = SyncVectorEnv(
-        [lambda length=length: Strict(spaces.MultiDiscrete([3, 4]), length=length) for length in lengths],
+        [lambda length=length: Strict(space, length=length) for length in lengths],
         autoreset_mode=AutoresetMode.SAME_STEP,
     )
     env = rmc_envs.GymnasiumEnvs(vector)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -16,6 +18,8 @@ from rmc_agents.spaces.annotated import minigrid_image
 from rmc_agents.spaces.text import AnnotatedText
 from tests.support.commands import run_python
 from tests.support.exports import agent_for
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 MAZE = "MiniGrid-MemoryS11-v0"
@@ -46,6 +50,48 @@ def test_example_solves_the_maze_without_torch_and_this_package(tmp_path: Path) 
     env = rmc_envs.trials(MAZE, "farama", 5, agent.device, {"actions": 3})
     assert sum(found) / 5 == pytest.approx(evaluate(agent, env, 5, seed=0).mean_return, abs=1e-3)
     assert min(found) > 0.9
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the file of an agent for CartPole, one that is no model, and an empty one."""
+    folder = tmp_path_factory.mktemp("files")
+    box = rmc_envs.make("CartPole-v1", 1).observation_space
+    export_file(agent_for(box, spaces.Discrete(2)), folder / "agent.onnx")
+    (folder / "junk.onnx").write_text("no model")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "Run an exported agent"),
+        (["agent.onnx"], "Run an exported agent"),
+        (["agent.onnx", "CartPole-v1", "x"], "Run an exported agent"),
+        (["agent.onnx", "CartPole-v1", "0"], "Run an exported agent"),
+        (["agent.onnx", "CartPole-v1", "1", "2"], "Run an exported agent"),
+        (["none.onnx", "CartPole-v1"], "none.onnx cannot be run in CartPole-v1: "),
+        (["junk.onnx", "CartPole-v1"], "junk.onnx cannot be run in CartPole-v1: "),
+        (["agent.onnx", "Nope-v0"], "agent.onnx cannot be run in Nope-v0: "),
+        (["agent.onnx", "Pendulum-v1"], "agent.onnx reads other observations than Pendulum-v1 gives: "),
+        (["agent.onnx", MAZE], f"agent.onnx reads other observations than {MAZE} gives: "),
+    ],
+    ids=" ".join,
+)
+def test_example_refuses_wrong_arguments_in_one_line(
+    words: list[str],
+    message: str,
+    exported: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In this process, since importing takes a second."""
+    monkeypatch.chdir(exported)
+    monkeypatch.setattr(sys, "argv", ["run_onnx.py", *words])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / "examples" / "run_onnx.py"), run_name="__main__")
+    text = str(left.value.code)
+    assert text.startswith(message)
+    assert len(text.splitlines()) == 1
 
 
 def test_example_reads_missions_and_draws_actions(tmp_path: Path) -> None:

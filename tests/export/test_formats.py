@@ -11,7 +11,6 @@ import onnx
 import pytest
 from gymnasium import spaces
 
-import rmc_agents
 from rmc_agents import UsageError
 from rmc_agents.export import formats
 from rmc_agents.export.formats import open_exported, to_bytes
@@ -43,6 +42,7 @@ def onnx_file() -> bytes:
     return to_bytes(step, "onnx", {"sample": False, "figures": {"x": 0.5}})
 
 
+@pytest.mark.slow
 def test_onnx_computes_a_thousand_steps_with_resets_as_predict_does(any_core: str) -> None:
     agent = agent_for(
         action_space=ACTIONS.get(any_core, spaces.Discrete(3)), core=any_core, **OPTIONS.get(any_core, {})
@@ -57,6 +57,7 @@ def test_onnx_computes_a_thousand_steps_with_resets_as_predict_does(any_core: st
         assert compare(file, agent, steps=125, rows=8, carry=True).error < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "torch"])
 def test_file_reads_observations_of_every_kind_in_batches_of_any_size(kind: formats.Format) -> None:
     agent = agent_for(EVERY_OBSERVATION)
@@ -71,12 +72,6 @@ def test_program_of_torch_computes_what_predict_does(core: str) -> None:
     file = open_exported(to_bytes(ExportedStep(agent, sample=True), "torch", {"sample": True}))
     agreement = compare(file, agent, steps=40, rows=3)
     assert max(agreement.error, agreement.state_error) < 1e-5
-
-
-def test_shipped_agent_agrees_over_whole_episodes() -> None:
-    agent = rmc_agents.load(Path(__file__).parents[2] / "trained" / "memory-s11")
-    file = open_exported(to_bytes(ExportedStep(agent), "onnx", {"sample": False}))
-    assert compare(file, agent, steps=60, rows=4, carry=True).error < 1e-5
 
 
 def test_onnx_file_describes_itself_and_names_no_path_of_this_machine(onnx_file: bytes) -> None:

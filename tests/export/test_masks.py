@@ -12,6 +12,7 @@ from gymnasium import spaces
 from rmc_agents import ActorCritic, export_file
 from rmc_agents.export.formats import open_exported
 from rmc_agents.export.verification import compare
+from rmc_agents.spaces.masks import choice_sizes
 from tests.support.exports import Eager, agent_for
 
 PAIR = spaces.MultiDiscrete([2, 3], start=[0, 4])
@@ -23,7 +24,7 @@ def masked(space: spaces.Space[Any] = PAIR, core: str = "gru", **options: Any) -
     return agent
 
 
-@pytest.mark.parametrize("space", [spaces.Discrete(4, start=2), PAIR])
+@pytest.mark.parametrize("space", [spaces.Discrete(4, start=2), PAIR, spaces.MultiBinary(3)])
 @pytest.mark.parametrize("sample", [False, True])
 def test_exported_step_agrees_with_the_agent(space: spaces.Space[Any], sample: bool) -> None:
     agent = masked(space, previous_action=True)
@@ -31,7 +32,7 @@ def test_exported_step_agrees_with_the_agent(space: spaces.Space[Any], sample: b
     assert compare(file, agent, steps=30).error < 1e-5
     assert file.step.inputs["action_mask"].to_json() == {
         "dtype": "bool",
-        "shape": (sum(agent.policy.sizes),),  # type: ignore[arg-type]
+        "shape": (sum(choice_sizes(agent.action_space) or []),),
     }
 
 

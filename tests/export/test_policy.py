@@ -49,6 +49,7 @@ def test_file_acts_as_the_model_predicts(critic_memory: str, action_space: space
         feed |= {name: results[f"next_{name}"] for name in feed if name.startswith("state.")}
 
 
+@pytest.mark.slow
 def test_policy_of_a_maze_reads_images_as_the_environment_shows_them(tmp_path: Path) -> None:
     model = small_model(maze(2))
     export = export_policy(model, tmp_path / "policy.onnx")

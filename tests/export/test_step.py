@@ -108,6 +108,14 @@ def test_every_kind_of_agent_is_exported(
     assert ("state.critic_memory.h" in file.step.inputs) == (critic_memory == "separate")
 
 
+@pytest.mark.parametrize("action", [spaces.MultiDiscrete([3, 2]), spaces.Box(-1, 1, (2,))], ids=str)
+def test_persistence_of_actions_is_part_of_the_step(action: spaces.Space[Any]) -> None:
+    agent = agent_for(action_space=action, action_persistence=0.9)
+    file = Eager(agent, sample=True)
+    assert compare(file, agent, steps=60, rows=3, carry=True).error < 1e-5
+    assert "state.action" in file.step.inputs
+
+
 @pytest.mark.parametrize("options", [{"normalize_observations": True}, {"scale_actions": True}])
 def test_normalisation_and_scaling_are_part_of_the_step(options: dict[str, Any]) -> None:
     space = spaces.Box(-np.inf, np.inf, (3,))

@@ -90,6 +90,35 @@ def test_random_actions_replace_the_given_share(epsilon: float) -> None:
         np.testing.assert_allclose(torch.bincount(acted) / 3000, 1 / 3, atol=0.04)
 
 
+class Blocked(rmc_envs.MemoryMazes):
+    """Mazes in which a third of the agents may not turn left, a third not turn right, and the others all."""
+
+    def reset(self, seed: int | None = None) -> Any:
+        self.taken: list[torch.Tensor] = []
+        return super().reset(seed)
+
+    def action_masks(self) -> torch.Tensor:
+        return torch.arange(3) != torch.arange(self.num_envs).unsqueeze(1) % 3
+
+    def step(self, actions: torch.Tensor) -> rmc_envs.Transition:
+        self.taken.append(actions)
+        return super().step(actions)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("use", ["use", "ignore"])
+def test_recorded_and_random_actions_obey_the_masks_that_the_agent_uses(use: str, epsilon: float) -> None:
+    env = mazes(episodes=90)
+    env.__class__ = Blocked
+    assert isinstance(env, Blocked)
+    agent = small_agent("gru", env, action_masks=use)
+    record(RandomActions(AgentPolicy(agent, deterministic=False), epsilon, 3), env, seed=3, steps=10)
+    taken = torch.stack(env.taken)
+    forbidden = taken == torch.arange(90) % 3
+    assert forbidden.any() == (use == "ignore")
+    assert set(taken.flatten().tolist()) == {0, 1, 2}
+
+
 def test_same_arguments_record_the_same_episodes_up_to_an_edit(any_core: str) -> None:
     env = mazes(MAZE)
     agent = small_agent(any_core, env)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -31,6 +36,19 @@ TINY = [
 ]
 
 Run = Callable[..., str]
+
+FORKS = """
+import json, os, runpy, sys
+import gymnasium, matplotlib.figure, torch, tyro
+for words in json.loads(sys.argv[1]):
+    print("$", *words, flush=True)
+    if not os.fork():  # a process of its own, in which torch is imported already
+        sys.argv = [os.path.join(os.path.dirname(sys.executable), words[0]), *words[1:]]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    if os.wait()[1]:
+        sys.exit(f"{words} failed")
+"""
+"""Runs installed commands one after the other."""
 
 
 @pytest.fixture(scope="module")
@@ -96,27 +114,21 @@ def test_installed_package_is_not_the_checkout(run: Run) -> None:
 
 
 def test_installed_commands_train_resume_evaluate_and_report(run: Run) -> None:
-    output = run("rmc-train", *TINY, "--total-steps", "128", "--run-dir", "tiny")
-    assert "evaluate it: rmc-evaluate tiny" in output
-    assert "resuming from" in run("rmc-train", "--resume", "tiny", "--total-steps", "256")
-    assert "figures: " in run("rmc-evaluate", "tiny", "--episodes", "8", "--no-gif")
+    commands = [
+        ["rmc-train", *TINY, "--total-steps", "128", "--run-dir", "tiny"],
+        ["rmc-train", "--resume", "tiny", "--total-steps", "256"],
+        ["rmc-evaluate", "tiny", "--episodes", "8", "--no-gif"],
+    ]
+    output = run("python", "-c", FORKS, json.dumps(commands))
+    _, trained, resumed, evaluated = re.split(r"^\$ .*\n", output, flags=re.MULTILINE)
+    assert "evaluate it: rmc-evaluate tiny" in trained
+    assert "resuming from" in resumed
+    assert "figures: " in evaluated
     assert "report: " in run("rmc-report", "tiny")
 
 
-EVERY_HELP = """
-import os, runpy, sys
-import gymnasium, matplotlib.figure, torch, tyro
-for name in sorted(os.listdir(os.path.dirname(sys.executable))):
-    if name.startswith("rmc-"):
-        if not os.fork():  # a process of its own, in which torch is imported already
-            sys.argv = [os.path.join(os.path.dirname(sys.executable), name), "--help"]
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        if os.wait()[1]:
-            sys.exit(f"{name} --help failed")
-"""
-
-
 def test_every_installed_command_explains_itself(run: Run) -> None:
-    output = run("python", "-c", EVERY_HELP)
+    installed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    output = run("python", "-c", FORKS, json.dumps([[command, "--help"] for command in installed]))
     for command in ("train", "evaluate", "export", "probe", "report", "play", "tune", "nth-farthest"):
         assert f"usage: rmc-{command}" in output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import product
 
 import numpy as np
 import pytest
@@ -64,28 +65,39 @@ EPISODES = {
 """Views of the cue, step by step, of episodes with two to five key moments."""
 
 
-@pytest.mark.parametrize("slots", [0, 1, 8, 20])
-@pytest.mark.parametrize("name", EPISODES)
+@pytest.mark.parametrize(
+    ("name", "slots"), [*product(EPISODES, [0, 8]), *product(["two moments", "five key moments"], [1, 20])]
+)
 def test_still_shows_whole_texts(name: str, slots: int) -> None:
     figure = still.draw(traced_episode(EPISODES[name], slots, success=False))  # has the longest words
     assert text_faults(figure) == []
 
 
-@pytest.mark.parametrize(("heads", "slots"), [(1, 1), (2, 8), (4, 4), (8, 20), (16, 8)])
-@pytest.mark.parametrize("name", ["two moments", "five key moments"])
+@pytest.mark.parametrize(
+    ("name", "heads", "slots"),
+    [
+        *(("five key moments", *sizes) for sizes in [(1, 1), (2, 8), (4, 4), (8, 20), (16, 8)]),
+        *(("two moments", *sizes) for sizes in [(1, 1), (8, 20)]),
+    ],
+)
 def test_still_by_head_shows_whole_texts(name: str, heads: int, slots: int) -> None:
     figure = still.draw(traced_episode(EPISODES[name], slots, heads), per_head=True)
     assert text_faults(figure) == []
 
 
-@pytest.mark.parametrize("shape", [(400, 600), (600, 400), (210, 160), (60, 900), (900, 60)])
-@pytest.mark.parametrize("success", [None, True, False])
-def test_still_of_any_environment_shows_whole_texts(shape: tuple[int, int], success: bool | None) -> None:
+@pytest.mark.parametrize(
+    ("shape", "success", "in_time"),
+    [
+        *product([(400, 600), (60, 900)], [None, True, False], [True, False]),
+        *product([(600, 400), (210, 160), (900, 60)], [False], [True, False]),
+    ],
+)
+def test_still_of_any_environment_shows_whole_texts(
+    shape: tuple[int, int], success: bool | None, in_time: bool
+) -> None:
     picture = np.zeros((*shape, 3), dtype=np.uint8)
     moments = [Moment(picture, step, -1e9 * step, None, None) for step in range(7)]
-    for in_time in (True, False):
-        figure = still.draw(Playthrough(moments, success, in_time))
-        assert text_faults(figure) == []
+    assert text_faults(still.draw(Playthrough(moments, success, in_time))) == []
 
 
 def test_measurement_finds_cut_and_overlapping_texts() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ import rmc_envs
 from rmc_agents import PPOConfig, TrainingError
 from rmc_agents.rl.diagnostics import DivergenceMonitor, LearningMonitor
 from rmc_agents.runs.checkpoint import read_newest
+from rmc_agents.spaces.masks import choice_sizes
 from tests.support.trainers import ppo_trainer
 
 
@@ -79,6 +82,29 @@ def test_monitor_warns_once_of_exploding_loss_and_collapsed_entropy() -> None:
     assert continuous.warnings({**well, "train/entropy_loss": -2.8}) == []
     assert continuous.warnings({**well, "train/entropy_loss": 5.0}) == []
     assert len(continuous.warnings({**well, "train/entropy_loss": 8.0})) == 1
+
+
+@pytest.mark.parametrize(
+    ("space", "free"),
+    [(spaces.Discrete(6), 6), (spaces.MultiDiscrete([2, 4]), 4), (spaces.MultiBinary(3), 2)],
+    ids=str,
+)
+def test_entropy_is_compared_with_that_of_the_allowed_actions(space: spaces.Space, free: int) -> None:
+    """In one of 100 steps the last component is free, and in all others a single action is allowed."""
+    sizes = choice_sizes(space)
+    assert sizes is not None
+    mask = torch.cat([torch.arange(size) == 0 for size in sizes])
+    rollout = SimpleNamespace(action_masks=mask.repeat(20, 5, 1))
+    rollout.action_masks[7, 2, -sizes[-1] :] = True
+    largest = math.log(free) / 100
+    for share, warns in ((0.9, False), (0.02, False), (0.005, True), (0.0, True)):
+        monitor = DivergenceMonitor(space, rollout)  # type: ignore[arg-type]
+        figures = {"train/value_loss": 0.5, "train/entropy_loss": -share * largest}
+        assert bool(monitor.warnings(figures)) == warns
+        assert DivergenceMonitor(space).warnings(figures), "without masks it has collapsed"
+    rollout.action_masks = mask.repeat(20, 5, 1)
+    forced = DivergenceMonitor(space, rollout)  # type: ignore[arg-type]
+    assert forced.warnings({"train/value_loss": 0.5, "train/entropy_loss": -0.0}) == []
 
 
 def test_monitor_skips_iterations_without_an_update() -> None:

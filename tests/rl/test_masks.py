@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
@@ -57,9 +58,12 @@ def test_task_is_learned_with_masks_and_memory_only(
     assert success > 0.95 if learns else success < 0.6
 
 
+@pytest.mark.parametrize("space", [None, spaces.MultiBinary(3)])
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
-def test_training_and_evaluation_choose_no_forbidden_action(mode: AutoresetMode, tmp_path: Path) -> None:
-    env = rmc_envs.GymnasiumEnvs(SyncVectorEnv([Strict] * 8, autoreset_mode=mode))
+def test_training_and_evaluation_choose_no_forbidden_action(
+    mode: AutoresetMode, space: spaces.Space | None, tmp_path: Path
+) -> None:
+    env = rmc_envs.GymnasiumEnvs(SyncVectorEnv([lambda: Strict(space)] * 8, autoreset_mode=mode))
     trainer = trainer_for(env, tmp_path)
     trainer.run()  # the environment raises at a forbidden action
     assert evaluate(trainer.agent, env, 20, deterministic=False).mean_length == 5

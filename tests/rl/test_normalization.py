@@ -13,11 +13,11 @@ import torch
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import rmc_envs
-from rmc_agents import ActorCritic, Trainer, UsageError
+from rmc_agents import ActorCritic, Trainer
 from rmc_agents.rl.normalization import RewardNormalizer
 from rmc_agents.rl.rollout import Rollout, initial_carry
 from rmc_agents.runs.checkpoint import read_newest
-from rmc_agents.training.processes import Processes
+from rmc_agents.training.processes import ALONE, Processes
 from tests.conftest import small_options
 from tests.support.agents import fresh_agent, small_env
 from tests.support.groups import in_processes
@@ -164,14 +164,13 @@ def test_processes_agree_on_statistics_and_resume_bit_for_bit(tmp_path: Path) ->
     assert torch.equal(statistics(alone)[-1], torch.zeros(8, dtype=torch.float64))
 
 
-def test_checkpoint_without_statistics_or_with_forged_ones_is_refused(tmp_path: Path) -> None:
-    plain = ppo_trainer(tmp_path / "plain")
-    plain.iterate()
+def test_checkpoint_with_half_or_forged_statistics_is_refused(tmp_path: Path) -> None:
     normalized = ppo_trainer(tmp_path / "normalized", config=NORMALIZED)
-    with pytest.raises(KeyError, match="return_moments"):
-        normalized.load_state_dict(plain.state_dict())
     normalized.iterate()
     state = normalized.state_dict()
+    for name in ("return_moments", "discounted_returns"):
+        with pytest.raises(KeyError, match=name):
+            normalized.load_state_dict({key: part for key, part in state.items() if key != name})
     good = state["return_moments"]
     for name, number in (("var", -1.0), ("count", -1), ("mean", float("nan"))):
         state["return_moments"] = {**good, name: torch.full_like(good[name], number)}
@@ -190,5 +189,46 @@ def test_checkpoint_without_normalisation_holds_no_statistics(tmp_path: Path) ->
     save_interrupted(run)
     payload = read_newest(tmp_path / "run")[1]
     assert not [name for name in (*payload, *payload["agent"]) if "moments" in name or "discounted" in name]
-    with pytest.raises(UsageError, match="another configuration: it has no 'return_moments'"):
-        ppo_trainer(tmp_path / "run", config=NORMALIZED).restore()
+
+
+def switched(folder: Path, processes: Processes) -> list[tuple[bool, int, list[float]]]:
+    """Resume a run with normalisation switched on, off, and on again; return notes and statistics of each."""
+    found = []
+    for config in (QUICK, NORMALIZED, QUICK, NORMALIZED):
+        env = small_env(8 // processes.size)
+        run = ppo_trainer(folder, env=env, config=config, processes=processes)
+        notes = run.restore() if found else []
+        counts = [0, 0.0, 0.0]
+        run.iterate()
+        if run.rewards is not None:
+            counts = [x.item() for x in run.rewards.moments.buffers()]
+        found.append((any("not normalised before" in note for note in notes), *counts))
+        save_interrupted(run) if not processes.rank else run.save()
+        processes.together(lambda: None)
+    return found
+
+
+def test_resumed_run_that_switches_normalisation_on_starts_with_new_statistics(tmp_path: Path) -> None:
+    samples = QUICK.num_steps * 8
+    alone = switched(tmp_path / "alone", ALONE)
+    assert [(note, count) for note, count, *_ in alone] == [(False, 0), (True, samples)] * 2
+    first, second = in_processes(lambda group: switched(tmp_path / "shared", group))
+    assert not isinstance(first, str), first
+    assert first == second
+    assert [(note, count) for note, count, *_ in first] == [(False, 0), (True, samples)] * 2
+
+
+def test_state_without_statistics_replaces_those_of_a_trainer(tmp_path: Path) -> None:
+    plain, used, fresh = (
+        ppo_trainer(tmp_path / name, config=config)
+        for name, config in (("plain", QUICK), ("used", NORMALIZED), ("fresh", NORMALIZED))
+    )
+    plain.iterate()
+    used.iterate()
+    for run in (used, fresh):
+        assert len(run.load_state_dict(plain.state_dict())) == 1
+        run.iterate()
+    assert_identical(used, fresh)
+    assert used.rewards is not None
+    assert fresh.rewards is not None
+    assert torch.equal(used.rewards.moments.var, fresh.rewards.moments.var)

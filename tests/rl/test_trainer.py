@@ -402,6 +402,7 @@ RECALL = PPOConfig(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("core", CORES_WITH_MEMORY)
 def test_core_with_memory_learns_recall(core: str, tmp_path: Path) -> None:
     """Three symbols, four blank steps. Without memory no agent exceeds 1/3."""

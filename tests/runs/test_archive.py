@@ -130,6 +130,7 @@ def large_files() -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.slow
 def test_loading_takes_memory_in_proportion_to_the_file(tmp_path: Path) -> None:
     paths = []
     for name, data in {"good": forgeries.pack(GOOD), **large_files()}.items():

@@ -73,7 +73,7 @@ def test_config_json_with_a_strange_value_is_loaded_or_refused(run: Path, reques
     readers = CONFIG_READERS[request.node.callspec.params["run"]]
     config = json.loads((run / "config.json").read_text())
     found, examples = Counter[str](), {}
-    for change, forged in variants(config, STRANGE, 120):
+    for change, forged in variants(config, STRANGE, 60):
         (run / "config.json").write_text(json.dumps(forged))
         for read in readers:
             result = outcome(lambda read=read: read(run))
@@ -104,7 +104,7 @@ def test_checkpoint_with_a_strange_value_is_resumed_or_refused(run: Path) -> Non
         trainer.restore()
         trainer.iterate()
 
-    require_clear_for_strange_checkpoints(run, train, 250)
+    require_clear_for_strange_checkpoints(run, train, 125)
 
 
 @pytest.mark.parametrize("run", ["classifier_run"], indirect=True)
@@ -115,7 +115,7 @@ def test_checkpoint_of_a_classifier_with_a_strange_value_is_resumed_or_refused(r
         trainer.restore()
         trainer.update()
 
-    require_clear_for_strange_checkpoints(run, train, 200)
+    require_clear_for_strange_checkpoints(run, train, 100)
 
 
 @pytest.mark.parametrize("run", ["agent_run"], indirect=True)

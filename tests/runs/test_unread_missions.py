@@ -93,8 +93,11 @@ def test_other_words_are_refused(ppo: Command) -> None:
     env = rmc_envs.make("MiniGrid-UnlockPickup-v0", 1, **run.options_for("MiniGrid-UnlockPickup-v0"))
     with pytest.raises(
         UsageError, match="trained with other words of 'mission' than MiniGrid-UnlockPickup-v0"
-    ):
+    ) as error:
         run.require_fit("MiniGrid-UnlockPickup-v0", env)
+    assert "the agent does not know box, pick, up. Choose an environment with the same words" in str(
+        error.value
+    )
 
 
 def test_run_with_other_words_than_its_environments_have_is_not_resumed(ppo: Command) -> None:

@@ -161,6 +161,7 @@ def test_integers_in_a_state_stay_integers() -> None:
     assert rows.shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_rmc_in_recurrent_ppo_learns_recall_and_ppo_without_memory_does_not() -> None:
     settings = {
         "n_steps": 28,

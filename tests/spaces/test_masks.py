@@ -10,11 +10,12 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from rmc_agents.spaces.masks import ActionMasks, allowed_actions, mask_of, random_allowed
+from rmc_agents.spaces.masks import MASKS_ARE_FOR, ActionMasks, allowed_actions, mask_of, random_allowed
 
 THREE = spaces.Discrete(3, start=5)
 PAIR = spaces.MultiDiscrete([2, 3])
 GRID = spaces.MultiDiscrete([[2, 3], [2, 2]])
+BITS, BITS_OF_TWO = spaces.MultiBinary(3), spaces.MultiBinary(2)
 NESTED = spaces.Dict(b=THREE, a=spaces.Tuple((PAIR, spaces.MultiBinary(2))))
 
 
@@ -30,6 +31,9 @@ NESTED = spaces.Dict(b=THREE, a=spaces.Tuple((PAIR, spaces.MultiBinary(2))))
         (PAIR, [[1, 0], [0, 1, 1]], "10011"),
         (spaces.MultiDiscrete([2, 2]), [[1, 0], [0, 1]], "1001"),
         (GRID, (([1, 0], [0, 1, 1]), ([1, 1], [0, 1])), "100111101"),
+        (BITS, [1, 0, 1, 1, 0, 1], "101101"),
+        (BITS, ([1, 0], [1, 1], [0, 1]), "101101"),
+        (spaces.MultiBinary([2, 1]), np.array([0, 1, 1, 1]), "0111"),
         (NESTED, {"a": (([1, 0], [0, 1, 1]), [1, 1, 0, 1]), "b": [0, 0, 1]}, "001100111101"),
         (NESTED, {"a": ([1, 0, 0, 1, 1], [[1, 1], [0, 1]]), "b": [0, 0, 1]}, "001100111101"),
         (NESTED, np.array([0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 0, 1]), "001100111101"),
@@ -57,9 +61,16 @@ def test_masks_of_every_form_become_one_array(space: spaces.Space[Any], mask: An
         ),
         (PAIR, [1, 1, 0, 0, 0], "an action mask without an allowed choice for component 1 of the action"),
         (
+            BITS,
+            [1, 0, 1],
+            "an action mask of shape (3,), expected one of shape (6,), or a tuple of arrays of 2, 2, 2 "
+            "values",
+        ),
+        (BITS, [1, 1, 0, 0, 1, 1], "an action mask without an allowed choice for component 1 of the action"),
+        (
             spaces.Box(-1, 1, (2,)),
             [1, 1],
-            "action masks are for Discrete and MultiDiscrete actions, not Box(-1.0, 1.0, (2,), float32)",
+            f"{MASKS_ARE_FOR}, not Box(-1.0, 1.0, (2,), float32)",
         ),
     ],
 )
@@ -85,9 +96,14 @@ def test_forbidden_choices_are_replaced() -> None:
     assert allowed_actions(actions, masks, PAIR).tolist() == [[1, 2], [1, 0]]
     single = allowed_actions(torch.tensor([0, 1]), masks[:, :3], spaces.Discrete(3))
     assert single.tolist() == [1, 1]
+    bits = allowed_actions(
+        torch.tensor([[0.0, 1.0]]), torch.tensor([[False, True, True, False]]), BITS_OF_TWO
+    )
+    assert bits.dtype == torch.float32
+    assert bits.tolist() == [[1, 0]]
 
 
-@pytest.mark.parametrize("space", [spaces.Discrete(5), PAIR, GRID])
+@pytest.mark.parametrize("space", [spaces.Discrete(5), PAIR, GRID, BITS])
 def test_random_actions_are_uniform_over_allowed_ones(space: spaces.Space[Any]) -> None:
     sizes = ActionMasks(space).sizes
     mask = torch.cat([torch.arange(size) != 1 for size in sizes])
@@ -95,7 +111,7 @@ def test_random_actions_are_uniform_over_allowed_ones(space: spaces.Space[Any]) 
     drawn = random_allowed(masks, space, torch.Generator().manual_seed(0))
     assert drawn.shape == (3000, *(space.shape or ()))
     for size, numbers in zip(sizes, drawn.view(3000, -1).unbind(1), strict=True):
-        counts = torch.bincount(numbers, minlength=size)
+        counts = torch.bincount(numbers.long(), minlength=size)
         assert counts[1] == 0
         others = counts[torch.arange(size) != 1]
         assert (others - 3000 / (size - 1)).abs().max() < 150

@@ -17,6 +17,7 @@ from gymnasium import spaces
 
 from rmc_agents import ActorCritic, AnnotatedText, describe
 from rmc_agents.spaces import Observations, mission_text, space_from_json, space_to_json
+from rmc_agents.spaces.annotated import AnnotatedBox
 from rmc_agents.spaces.text import BABYAI_LENGTH, BABYAI_WORDS, PADDING, UNKNOWN, words_of
 
 TEXT = AnnotatedText(["go", "to", "the", "red", "door"], 4)
@@ -175,3 +176,9 @@ def test_longest_sentence_of_babyai_fits() -> None:
     text = AnnotatedText(BABYAI_WORDS, BABYAI_LENGTH)
     assert text.unread_in(longest) == []
     assert text.ids(longest)[-1] != PADDING
+
+
+def test_space_of_words_is_shown_as_text() -> None:
+    plain = Observations(spaces.Dict(mission=AnnotatedText(["go", "to", "door"], 7))).plain
+    assert str(plain) == "Dict('mission': Text of at most 7 words, from a vocabulary of 3)"
+    assert repr(AnnotatedBox(spaces.Box(0, 9, (2,), np.uint8), "raw")) == "Box(0, 9, (2,), uint8)"

@@ -20,6 +20,8 @@ from tests.support.rounding import rounding_error
 TINY = {
     "rmc": {"num_slots": 3, "num_heads": 2, "head_size": 2},
     "dnc": {"hidden_size": 4, "num_rows": 3, "row_size": 2, "num_reads": 2},
+    "gated_delta": {"num_heads": 2, "key_size": 3, "value_size": 2},
+    "lru": {"hidden_size": 4, "state_size": 5},
 }
 """Options of cores of a few units; the others get `hidden_size` 5 if they have that option."""
 NATIVE_CORES = ["rmc", "lstm", "gru", "rnn"]

@@ -120,8 +120,9 @@ class Strict(gymnasium.Env[Any, Any]):
         self.action_space = action_space or spaces.Discrete(CHOICES, start=1)
         self.observation_space = spaces.Box(0, 1, (2,), np.float32)
         self.form, self.length, self.time = form, length, 0
-        nvec = getattr(self.action_space, "nvec", None)
-        self.sizes = [CHOICES] if nvec is None else nvec.tolist()
+        bits = isinstance(self.action_space, spaces.MultiBinary)
+        nvec = [2] * self.action_space.n if bits else getattr(self.action_space, "nvec", [CHOICES])
+        self.sizes = [int(n) for n in nvec]
         if form == "method":
             self.action_masks = lambda: np.concatenate(self.masks)
 

@@ -142,6 +142,7 @@ def test_classifiers_are_reported_and_skipped(
         load_classifier(run)
 
 
+@pytest.mark.slow
 def test_suite_is_evaluated_at_the_agents_own_view_size(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ def imports_of(run_dir: Path) -> list[str]:
     return json.loads((run_dir / "config.json").read_text())["imports"]
 
 
+@pytest.mark.slow
 def test_own_core_and_task_train_resume_and_evaluate(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -151,6 +152,7 @@ def test_task_named_with_its_module_needs_no_import(folder: Path) -> None:
     run_script("evaluate", "run", "--episodes", "8", "--no-gif", "--no-report", folder=folder)
 
 
+@pytest.mark.slow
 def test_own_core_trains_on_nth_farthest(folder: Path) -> None:
     words = ["--total-samples", "64", "--batch-size", "32", "--test-samples", "50", "--run-dir", "run"]
     run_script("nth_farthest", "--import", "mine", "--core", "leaky", *words, folder=folder)

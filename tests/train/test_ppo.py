@@ -246,8 +246,10 @@ def test_help_groups_flags_and_shows_the_preset(ppo: Command) -> None:
     assert "Defaults: general settings (no preset)" in out
     assert "(default: FrozenLake-v1)" in " ".join(out.replace("│", " ").split())
     _, out, _ = ppo("--help", "--env", "CartPole-v1")
-    assert "Defaults: CartPole-v1: general preset for vector observations" in " ".join(out.split())
+    assert "Defaults: CartPole-v1: preset; --no-preset for none" in " ".join(out.split())
     assert "(default: CartPole-v1)" in " ".join(out.replace("│", " ").split())
+    _, out, _ = ppo("--help", "--env", "rmc/MaskedCartPole-v0", "--no-preset")
+    assert "Defaults: general settings (no preset)" in out
     _, out, _ = ppo("--help", "--no-preset")
     assert "Defaults: general settings (no preset)" in out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -30,13 +31,15 @@ def switches(run: Path) -> tuple[bool, bool, bool]:
 
 
 def test_general_preset_trains_resumes_and_leaves_statistics_alone_afterwards(
-    ppo: Command, tmp_path: Path
+    ppo: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["--run-dir", "run", "--env", "Pendulum-v1", *SMALL]
+    spec = replace(gymnasium.spec("Pendulum-v1"), id="test/Pendulum-v1")
+    monkeypatch.setitem(gymnasium.registry, "test/Pendulum-v1", spec)
+    words = ["--run-dir", "run", "--env", "test/Pendulum-v1", *SMALL]
     code, out, errors = ppo(*words, "--total-steps", "256")
     assert code == 0, errors
-    line = "Pendulum-v1: general preset for vector observations and continuous actions; --no-preset for none"
-    assert line in out
+    kind = "vector observations and continuous actions"
+    assert f"test/Pendulum-v1: general preset for {kind}; --no-preset for none" in out
     assert switches(tmp_path / "run") == (True, True, True)
     code, _, errors = ppo("--resume", "run", "--total-steps", "512")
     assert code == 0, errors

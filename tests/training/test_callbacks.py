@@ -187,13 +187,19 @@ def test_bug_in_a_callback_keeps_its_traceback_and_saves_the_iteration(kind: str
     again.run()
 
 
-@pytest.mark.parametrize("method", ["on_checkpoint", "on_end"])
-def test_bug_after_the_last_checkpoint_leaves_a_whole_run(method: str, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "last"),
+    [("on_checkpoint", "error"), ("on_end", "end")],
+)
+def test_bug_after_the_last_checkpoint_leaves_a_whole_run(
+    method: str, last: str, kind: str, tmp_path: Path
+) -> None:
     """An OSError of a callback is not taken for a full disk."""
     recorder, error = Recorder(), OSError("no such server")
     with pytest.raises(OSError, match="no such server"):
         BUILDERS[kind](tmp_path, callbacks=[recorder, Broken(method, error)]).run()
-    assert recorder.calls[-1] == ("error", "OSError('no such server')")
+    answers = {"error": "OSError('no such server')", "end": ITERATIONS[kind]}
+    assert recorder.calls[-1] == (last, answers[last])
     again = BUILDERS[kind](tmp_path)
     again.restore()
     assert again.done
@@ -207,6 +213,55 @@ def test_bug_in_on_start_ends_training_before_it_begins(kind: str, tmp_path: Pat
     assert last.calls == []
     assert checkpoints(tmp_path) == []
     BUILDERS[kind](tmp_path).run()
+
+
+METHODS = ["on_start", "on_iteration", "on_checkpoint", "on_end", "on_error"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("method", METHODS)
+def test_each_callback_that_has_started_ends_exactly_once(
+    method: str, error: type[Exception], kind: str, tmp_path: Path
+) -> None:
+    """Whatever one of them raises: trackers close their run once, as finished or as failed."""
+    calls: list[tuple[str, str]] = []
+
+    class Named(Callback):
+        def __init__(self, name: str, fails: bool = False) -> None:
+            self.name, self.fails = name, fails
+
+        def _note(self, called: str) -> None:
+            calls.append((self.name, called))
+            if self.fails and called == method:
+                raise error
+
+        def on_start(self, trainer: Any) -> None:
+            self._note("on_start")
+
+        def on_iteration(self, trainer: Any, figures: dict[str, float]) -> None:
+            self._note("on_iteration")
+            if method == "on_error":
+                raise ArithmeticError
+
+        def on_checkpoint(self, trainer: Any, path: Path) -> None:
+            self._note("on_checkpoint")
+
+        def on_end(self, trainer: Any, figures: dict[str, float]) -> None:
+            self._note("on_end")
+
+        def on_error(self, trainer: Any, error: BaseException) -> None:
+            self._note("on_error")
+
+    callbacks = [Named("first"), Named("broken", fails=True), Named("last")]
+    with pytest.raises((error, ArithmeticError)):
+        BUILDERS[kind](tmp_path, callbacks=callbacks).run()
+    for name in ("first", "broken", "last"):
+        own = [called for who, called in calls if who == name]
+        started = own[:1] == ["on_start"] and not (name == "broken" and method == "on_start")
+        reached = error is ZeroDivisionError or method != "on_error" or name != "last"
+        assert sum(called in ("on_end", "on_error") for called in own) == (started and reached)
+    if method == "on_end" and error is ZeroDivisionError:
+        assert [who for who, called in calls if called == "on_end"] == ["first", "broken", "last"]
 
 
 def test_error_of_training_reaches_callbacks_whatever_they_do(kind: str, tmp_path: Path) -> None:

@@ -50,6 +50,9 @@ class Counter:
     def done(self) -> bool:
         return self.count >= 3
 
+    def wording(self, message: str) -> str:
+        return message
+
     def to_json(self) -> dict[str, Any]:
         return {"agent": {"core": "counter"}, "imports": ["math"]}
 
@@ -57,6 +60,27 @@ class Counter:
         if self.broken:
             raise OSError(errno.ENOSPC, "No space left on device")
         return save_checkpoint(self.run_dir, self.count, {"agent": {"x": torch.ones(1)}})
+
+
+def test_messages_are_shown_and_logged_in_the_wording_of_the_trainer(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = BUILDERS[kind](tmp_path)
+    trainer.translate = lambda message: message.replace("num_envs=3", "--num-envs 3")
+
+    def fail() -> None:
+        with training_loop(trainer, "title", 3, {}) as loop:
+            loop.tell(["note on num_envs=3"])
+            loop.report({}, {}, ["warning: num_envs=3"])
+            raise TrainingError("num_envs=3")
+
+    with pytest.raises(TrainingError):
+        fail()
+    shown, logged = capsys.readouterr().out, (tmp_path / "log.jsonl").read_text()
+    assert "note on --num-envs 3" in shown
+    assert "warning: --num-envs 3" in shown
+    assert logged.count("--num-envs 3") == 3
+    assert "num_envs=3" not in shown + logged
 
 
 def count(counter: Counter, during: Callable[[int], None] = lambda count: None) -> None:

@@ -51,13 +51,11 @@ def fresh_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Pat
 
 
 @pytest.fixture(scope="module")
-def compiled_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library for this processor, compiled in an empty cache folder."""
+def compiled_library() -> Path:
+    """The library for this processor, in the user's cache: `needs_native` has compiled it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        build.load()
-        (path,) = cache.cache_folder().iterdir()
-        return path
+        patch.delenv("XDG_CACHE_HOME", raising=False)
+        return Path(build.load()._name)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rmc_agents.cores import CORES, MemoryCore
+from rmc_agents.cores.base import IndexedInputs
 from rmc_agents.cores.kernels.unchanged import are_plain, replaces
 from rmc_agents.tree import map_tree
 from tests.conftest import small_options
@@ -42,12 +43,17 @@ def override_initial_state(core: type[Any]) -> type[Any]:
     return Changed
 
 
-def results(core: MemoryCore) -> Tensor:
-    """Return the outputs of a sequence with resets."""
+def sequence(core: MemoryCore) -> tuple[Tensor, Any, Tensor]:
+    """Return inputs, state and starts of a sequence with resets."""
     inputs = torch.arange(6 * 3 * 4.0).sin().view(6, 3, 4)
     starts = torch.tensor([True, False, False, True, False, True]).unsqueeze(1).expand(6, 3)
+    return inputs, core.initial_state(3), starts.contiguous()
+
+
+def results(core: MemoryCore) -> Tensor:
+    """Return the outputs of a sequence with resets."""
     with torch.no_grad():
-        return core.unroll(inputs, core.initial_state(3), starts.contiguous())[0]
+        return core.unroll(*sequence(core))[0]
 
 
 @pytest.mark.parametrize("override", [override_recur, override_project, override_initial_state])
@@ -78,6 +84,49 @@ def test_unroll_runs_patches_and_hooks(name: str) -> None:
     recur = core.recur
     core.recur = lambda *args: recur(*map_tree(lambda x: 2 * x, args))
     assert not torch.allclose(results(core), before)
+
+
+CORES_WITH_OPTIONS = {
+    **{name: (name, small_options(name)) for name in CORES},
+    "rmc with gates of slots": ("rmc", {**small_options("rmc"), "gate_style": "memory"}),
+    "rmc without gates": ("rmc", {**small_options("rmc"), "gate_style": "none"}),
+    "rmc with two blocks": ("rmc", {**small_options("rmc"), "num_blocks": 2}),
+}
+LAYERS = [
+    (name, layer)
+    for name, (core, options) in CORES_WITH_OPTIONS.items()
+    for layer, module in CORES[core](4, **options).named_modules()
+    if layer and not isinstance(module, nn.ModuleList | nn.ModuleDict)
+]
+"""Every core, and every module in it that is called."""
+
+
+@pytest.mark.parametrize("change", ["hook", "patch", "class"])
+@pytest.mark.parametrize(("name", "layer"), LAYERS, ids=map("-".join, LAYERS))
+def test_every_layer_of_a_core_is_called_if_it_was_changed(name: str, layer: str, change: str) -> None:
+    """Hooks, patches and replaced classes change what acting and learning compute, and both agree."""
+    torch.manual_seed(0)
+    kind, options = CORES_WITH_OPTIONS[name]
+    core = CORES[kind](4, **options)
+    before, module = results(core), core.get_submodule(layer)
+    if change == "hook":
+        module.register_forward_hook(lambda _module, _inputs, output: output + 0.5)
+    elif change == "patch":
+        forward = module.forward
+        module.forward = lambda x: forward(x) + 0.5  # type: ignore[method-assign]
+    else:
+        own: Any = type(module)
+        module.__class__ = type("Changed", (own,), {"forward": lambda self, x: own.forward(self, x) + 0.5})
+    after = results(core)
+    assert not torch.allclose(after, before)
+    torch.testing.assert_close(MemoryCore.unroll(core, *sequence(core)), core.unroll(*sequence(core)))
+    rows, ids = torch.arange(12 * 4.0).sin().view(12, 4), (torch.arange(18) % 12).view(6, 3).int()
+    _, state, starts = sequence(core)
+    indexed = core.unroll_indexed(IndexedInputs(rows, ids), state, starts)
+    torch.testing.assert_close(indexed, core.unroll(rows[ids.long()], state, starts))
+    assert core.prepare_unroll(IndexedInputs(rows, ids), state, starts) is None
+    states = map_tree(lambda x: x.expand(7, *x.shape).clone(), state)
+    assert core.prepare_steps(rows[:3], states, starts) is None
 
 
 def test_are_plain_accepts_the_layers_of_torch_only() -> None:

@@ -20,6 +20,7 @@ from tests.support.masked_task import Extreme, Strict
 
 CHOICES = spaces.Discrete(4, start=1)
 PAIR = spaces.MultiDiscrete([3, 4])
+BITS = spaces.MultiBinary(3)
 SAME, NEXT = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP
 
 
@@ -46,7 +47,7 @@ def play(env: rmc_envs.BatchedEnv, steps: int = 25) -> list[torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("space", [CHOICES, PAIR])
+@pytest.mark.parametrize("space", [CHOICES, PAIR, BITS])
 @pytest.mark.parametrize("form", ["info", "method", "tuple"])
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_masks_are_those_of_each_environment(
@@ -173,7 +174,11 @@ def test_masks_that_are_not_used_are_reported_once(numbers: bool) -> None:
     env.reset(0)
     actions = torch.zeros(2, 1) if numbers else torch.zeros(2, dtype=torch.int64)
     env.step(actions)
-    why = "they are for Discrete and MultiDiscrete" if numbers else "one in the info of `reset`, too"
+    why = (
+        "action masks are for Discrete, MultiDiscrete and MultiBinary"
+        if numbers
+        else "one in the info of `reset`, too"
+    )
     (message,) = env.warnings()
     assert message.startswith("warning: the action masks of Late are not used: ")
     assert why in message

@@ -19,6 +19,8 @@ from gymnasium import spaces
 import rmc_envs
 from rmc_envs.gymnasium import worker
 from rmc_envs.gymnasium.workers import Workers
+from tests.support import fork_server
+from tests.support.commands import ROOT
 from tests.support.strange_env import StrangeEnv
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -102,6 +104,7 @@ def run(folder: Path, script: str, *args: str, **options: Any) -> subprocess.Pop
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"] if os.name == "posix" else ["spawn"])
 def test_ids_registered_in_main_work_with_every_start_method(method: str, tmp_path: Path) -> None:
     (tmp_path / "in_a_module.py").write_text(IN_A_MODULE)
@@ -154,8 +157,7 @@ batch.step(torch.zeros(3, dtype=torch.int64))
 @posix
 @pytest.mark.parametrize("how", ["signal", "watch"])
 def test_workers_end_with_a_killed_parent(how: str, tmp_path: Path) -> None:
-    root = str(Path(__file__).parents[3])
-    process = run(tmp_path, ORPHANS, how, env={**os.environ, "PYTHONPATH": root})
+    process = fork_server.start(["-c", ORPHANS, how], tmp_path, PYTHONPATH=str(ROOT))
     assert process.stdout is not None
     pids = [int(word) for word in process.stdout.readline().split()]
     assert len(pids) == 3
@@ -195,6 +197,7 @@ def remember(self, *args):
 
 rmc_envs.gymnasium.worker.Worker.__init__ = remember
 delay = float(sys.argv[1])
+os.setsid()  # the signal is for this process and its workers
 threading.Thread(target=lambda: (time.sleep(delay), os.killpg(0, signal.SIGINT)), daemon=True).start()
 try:
     rmc_envs.make("test/Strange-v0", 64, vectorization="async", what="hang")
@@ -207,8 +210,7 @@ except KeyboardInterrupt:
 @posix
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.3])
 def test_interrupt_while_workers_start_ends_all_of_them(delay: float, tmp_path: Path) -> None:
-    root = str(Path(__file__).parents[3])
-    process = run(tmp_path, INTERRUPTED, str(delay), env={**os.environ, "PYTHONPATH": root})
+    process = fork_server.start(["-c", INTERRUPTED, str(delay)], tmp_path, PYTHONPATH=str(ROOT))
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     word, *pids = out.split()

@@ -94,7 +94,7 @@ def test_missions_are_dropped_and_read_on_request() -> None:
 @pytest.mark.parametrize(
     ("env_id", "options", "message"),
     [
-        ("MiniGrid-Empty-5x5-v0", {"mission": "say"}, "mission='say': expected one of auto, read, drop"),
+        ("MiniGrid-Empty-5x5-v0", {"mission": "say"}, "with mission='say': expected one of auto, read, drop"),
         ("MiniGrid-MemoryS7-v0", {"mission": "read"}, "MiniGrid-MemoryS7-v0 has no option mission"),
         ("CartPole-v1", {"mission": "read"}, "CartPole-v1 has no option mission"),
         ("MiniGrid-Playground-v0", {"mission": "read"}, "without words"),
@@ -104,6 +104,21 @@ def test_missions_are_dropped_and_read_on_request() -> None:
 def test_invalid_missions_are_refused(env_id: str, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rmc_envs.make(env_id, **options)
+
+
+@pytest.mark.parametrize("more", [{}, {"size": 6}])
+@pytest.mark.parametrize("implementation", ["batched", "reference"])
+def test_refused_option_is_named_once(implementation: str, more: dict) -> None:
+    options = {**more, "mission": "say"}
+
+    def build() -> object:
+        if implementation == "reference":
+            return rmc_envs.make_reference("MiniGrid-Empty-5x5-v0", **options)()
+        return rmc_envs.make("MiniGrid-Empty-5x5-v0", **options)
+
+    with pytest.raises(ValueError, match="cannot be built with mission='say': expected one of") as error:
+        build()
+    assert str(error.value).count("say") == 1
 
 
 def test_own_environments_can_let_their_missions_be_read() -> None:

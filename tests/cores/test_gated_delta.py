@@ -1,0 +1,104 @@
+"""The gated delta rule: the paper's equations in NumPy, what a write does, and chunks of any length."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import normalize
+
+from rmc_agents.cores import GatedDelta, HoistedCore
+from rmc_agents.cores import gated_delta as module
+from tests.support.cores import tiny_core
+
+Array = NDArray[np.float64]
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def numpy_step(core: GatedDelta, x: Array, memory: Array) -> tuple[Array, Array]:
+    """Compute a step for one row: x [I], memory [A, K, V] -> output [A, V], next memory."""
+    weight, bias = (p.detach().numpy() for p in (core.input_proj.weight, core.input_proj.bias))
+    A, K, V = core.num_heads, core.key_size, core.value_size
+    q, k, v, a, b, gate = np.split(weight @ x + bias, np.cumsum([A * K, A * K, A * V, A, A]))
+    q, k = ((z * sigmoid(z)).reshape(A, K) for z in (q, k))
+    v, gate = v.reshape(A, V), (gate * sigmoid(gate)).reshape(A, V)
+    scale, shift = (p.detach().numpy() for p in (core.output_norm.weight, core.output_norm.bias))
+    memory, outputs = memory.copy(), []
+    for h in range(A):
+        query, key = q[h] / np.linalg.norm(q[h]), k[h] / np.linalg.norm(k[h])
+        memory[h] *= sigmoid(a[h])
+        memory[h] += np.outer(key, sigmoid(b[h]) * (v[h] - memory[h].T @ key))
+        read = memory[h].T @ query
+        normal = (read - read.mean()) / np.sqrt(read.var() + core.output_norm.eps)
+        outputs.append((normal * scale + shift) * gate[h])
+    return np.concatenate(outputs), memory
+
+
+def test_step_computes_the_equations() -> None:
+    core = tiny_core("gated_delta")
+    assert isinstance(core, GatedDelta)
+    state, memory = core.initial_state(2), np.zeros((2, 2, 3, 2))
+    for _ in range(4):
+        x = torch.randn(2, 3, dtype=torch.float64)
+        with torch.no_grad():
+            output, state = core.step(x, state)
+        for row in range(2):
+            expected, memory[row] = numpy_step(core, x[row].numpy(), memory[row])
+            np.testing.assert_allclose(output[row].numpy(), expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(state.memory.numpy(), memory, rtol=1e-9, atol=1e-12)
+
+
+def test_write_replaces_the_value_of_its_key_and_leaves_those_of_orthogonal_keys() -> None:
+    core = GatedDelta(3, num_heads=1, key_size=4, value_size=2).double()
+    keys = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))[0]
+    one = torch.ones(1, 1, dtype=torch.float64)
+
+    def write(key: torch.Tensor, value: list[float], state: module.GatedDeltaState) -> module.GatedDeltaState:
+        v = torch.tensor([[value]], dtype=torch.float64)
+        k = key.view(1, 1, 4)
+        return core.recur((k, k, v, 0 * one, one, v), state)[1]
+
+    state = core.initial_state(1)
+    for key, value in ((keys[0], [1.0, 2.0]), (keys[1], [3.0, 4.0]), (keys[0], [5.0, 6.0])):
+        state = write(key, value, state)
+    stored = keys @ state.memory[0, 0]
+    expected = torch.tensor([[5.0, 6.0], [3.0, 4.0], [0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(stored, expected)
+
+
+@pytest.mark.parametrize("length", [1, module.CHUNK, module.CHUNK + 1, 2 * module.CHUNK + 5])
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_chunks_equal_steps_in_values_and_gradients(length: int, share: float) -> None:
+    core = tiny_core("gated_delta")
+    assert isinstance(core, GatedDelta)
+    inputs = torch.randn(length, 3, 3, dtype=torch.float64, requires_grad=True)
+    state = module.GatedDeltaState(torch.randn(3, 2, 3, 2, dtype=torch.float64, requires_grad=True))
+    starts = torch.rand(length, 3) < share
+    found = []
+    for unroll in (core.unroll, lambda *arguments: HoistedCore.unroll(core, *arguments)):
+        outputs, last = unroll(inputs, state, starts)
+        loss = outputs.sin().sum() + last.memory.cos().sum()
+        found.append([outputs, last.memory, *torch.autograd.grad(loss, [inputs, *state, *core.parameters()])])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
+
+
+def test_memory_decays_by_the_forget_bias() -> None:
+    core = GatedDelta(3, forget_bias=4.0)
+    log_decay = core.project(torch.zeros(1, 3))[3]
+    torch.testing.assert_close(log_decay.exp(), torch.full((1, 4), 0.982), rtol=1e-3, atol=0)
+
+
+def test_strong_decay_stays_finite() -> None:
+    """The shares of a chunk are quotients of numbers that would underflow if they were multiplied out."""
+    core = GatedDelta(3, forget_bias=-90.0)
+    inputs = torch.randn(2 * module.CHUNK, 2, 3, requires_grad=True)
+    outputs, _ = core.unroll(inputs, core.initial_state(2), torch.zeros(len(inputs), 2, dtype=torch.bool))
+    outputs.sum().backward()
+    assert inputs.grad is not None
+    assert inputs.grad.isfinite().all()
+    assert normalize(outputs, dim=-1).isfinite().all()
