@@ -77,6 +77,9 @@ CORE_OPTIONS: dict[str, dict[str, Any]] = {
     "lstm": {"hidden_size": 276},
     "gru": {"hidden_size": 314},
     "rnn": {"hidden_size": 508},
+    "gated_delta": {"num_heads": 8, "key_size": 64, "value_size": 138},
+    "mingru": {"hidden_size": 1224},
+    "lru": {"hidden_size": 314, "state_size": 314},
     "dnc": {"hidden_size": 184, "num_rows": 16, "row_size": 32, "num_reads": 4},
 }
 """Default sizes in this task: with the read-out about 617,000 parameters each."""

@@ -145,7 +145,8 @@ class CategoricalHead(ActionHead):
         )
         # An action is repeated with probability rho + (1 - rho) / n; others follow with (1 - rho) / n each.
         ratios = [math.log1p(persistence * n / (1 - persistence)) for n in sizes]
-        self.register_buffer("bonus", torch.tensor(ratios)[self.component], persistent=False)
+        bonus = [ratios[component] for component in owners(sizes)]
+        self.register_buffer("bonus", torch.tensor(bonus), persistent=False)
 
     def _split(self, parameters: Tensor) -> list[Tensor]:
         return [torch.log_softmax(logits, dim=-1) for logits in parameters.split(self.sizes, dim=-1)]

@@ -245,7 +245,7 @@ class Trainer(Resumable):
         require_same_parameters(self.agent, self.optimizer.parameters)
         self.optimizer.attach()
         self.agent.encoder.use_table(self.table)  # another trainer of the agent may have replaced it
-        if self.collect.enabled or self.updater.take_step.enabled:
+        if self.agent.device.type == "cuda":
             hooks = has_registered_hooks(*self.agent.modules())
             self.collect.paused = self.updater.take_step.paused = hooks
         if self.collect.enabled:

@@ -187,6 +187,7 @@ def finished(process: fork_server.Process) -> Result:
     return Result(process.wait(), out, errors)
 
 
+@pytest.mark.slow
 def test_run_of_two_processes_stops_in_every_way_and_resumes(tmp_path: Path) -> None:
     """Process 1 dies, then receives SIGTERM; process 0 is killed. Nothing that was saved is lost."""
     end = "training stopped. Checkpoints saved before are intact"

@@ -58,6 +58,7 @@ def assert_follows_contract(batch: BatchedEnv, obs: Obs, step: Transition | None
             assert torch.equal(tensor[~step.done], parts(step.final_obs)[key][~step.done])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("env_id", "options"), WITH_SEEDINGS)
 def test_native_task_passes_the_checker(env_id: str, options: dict) -> None:
     on_the_host = options.get("seeding") == "farama"

@@ -66,6 +66,7 @@ def test_file_reads_observations_of_every_kind_in_batches_of_any_size(kind: form
         assert compare(file, agent, steps=2, rows=rows).error < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("core", ["rmc", "dnc"])
 def test_program_of_torch_computes_what_predict_does(core: str) -> None:
     agent = agent_for(action_space=spaces.Box(-1, 1, (2,)), core=core, previous_reward=True)

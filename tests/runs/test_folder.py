@@ -82,6 +82,7 @@ def test_config_json_that_describes_no_run_is_refused(text: str, message: str, t
         read_config(tmp_path)
 
 
+@pytest.mark.slow
 def test_mutated_configurations_are_loaded_or_refused(tiny: Path) -> None:
     found = mutations.mutate_configs(tiny, 200, seed=1)
     assert mutations.is_clear(found), found

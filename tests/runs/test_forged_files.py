@@ -68,6 +68,7 @@ def require_clear(found: Counter[str], examples: dict[str, str]) -> None:
     assert found["refused"] > found.total() / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", CONFIG_READERS, indirect=True)
 def test_config_json_with_a_strange_value_is_loaded_or_refused(run: Path, request: Any) -> None:
     readers = CONFIG_READERS[request.node.callspec.params["run"]]
@@ -95,6 +96,7 @@ def require_clear_for_strange_checkpoints(run: Path, train: Callable[[], None], 
     require_clear(found, examples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["agent_run"], indirect=True)
 def test_checkpoint_with_a_strange_value_is_resumed_or_refused(run: Path) -> None:
     """What is resumed also trains."""
@@ -107,6 +109,7 @@ def test_checkpoint_with_a_strange_value_is_resumed_or_refused(run: Path) -> Non
     require_clear_for_strange_checkpoints(run, train, 125)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["classifier_run"], indirect=True)
 def test_checkpoint_of_a_classifier_with_a_strange_value_is_resumed_or_refused(run: Path) -> None:
     trainer = supervised_trainer(run, average_updates=20)

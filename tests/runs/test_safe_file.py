@@ -37,6 +37,7 @@ def test_code_in_a_checkpoint_is_not_run(tiny: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.slow
 def test_mutated_checkpoints_are_loaded_or_refused(tiny: Path) -> None:
     found = mutations.mutate_checkpoints(tiny, 600, seed=1)
     assert mutations.is_clear(found), found

@@ -46,6 +46,7 @@ def entries(run: Path) -> dict[str, Any]:
     return json.loads((run / "evaluation.json").read_text())
 
 
+@pytest.mark.slow
 def test_evaluate_makes_tables_figures_and_pictures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate.main([str(run), "--episodes", "2", "--stochastic"])
     shown = capsys.readouterr().out
