@@ -27,6 +27,7 @@ STORED = {
     "studies.memory_mazes": "memory_mazes",
     "studies.nth_farthest": "nth_farthest",
     "studies.nth_farthest_ppo": "nth_farthest_ppo",
+    "studies.continuous_control": "continuous_control",
     "studies.key_value": "key_value",
     "robustness.soak": "reliability",
 }
