@@ -20,17 +20,19 @@ from rmc_agents.cores.base import (
     HoistedCore,
     IndexedInputs,
     SlotTrace,
-    gradient_of,
     require_positive,
 )
 from rmc_agents.cores.kernels import rmc_native, rmc_triton
 from rmc_agents.cores.kernels.call import eager, in_place
 from rmc_agents.cores.kernels.rmc_torch import Weights, rmc_sequence
 from rmc_agents.cores.kernels.unchanged import are_plain, replaces
-from rmc_agents.tree import map_tree
-
-LAYER_NORM_EPS = 1e-5
-"""Of `normalize_output`."""
+from rmc_agents.cores.rmc_prepared import (
+    LAYER_NORM_EPS,
+    CoupledGates,
+    Normalization,
+    PreparedSteps,
+    PreparedUnroll,
+)
 
 GateStyle = Literal["unit", "memory", "none"]
 SlotAttention = Literal["all", "own", "none"]
@@ -53,6 +55,9 @@ class RMC(HoistedCore):
         i = sigmoid(W_i x + U_i tanh(M) + input_bias),  f = sigmoid(W_f x + U_f tanh(M) + forget_bias)
         M' = i tanh(M~) + f M,   output = flatten(M')
 
+    With `coupled_gates`, i = 1 - f: each unit is a running mean of what is written, and stays within [-1, 1].
+    At first a unit keeps what is written for about 1 + exp(forget bias) steps.
+
     Cost per step and batch row: O(N^2 D + N D^2) for each block (attention; projections, MLP and gates), with
     K and V of similar size. The number of parameters does not depend on N.
 
@@ -70,11 +75,20 @@ class RMC(HoistedCore):
         gate_style: "unit" gates each unit, "memory" each slot as a whole, "none" overwrites the memory.
         input_bias: added to the input gate before the sigmoid.
         forget_bias: added to the forget gate before the sigmoid; 1 keeps most of the memory at first.
+        forget_bias_end: if given, the units of each head have forget biases from `forget_bias` to this in
+            equal steps, so that each slot has short-lived and long-lived units (as the chrono initialisation
+            of Tallec & Ollivier 2018, without chance).
+        coupled_gates: use 1 - f as the input gate, which then has no weights, and no `input_bias`. A free
+            input gate lets the memory grow with the length of an episode, so that agents get lost in episodes
+            longer than those of training (docs/results/memory-mazes.md).
         slot_attention: slots that a slot attends to, besides the input: "all" (as in the paper), its "own" or
             "none". "own" and "none" are ablations of the attention between slots.
         normalize_output: normalise each output to mean 0 and standard deviation 1; the memory is not changed.
             If forget gates learn to stay open, the memory grows with the length of an episode, and without
             this the layers that read it receive larger values in long episodes than any they were trained on.
+        output_gain: if given, multiply each normalised output by a gain that is learned and starts at this
+            value. Without it an output is about 20 times as large as a feature of an agent's encoder, and
+            drowns it: with 0.03, reactions that need no memory are learned about as fast as without a memory.
 
     Raises:
         ValueError: a size is not a positive integer, or `gate_style` or `slot_attention` has another value.
@@ -84,6 +98,7 @@ class RMC(HoistedCore):
     _fresh: Tensor
     _gate_bias: Tensor
     _attention_mask: Tensor | None
+    output_gain: Tensor | None
 
     def __init__(
         self,
@@ -98,8 +113,11 @@ class RMC(HoistedCore):
         gate_style: GateStyle = "unit",
         input_bias: float = 0.0,
         forget_bias: float = 1.0,
+        forget_bias_end: float | None = None,
+        coupled_gates: bool = False,
         slot_attention: SlotAttention = "all",
         normalize_output: bool = False,
+        output_gain: float | None = None,
     ) -> None:
         super().__init__(input_size)
         key_size = head_size if key_size is None else key_size
@@ -113,10 +131,20 @@ class RMC(HoistedCore):
         )
         _require_choice("gate_style", gate_style, get_args(GateStyle))
         _require_choice("slot_attention", slot_attention, get_args(SlotAttention))
+        if coupled_gates and (gate_style == "none" or input_bias):
+            raise ValueError(
+                f"coupled_gates=True needs gates, and has no input_bias; got gate_style={gate_style!r} and "
+                f"input_bias={input_bias}"
+            )
+        if forget_bias_end is not None and gate_style != "unit":
+            raise ValueError(f'forget_bias_end needs gate_style="unit", got {gate_style!r}')
+        if output_gain is not None and not normalize_output:
+            raise ValueError("output_gain needs normalize_output=True")
         self.num_slots, self.num_heads = num_slots, num_heads
         self.head_size, self.key_size = head_size, key_size
         self.slot_size = slot_size = num_heads * head_size
         self.gate_style: GateStyle = gate_style
+        self.coupled_gates = coupled_gates
         self.normalize_output = normalize_output
 
         qkv_size = num_heads * (2 * key_size + head_size)
@@ -128,11 +156,17 @@ class RMC(HoistedCore):
         self.mlp = nn.ModuleList(nn.Linear(slot_size, slot_size) for _ in range(mlp_layers))
         self.mlp_norm = nn.ModuleList(nn.LayerNorm(slot_size) for _ in range(num_blocks))
         if gate_style != "none":
-            gates = 2 * (slot_size if gate_style == "unit" else 1)  # 2G, in the order input, forget
+            units = slot_size if gate_style == "unit" else 1  # G
+            gates = units if coupled_gates else 2 * units  # in the order input, forget
             self.input_gates = nn.Linear(slot_size, gates)
             self.memory_gates = nn.Linear(slot_size, gates)
-            bias = torch.tensor([float(input_bias), float(forget_bias)]).repeat_interleave(gates // 2)
+            end = forget_bias if forget_bias_end is None else forget_bias_end
+            forget = torch.linspace(forget_bias, end, head_size if units > 1 else 1)
+            forget = forget.repeat(num_heads if units > 1 else 1)
+            bias = torch.cat([-forget if coupled_gates else torch.full_like(forget, input_bias), forget])
             self.register_buffer("_gate_bias", bias, persistent=False)
+        gains = None if output_gain is None else nn.Parameter(torch.full((self.output_size,), output_gain))
+        self.register_parameter("output_gain", gains)
         self.register_buffer("_fresh", torch.eye(num_slots, slot_size), persistent=False)
         self.register_buffer("_attention_mask", _attention_mask(num_slots, slot_attention), persistent=False)
         for module in self.modules():
@@ -153,9 +187,9 @@ class RMC(HoistedCore):
         if self.gate_style == "none":
             return x, self.qkv[0](x)
         if self._gates_differ():
-            return x, self.qkv[0](x), self.input_gates(x) + self._gate_bias
-        bias = self.input_gates.bias + self.memory_gates.bias + self._gate_bias
-        return x, self.qkv[0](x), linear(x, self.input_gates.weight, bias)
+            return x, self.qkv[0](x), self._both(self.input_gates(x), -1) + self._gate_bias
+        weight, bias, _, memory_bias = self._gate_weights()
+        return x, self.qkv[0](x), linear(x, weight, bias + memory_bias + self._gate_bias)
 
     def recur(self, projected: tuple[Tensor, ...], state: RMCState) -> tuple[Tensor, RMCState]:
         """Complete a step as defined above. With one block, `step` and `unroll` use faster code instead."""
@@ -180,20 +214,22 @@ class RMC(HoistedCore):
             return super().unroll_indexed(inputs, state, starts)
         return self._fused_sequence(inputs.rows, state, starts, inputs.ids)
 
-    def prepare_unroll(
-        self, inputs: IndexedInputs, state: RMCState, starts: Tensor
-    ) -> _PreparedUnroll | None:
+    def prepare_unroll(self, inputs: IndexedInputs, state: RMCState, starts: Tensor) -> PreparedUnroll | None:
         if replaces(self, RMC, "unroll") or not self._has_fused_sequence(inputs.rows):
             return None
         context, p = self._native_arguments(state, starts, inputs.ids)
         tensors = [inputs.rows, *context, *p[:-1], *p.mlp]
         if not rmc_native.usable(inputs.rows, context, p, self.num_heads) or not in_place(tensors):
             return None
-        gradients = map_tree(gradient_of, p)
-        sequences = rmc_native.PreparedSequences(inputs.rows, context, p, gradients, self.num_heads)
-        return _PreparedUnroll(sequences, self.normalize_output)
+        coupled = None
+        if self.coupled_gates:
+            forget = [*_affine(self.input_gates), *_affine(self.memory_gates)]
+            coupled = CoupledGates(forget)
+            p = p._replace(**coupled.both)
+        normalize = Normalization(self.output_gain) if self.normalize_output else None
+        return PreparedUnroll(inputs.rows, context, p, self.num_heads, coupled, normalize)
 
-    def prepare_steps(self, inputs: Tensor, states: RMCState, starts: Tensor) -> _PreparedSteps | None:
+    def prepare_steps(self, inputs: Tensor, states: RMCState, starts: Tensor) -> PreparedSteps | None:
         if replaces(self, RMC, "unroll") or not self._has_fused_sequence(inputs):
             return None
         inputs = inputs.unsqueeze(0)
@@ -202,7 +238,7 @@ class RMC(HoistedCore):
         if not rmc_native.usable(inputs, context, p, self.num_heads) or not in_place(tensors):
             return None
         steps = rmc_native.PreparedSteps(inputs, context, p, self.num_heads, states.memory, starts)
-        return _PreparedSteps(self, steps)
+        return PreparedSteps(steps, self._output)
 
     def trace(self, inputs: Tensor, state: RMCState) -> tuple[Tensor, RMCState, SlotTrace]:
         """Compute a step and the attention and gates inside it; see `TracedCore`."""
@@ -212,7 +248,9 @@ class RMC(HoistedCore):
     def _output(self, memory: Tensor) -> Tensor:
         """[..., N, D] -> [..., N * D]."""
         output = memory.flatten(-2)
-        return layer_norm(output, output.shape[-1:], eps=LAYER_NORM_EPS) if self.normalize_output else output
+        if not self.normalize_output:
+            return output
+        return layer_norm(output, output.shape[-1:], self.output_gain, eps=LAYER_NORM_EPS)
 
     def _advance(
         self, projected: tuple[Tensor, ...], memory: Tensor
@@ -241,7 +279,7 @@ class RMC(HoistedCore):
         content = torch.tanh(memory)
         called = self._gates_differ()
         terms = self.memory_gates(content) if called else linear(content, self.memory_gates.weight)
-        gates = projected[2].unsqueeze(1) + terms
+        gates = projected[2].unsqueeze(1) + self._both(terms, -1)
         i, f = torch.sigmoid(gates).chunk(2, dim=-1)  # [B, N, D or 1]
         return RMCState(i * torch.tanh(rows) + f * memory), (weights, i, f)
 
@@ -259,6 +297,15 @@ class RMC(HoistedCore):
         for depth, layer in enumerate(self.mlp):
             rows = layer(torch.relu(rows) if depth > 0 else rows)
         return rows
+
+    def _both(self, forget: Tensor, axis: int) -> Tensor:
+        """Extend coupled gates to input and forget gates: sigmoid(-z) = 1 - sigmoid(z)."""
+        return torch.cat([-forget, forget], axis) if self.coupled_gates else forget
+
+    def _gate_weights(self) -> tuple[Tensor, ...]:
+        """Return weights [2G, D] and biases [2G] of input gates, then of memory gates."""
+        weights = *_affine(self.input_gates), *_affine(self.memory_gates)
+        return tuple(self._both(weight, 0) for weight in weights)
 
     def _gates_differ(self) -> bool:
         """Return whether the layers of the gates have to be called, since they have hooks, for example.
@@ -310,53 +357,12 @@ class RMC(HoistedCore):
         qkv, norms = _affine(self.qkv[0]), (self.qkv_norm[0], self.attention_norm[0], self.mlp_norm[0])
         shared = *qkv, *(parameter for norm in norms for parameter in _affine(norm))
         mlp = tuple(parameter for layer in self.mlp for parameter in _affine(layer))
-        gates = (*_affine(self.input_gates), *_affine(self.memory_gates)) if gated else (None,) * 4
+        gates = self._gate_weights() if gated else (None,) * 4
         parameters = rmc_native.Parameters(*_affine(self.input_proj), *shared, *gates, mlp=mlp)
         fresh = None if starts is None else self._fresh
         mask = None if self._attention_mask is None else self._attention_mask[: self.num_slots]
         bias = self._gate_bias if gated else None
         return rmc_native.Context(state.memory, fresh, starts, bias, mask, ids), parameters
-
-
-class _PreparedSteps:
-    """Steps in C; see `PreparedSteps`."""
-
-    def __init__(self, core: RMC, steps: rmc_native.PreparedSteps) -> None:
-        self._output, self._steps = core._output, steps
-
-    def step(self, t: int) -> Tensor:
-        return self._output(self._steps.step(t))
-
-
-class _PreparedUnroll:
-    """Sequences in C, and the normalisation of their outputs if there is any; see `PreparedUnroll`."""
-
-    def __init__(self, sequences: rmc_native.PreparedSequences, normalize: bool) -> None:
-        self.sequences, self.normalize = sequences, normalize
-        self._memories = sequences.outputs.flatten(2)
-        self._statistics: list[Tensor] = []
-
-    def forward(self, num_inputs: int) -> Tensor:
-        self.sequences.forward(num_inputs)
-        if not self.normalize:
-            return self._memories
-        outputs, *self._statistics = torch.native_layer_norm(
-            self._memories, self._memories.shape[-1:], None, None, LAYER_NORM_EPS
-        )
-        return outputs
-
-    def backward(self, d_outputs: Tensor) -> Tensor:
-        if self.normalize:
-            d_outputs, *_ = torch.ops.aten.native_layer_norm_backward(
-                d_outputs.view_as(self._memories),
-                self._memories,
-                self._memories.shape[-1:],
-                *self._statistics,
-                None,
-                None,
-                [True, False, False],
-            )
-        return self.sequences.backward(d_outputs)
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

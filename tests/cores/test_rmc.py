@@ -39,6 +39,10 @@ SHAPES: list[dict[str, Any]] = [
     {"normalize_output": True},
     {"normalize_output": True, "num_blocks": 2},
     {"slot_attention": "none", "num_blocks": 2},
+    {"coupled_gates": True},
+    {"coupled_gates": True, "gate_style": "memory", "num_blocks": 2, "forget_bias": 2.0},
+    {"coupled_gates": True, "forget_bias_end": 3.0, "normalize_output": True, "output_gain": 0.5},
+    {"forget_bias_end": -1.0, "forget_bias": 0.5, "input_bias": -0.5},
     {"num_slots": 6, "num_heads": 1, "head_size": 4},  # more slots than units in a slot: the identity is cut
 ]
 
@@ -71,10 +75,13 @@ def test_rmc_matches_numpy(options: dict[str, Any]) -> None:
                 slot_attention=options.get("slot_attention", "all"),
                 input_bias=options.get("input_bias", 0.0),
                 forget_bias=options.get("forget_bias", 1.0),
+                forget_bias_end=options.get("forget_bias_end"),
+                coupled_gates=options.get("coupled_gates", False),
             )
             output = memory.ravel()
             if options.get("normalize_output"):
                 output = (output - output.mean()) / np.sqrt(output.var() + 1e-5)
+                output *= parameters.get("output_gain", 1.0)
             np.testing.assert_allclose(outputs[t, row].detach().numpy(), output, atol=1e-5)
         np.testing.assert_allclose(last.memory[row].detach().numpy(), memory, atol=1e-5)
 
@@ -268,6 +275,40 @@ def test_own_slot_attention_reads_only_the_own_row_and_the_input() -> None:
     attention = core.trace(inputs[0], state)[2].attention[0, 0, 0]
     visible = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]], dtype=torch.bool)
     assert torch.equal(attention > 0, visible)
+
+
+def test_memory_with_coupled_gates_stays_within_bounds() -> None:
+    core = tiny_rmc(coupled_gates=True, forget_bias=6.0)
+    inputs = 10.0 * torch.randn(500, 3, core.input_size, dtype=torch.float64)
+    outputs, _ = core.unroll(inputs, core.initial_state(3), torch.zeros(500, 3, dtype=torch.bool))
+    assert outputs.abs().max() <= 1.0
+
+
+def test_forget_biases_span_a_range_in_each_head() -> None:
+    core = RMC(3, num_heads=2, head_size=3, forget_bias=1.0, forget_bias_end=5.0, input_bias=-2.0)
+    assert core._gate_bias.tolist() == [-2.0] * 6 + [1.0, 3.0, 5.0] * 2
+
+
+def test_output_gain_is_learned_and_starts_as_given() -> None:
+    core = RMC(3, normalize_output=True, output_gain=0.03)
+    outputs, _ = core.step(torch.randn(4, 3), core.initial_state(4))
+    torch.testing.assert_close(outputs.std(1), torch.full((4,), 0.03), rtol=0.01, atol=0.0)
+    outputs.sum().backward()
+    assert core.output_gain is not None and core.output_gain.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"coupled_gates": True, "input_bias": 1.0}, "has no input_bias"),
+        ({"coupled_gates": True, "gate_style": "none"}, "needs gates"),
+        ({"forget_bias_end": 1.0, "gate_style": "memory"}, "forget_bias_end needs"),
+        ({"output_gain": 0.1}, "needs normalize_output=True"),
+    ],
+)
+def test_options_that_exclude_each_other_raise(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RMC(3, **options)
 
 
 def test_unknown_slot_attention_raises() -> None:

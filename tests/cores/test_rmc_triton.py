@@ -48,6 +48,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         {"head_size": 16, "num_heads": 4},
         {"key_size": 16, "mlp_layers": 1},
         {"gate_style": "memory"},
+        {"coupled_gates": True, "forget_bias_end": 3.0},
         {"gate_style": "none", "num_slots": 3, "key_size": 8, "head_size": 16},
         {"slot_attention": "own", "num_slots": 5, "normalize_output": True},
         {"slot_attention": "none", "num_slots": 2, "mlp_layers": 1, "gate_style": "none"},

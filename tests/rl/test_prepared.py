@@ -28,6 +28,7 @@ pytestmark = needs_native
 
 CONFIG = replace(QUICK, total_steps=8 * 32 * 8, num_steps=32, minibatch_size=128)
 NORMALIZED = {**small_options("rmc"), "normalize_output": True}
+COUPLED = {**NORMALIZED, "coupled_gates": True, "forget_bias_end": 3.0, "output_gain": 0.1}
 MAZES = "MiniGrid-MemoryS5-v0,MiniGrid-MemoryS7-v0"
 
 
@@ -113,6 +114,8 @@ def learned(figures: dict[str, float]) -> dict[str, float]:
     [
         ("rmc", {}),
         ("rmc", {"core_options": NORMALIZED}),
+        ("rmc", {"core_options": COUPLED}),
+        ("rmc", {"core_options": {**small_options("rmc"), "coupled_gates": True, "gate_style": "memory"}}),
         ("rmc", {"core_options": {**small_options("rmc"), "gate_style": "none", "slot_attention": "own"}}),
         ("rmc", {"skip": False}),
         ("lstm", {}),

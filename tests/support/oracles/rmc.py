@@ -36,6 +36,8 @@ def rmc_step(
     gate_style: str,
     input_bias: float,
     forget_bias: float,
+    forget_bias_end: float | None = None,
+    coupled_gates: bool = False,
     slot_attention: str = "all",
 ) -> Array:
     """Compute a step: x [I], memory [N, D] -> next memory [N, D]; `p` maps names in the module to values."""
@@ -60,10 +62,19 @@ def rmc_step(
             next_memory[slot] = rows[slot]
             continue
         gates = affine(p, "input_gates", x) + affine(p, "memory_gates", np.tanh(memory[slot]))
-        half = len(gates) // 2
-        i, f = sigmoid(gates[:half] + input_bias), sigmoid(gates[half:] + forget_bias)
+        half = 0 if coupled_gates else len(gates) // 2
+        f = sigmoid(gates[half:] + forget_biases(forget_bias, forget_bias_end, num_heads, head_size))
+        i = 1 - f if coupled_gates else sigmoid(gates[:half] + input_bias)
         next_memory[slot] = i * np.tanh(rows[slot]) + f * memory[slot]
     return next_memory
+
+
+def forget_biases(first: float, last: float | None, num_heads: int, head_size: int) -> float | Array:
+    """Return the bias of all units, or of each unit of a slot."""
+    if last is None:
+        return first
+    biases = [first + (last - first) * unit / max(1, head_size - 1) for unit in range(head_size)]
+    return np.array(biases * num_heads)
 
 
 def visible_rows(rows: list[Array], r: int, slot_attention: str) -> list[Array]:
