@@ -39,6 +39,10 @@ CORE_NAMES = {
     "gated_delta": "gated delta",
     "mingru": "minGRU",
     "lru": "LRU",
+    "shm": "SHM",
+    "gtrxl": "GTrXL",
+    "delta_rmc": "delta RMC",
+    "rmc-coupled": "RMC, coupled gates",
     "feedforward": "feedforward (no memory)",
 }
 """Names of the memory cores in summaries."""

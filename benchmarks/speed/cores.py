@@ -1,39 +1,42 @@
 """Speed of every memory core, forward and backward, against plain code and against torch's own modules.
 
-    python -m benchmarks.speed.cores            # about five minutes; writes results/cores.{json,md,png}
+    python -m benchmarks.speed.cores            # about ten minutes; writes results/cores.{json,md,png}
     python -m benchmarks.speed.cores --report   # the report from stored measurements
     python -m benchmarks.speed.cores --quick    # see whether it runs: seconds
 
 RMC is compared with a direct port of its equations, and with an `nn.LSTM` with the same number of parameters;
-LSTM, GRU and RNN with `nn.LSTM`, `nn.GRU` and `nn.RNN`; every other core with a plain loop over its step.
+LSTM, GRU and RNN with `nn.LSTM`, `nn.GRU` and `nn.RNN`; every other core with a plain loop over its step. The
+cores that are scans are also compared with our LSTM of the same number of parameters.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 
-from benchmarks.common import (
-    Tables,
-    make_parser,
-    make_report,
-    num_threads,
-    speed_up,
-    take_turns,
-    time_each,
-)
+from benchmarks.common import Tables, make_parser, make_report, speed_up
 from benchmarks.report import Row, Summary, show, target
+from benchmarks.speed.candidates import (
+    INPUT_SIZE,
+    START_RATE,
+    Candidate,
+    count_parameters,
+    indexed,
+    lstm_with,
+    measure_size,
+    ours,
+    plain_loop,
+    torch_module,
+)
 from benchmarks.speed.ported_rmc import PortedRMC, multiply_adds, require_same
 from rmc_agents.cores import CORES, RMC, MemoryCore, make_core
+from rmc_agents.cores.sizes import match_parameters
 from rmc_agents.plots.style import OKABE_ITO
 
-INPUT_SIZE = 128
 SIZES = ((16, 32), (128, 64), (128, 512))
 """(T, B): steps and sequences."""
 RMC_SIZES = {
@@ -42,55 +45,12 @@ RMC_SIZES = {
 }
 """Options by name: slots x slot size."""
 TORCH = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
-START_RATE = 0.01
-"""Probability that an episode starts at a step."""
-
-Unroll = Callable[[Tensor, Tensor], Tensor]
-"""inputs [T, B, D], starts [T, B] -> outputs [T, B, H]."""
-
-
-class Candidate(NamedTuple):
-    """A module to time, and how to run it."""
-
-    module: nn.Module
-    unroll: Unroll
-
-
-def ours(core: MemoryCore) -> Candidate:
-    """Return a core with its own `unroll`."""
-
-    def unroll(inputs: Tensor, starts: Tensor) -> Tensor:
-        return core.unroll(inputs, core.initial_state(inputs.shape[1]), starts)[0]
-
-    return Candidate(core, unroll)
-
-
-def plain_loop(core: MemoryCore) -> Candidate:
-    """Return a core with the loop over `step` that every core inherits."""
-
-    def unroll(inputs: Tensor, starts: Tensor) -> Tensor:
-        return MemoryCore.unroll(core, inputs, core.initial_state(inputs.shape[1]), starts)[0]
-
-    return Candidate(core, unroll)
-
-
-def torch_module(module: nn.RNNBase) -> Candidate:
-    """Return a module of torch's; it cannot start an episode within a sequence, and does not have to."""
-    return Candidate(module, lambda inputs, starts: module(inputs)[0])
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Return the number of parameters."""
-    return sum(p.numel() for p in module.parameters())
-
-
-def lstm_with(parameters: int) -> nn.LSTM:
-    """Return the `nn.LSTM` whose number of parameters is nearest to this."""
-
-    def distance(hidden_size: int) -> int:
-        return abs(4 * hidden_size * (INPUT_SIZE + hidden_size + 2) - parameters)
-
-    return nn.LSTM(INPUT_SIZE, min(range(1, 4096), key=distance))
+SCANS = ("mingru", "lru")
+"""Cores that are compared with our LSTM."""
+SCAN_SIZES = {(128, 64): 1.5, (1024, 64): 2.0}
+"""(T, B): how many times as fast as the LSTM a scan should be."""
+DISTINCT = 512
+"""Number of distinct inputs of a sequence, in the second comparison with the LSTM."""
 
 
 def make_rmc(options: Mapping[str, Any]) -> RMC:
@@ -124,48 +84,6 @@ def other_candidates(name: str) -> dict[str, Candidate]:
     return candidates
 
 
-def forward_backward(candidate: Candidate, steps: int, batch: int) -> Callable[[], None]:
-    """Return a call that runs a sequence forward and backward, with the gradient of the inputs."""
-    inputs = torch.randn(steps, batch, INPUT_SIZE, requires_grad=True)
-    starts = torch.rand(steps, batch) < START_RATE
-    with torch.no_grad():
-        gradient = torch.randn_like(candidate.unroll(inputs, starts))
-
-    def call() -> None:
-        candidate.unroll(inputs, starts).backward(gradient)
-        inputs.grad = None
-        candidate.module.zero_grad(set_to_none=True)
-
-    return call
-
-
-def affordable_steps(candidates: Mapping[str, Candidate], steps: int, batch: int, limit: float) -> int:
-    """Halve the steps until the slowest candidate takes at most `limit` seconds; return 8 or more."""
-    few = min(steps, 8)
-    calls = {name: forward_backward(c, few, batch) for name, c in candidates.items()}
-    time_each(calls)
-    slowest = max(time_each(calls).values())
-    while steps > few and slowest * steps / few > limit:
-        steps //= 2
-    return max(steps, few)
-
-
-def measure_size(
-    label: str, candidates: Mapping[str, Candidate], size: tuple[int, int], threads: int, quick: bool
-) -> tuple[Row, dict[str, list[float]]]:
-    """Time one core at one size: return its row, and the seconds of every candidate in each round."""
-    steps, batch = size
-    with num_threads(threads):
-        run = affordable_steps(candidates, steps, batch, limit=2.0)
-        calls = {name: forward_backward(c, run, batch) for name, c in candidates.items()}
-        times = take_turns(calls, seconds=0.02 if quick else 4.0, rounds=(2, 2) if quick else (3, 200))
-    times = {name: [t * steps / run for t in ts] for name, ts in times.items()}
-    row: Row = {"core": label, "T": steps, "B": batch, "threads": threads, "steps measured": run}
-    row["parameters"] = count_parameters(candidates["ours"].module)
-    row |= {f"{name} (ms)": 1e3 * statistics.median(ts) for name, ts in times.items()}
-    return row, times
-
-
 def rmc_table(sizes: Sequence[tuple[int, int]], threads: Sequence[int], quick: bool) -> list[Row]:
     """Time RMCs of two sizes."""
     rows = []
@@ -197,8 +115,42 @@ def other_table(sizes: Sequence[tuple[int, int]], threads: Sequence[int], quick:
     return rows
 
 
+def scan_table(sizes: Sequence[tuple[int, int]], threads: Sequence[int], quick: bool) -> list[Row]:
+    """Time cores that are scans beside our LSTM with the same number of parameters."""
+    rows = []
+    for name in SCANS:
+        core = make_core(name, INPUT_SIZE)
+        lstm = make_core("lstm", INPUT_SIZE, match_parameters("lstm", INPUT_SIZE, count_parameters(core)))
+        for distinct in (None, DISTINCT):
+            candidates = {
+                key: ours(each) if distinct is None else indexed(each, distinct)
+                for key, each in (("ours", core), ("lstm", lstm))
+            }
+            for size in sizes:
+                for n in threads:
+                    row, times = measure_size(name, candidates, size, n, quick)
+                    row["distinct inputs"] = distinct or size[0] * size[1]
+                    row["speed relative to our LSTM"] = speed_up(times, "ours", over="lstm")
+                    rows.append(row)
+    return rows
+
+
+def scan_targets(rows: Sequence[Row]) -> list[Row]:
+    """Return the targets of the cores that are scans."""
+    found = {(row["core"], row["T"], row["B"], row["threads"], row["distinct inputs"]): row for row in rows}
+    checks = []
+    for name in SCANS:
+        for (T, B), least in SCAN_SIZES.items():
+            for distinct in (T * B, DISTINCT):
+                measured = found.get((name, T, B, 1, distinct), {}).get("speed relative to our LSTM")
+                quantity = f"{name}: speed relative to our LSTM with the same parameters, T={T} B={B}, "
+                quantity += f"{distinct:,} distinct inputs, threads=1"
+                checks.append(target(quantity, measured, at_least=least))
+    return checks
+
+
 def target_table(rows: Sequence[Row]) -> list[Row]:
-    """Return the targets, which are for RMC only."""
+    """Return the targets of RMC."""
     found = {(row["core"], row["T"], row["B"], row["threads"]): row for row in rows}
     checks = []
     for n in (1, 2):
@@ -218,7 +170,9 @@ def measure(args: argparse.Namespace) -> Tables:
     sizes = ((2, 3),) if args.quick else SIZES
     threads = args.threads[:1] if args.quick else args.threads
     rmc, others = rmc_table(sizes, threads, args.quick), other_table(sizes, threads, args.quick)
-    return {"Targets": target_table(rmc), "RMC": rmc, "Other cores": others}
+    scans = scan_table(sizes if args.quick else list(SCAN_SIZES), threads[:1], args.quick)
+    targets = [*target_table(rmc), *scan_targets(scans)]
+    return {"Targets": targets, "RMC": rmc, "Other cores": others, "Scans": scans}
 
 
 def make_notes() -> list[str]:
@@ -237,7 +191,12 @@ def make_notes() -> list[str]:
         "autograd. Before anything is timed, its values and gradients are checked against RMC's.",
         f"`rmc 4x64` takes {ratio:.2f} times the multiplications of the nn.LSTM beside it "
         f"({count_parameters(small):,} parameters, hidden size {lstm.hidden_size}).",
-        "Cores other than RMC have their default options.",
+        "Cores other than RMC have their default options. `state` is how many numbers a core carries from "
+        "step to step for each sequence.",
+        "minGRU and LRU take as many multiplications for a parameter as an LSTM does, and our LSTM runs at "
+        "three quarters of what one core can multiply in float32: with inputs that all differ, no scan can "
+        f"be 1.5 times as fast. With {DISTINCT} distinct inputs, as in tasks with few observations, each is "
+        "projected once.",
         "`loop` is the core's own step in the loop that every core inherits, with the input projections "
         "inside the loop.",
     ]

@@ -89,7 +89,8 @@ STUDY = Study(
     "PPO",
     {"sb3": "SB3 PPO, zoo", "sb3-default": "SB3 PPO, defaults"},
     [
-        "Our agents have the presets of the ids, which were chosen with other seeds. SB3's PPO has the "
+        "Our agents have the presets of the ids, which were chosen with other seeds; those of Acrobot and of "
+        "the MountainCars after earlier presets had failed with some of these seeds. SB3's PPO has the "
         "settings and steps of rl-zoo3's ppo.yml (of Acrobot and MountainCar the first 300,000 of a million "
         "steps; these settings do not depend on the total), or its own defaults with the steps of our "
         "preset. The feedforward agent is the control without memory.",

@@ -15,7 +15,7 @@ from benchmarks.studies import control_study
 from benchmarks.studies.control_runs import SEEDS, Job, Study, Task, by_name
 from rmc_agents.cli.presets import KEY_VALUE
 
-CORES = ("gated_delta", "rmc", "gru", "mingru", "feedforward")
+CORES = ("gated_delta", "delta_rmc", "rmc", "gru", "mingru", "feedforward")
 TASK = Task("rmc/KeyValue-v0", KEY_VALUE.ppo.total_steps, level=0.94)
 """A return of 0.94 is a share of 97 % of right answers."""
 

@@ -11,9 +11,18 @@ CORES = {
     "gru": "hidden_size=98 update_bias=3",
     "rnn": "hidden_size=180",
     "feedforward": "hidden_size=308",
+    "rmc-coupled": "coupled_gates=True input_bias=0 forget_bias=1 forget_bias_end=5",
+    "delta_rmc": "head_size=12 delta_value_size=8",
+    "gated_delta": "key_size=32 value_size=29",
+    "mingru": "hidden_size=205",
+    "lru": "hidden_size=98 state_size=96",
 }
-"""Options of each core. Agents at view size 7 have the same number of parameters within 1 %, and all gates
-keep the memory at first, as RMC's do in the presets of these mazes."""
+"""Options of each core. Agents at view size 7 have the same number of parameters within 1 % (that with
+coupled gates 5 % fewer). All gates keep the memory at first, as RMC's do in the presets of these mazes."""
+VARIANTS = {"rmc-coupled": "rmc"}
+"""Cores that appear more than once, with other options."""
+ONLY_S13 = ("rmc-coupled", "delta_rmc", "gated_delta", "mingru", "lru")
+"""Cores that are compared in one maze only."""
 RMC_OPTIONS = "4 slots of 64, forget_bias=3 input_bias=-2 normalize_output=True (from the preset)"
 SUCCESS_TARGETS = {
     ("S7", 7): 0.99,
@@ -65,7 +74,16 @@ class Job:
         """Return the flags of train/ppo.py."""
         view = [] if self.view_size == 7 else ["--env-options", f"view_size={self.view_size}"]
         options = ["--core-options", *CORES[self.core].split()] if CORES[self.core] else []
-        return ["--env", self.env_id, *view, "--core", self.core, *options, "--seed", str(self.seed)]
+        return [
+            "--env",
+            self.env_id,
+            *view,
+            "--core",
+            VARIANTS.get(self.core, self.core),
+            *options,
+            "--seed",
+            str(self.seed),
+        ]
 
 
 def make_jobs(mazes: Sequence[str], cores: Sequence[str], seeds: Sequence[int]) -> list[Job]:
@@ -84,5 +102,5 @@ def make_jobs(mazes: Sequence[str], cores: Sequence[str], seeds: Sequence[int]) 
         for maze, view in SUCCESS_TARGETS
         for core in CORES
         if core in cores and (not mazes or f"{maze}v{view}" in mazes or maze in mazes)
-        if core == "rmc" or (maze, view) in COMPARED
+        if core == "rmc" or (maze, view) in (COMPARED if core not in ONLY_S13 else [("S13", 7)])
     ]

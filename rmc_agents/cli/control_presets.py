@@ -40,31 +40,58 @@ SMALL_MEMORY: Options = {
 observation is the whole state, a large memory is noise that the heads first have to learn to ignore."""
 
 
-def _classic(base: RunConfig, env_id: str, persistence: float = 0.0, **ppo: Any) -> RunConfig:
+def _classic(
+    base: RunConfig,
+    env_id: str,
+    persistence: float = 0.0,
+    num_envs: int = 16,
+    num_steps: int = 64,
+    **ppo: Any,
+) -> RunConfig:
     """Return a general preset for one environment of classic control, with smaller rollouts.
 
     Args:
         base: the general preset.
         env_id: the environment.
         persistence: of actions.
+        num_envs: environments side by side.
+        num_steps: of each environment per rollout.
         ppo: settings of PPO that differ.
     """
     return replace(
         base,
-        environment=replace(base.environment, env=env_id, num_envs=16),
+        environment=replace(base.environment, env=env_id, num_envs=num_envs),
         agent=replace(base.agent, core_options=SMALL_MEMORY, action_persistence=persistence),
-        ppo=replace(base.ppo, num_steps=64, **ppo),
+        ppo=replace(base.ppo, num_steps=num_steps, **ppo),
     )
 
 
 _CLASSIC = (
     _classic(DISCRETE, "CartPole-v0", total_steps=60_000, gamma=0.98),
     _classic(DISCRETE, "CartPole-v1", total_steps=60_000, gamma=0.98),
-    _classic(DISCRETE, "Acrobot-v1", total_steps=120_000),
     _classic(CONTINUOUS, "Pendulum-v1", total_steps=200_000, gamma=0.95, learning_rate=5e-4),
-    # Independent actions never reach the goal of the first, and rarely that of the second.
-    _classic(DISCRETE, "MountainCar-v0", 0.9, total_steps=100_000, gae_lambda=0.98),
-    _classic(CONTINUOUS, "MountainCarContinuous-v0", 0.9, total_steps=20_000),
+    # Independent actions hardly ever reach the goals of these. Until one was reached, advantages are errors
+    # of the critic or costs of actions, and each update takes from exploration: long rollouts have fewer.
+    _classic(DISCRETE, "Acrobot-v1", 0.8, total_steps=120_000),
+    _classic(
+        DISCRETE,
+        "MountainCar-v0",
+        0.9,
+        num_steps=128,
+        total_steps=100_000,
+        gae_lambda=0.98,
+        learning_rate=5e-4,
+    ),
+    _classic(
+        CONTINUOUS,
+        "MountainCarContinuous-v0",
+        0.95,
+        num_envs=8,
+        num_steps=256,
+        total_steps=20_000,
+        gamma=0.999,
+        learning_rate=1e-3,
+    ),
 )
 _MASKED = (
     # A short horizon and a high learning rate, as in rl-zoo3 for the pendulum without velocities.

@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from rmc_agents.cores.base import HoistedCore, MemoryCore, SlotTrace, State, TracedCore, reset_rows
+from rmc_agents.cores.delta_rmc import DeltaRMC
 from rmc_agents.cores.dnc import DNC
 from rmc_agents.cores.feedforward import Feedforward
 from rmc_agents.cores.gated import GRU, LSTM, RNN
 from rmc_agents.cores.gated_delta import GatedDelta
+from rmc_agents.cores.gtrxl import GTrXL
 from rmc_agents.cores.lru import LRU
 from rmc_agents.cores.mingru import MinGRU
 from rmc_agents.cores.rmc import RMC
+from rmc_agents.cores.shm import SHM
 
 CORES: dict[str, type[MemoryCore]] = {
     "rmc": RMC,
@@ -25,6 +28,9 @@ CORES: dict[str, type[MemoryCore]] = {
     "gated_delta": GatedDelta,
     "mingru": MinGRU,
     "lru": LRU,
+    "shm": SHM,
+    "gtrxl": GTrXL,
+    "delta_rmc": DeltaRMC,
     "feedforward": Feedforward,
 }
 """The registered cores by name. Agents, scripts, benchmarks, SB3 policies and tests build cores from it.
@@ -84,7 +90,10 @@ __all__ = [
     "LSTM",
     "RMC",
     "RNN",
+    "SHM",
+    "DeltaRMC",
     "Feedforward",
+    "GTrXL",
     "GatedDelta",
     "HoistedCore",
     "MemoryCore",

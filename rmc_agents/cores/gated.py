@@ -1,7 +1,8 @@
 """The classical recurrent cores: Elman RNN, LSTM and GRU.
 
 `recur` defines each core. `step` and `unroll` compute the same in C (kernels/c/gated.c) where there is a
-compiler, and LSTM and GRU on a GPU in Triton (kernels/gated_triton_kernels.py).
+compiler, and LSTM and GRU on a GPU in Triton (kernels/gated_triton_kernels.py). minGRU (mingru.py) uses the
+same code.
 
 Axes: T time, B batch, I input size, H hidden size, which is also the output size.
 """
@@ -46,13 +47,24 @@ class LSTMState(NamedTuple):
     """[B, H] the cell."""
 
 
-class _GatedCore(HoistedCore, ABC):
-    """Core whose gates are linear in the input (`input_proj`) and the previous output (`hidden_proj`)."""
+_CORES: dict[native.Kind, type[GatedCore]] = {}  # filled by `GatedCore.__init_subclass__`
+
+
+class GatedCore(HoistedCore, ABC):
+    """Core whose gates are linear in the input (`input_proj`) and the previous output.
+
+    A class with a `kind` defines that core. Its layer for the previous output is `hidden_proj`, if it has
+    one.
+    """
 
     kind: ClassVar[native.Kind]
     hidden_size: int
     input_proj: nn.Linear
-    hidden_proj: nn.Linear
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "kind" in vars(cls):
+            _CORES[cls.kind] = cls
 
     @property
     def output_size(self) -> int:
@@ -64,15 +76,18 @@ class _GatedCore(HoistedCore, ABC):
 
     def unroll(self, inputs: Tensor, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
         result = self._run_fused(inputs, state, starts)
-        return super().unroll(inputs, state, starts) if result is None else result
+        return self._unroll_in_torch(inputs, state, starts) if result is None else result
+
+    def _unroll_in_torch(self, inputs: Tensor, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
+        return super().unroll(inputs, state, starts)
 
     def unroll_indexed(self, inputs: IndexedInputs, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
-        own = not replaces(self, _GatedCore, "unroll")
+        own = not replaces(self, GatedCore, "unroll")
         result = self._run_fused(inputs.rows, state, starts, inputs.ids) if own else None
         return super().unroll_indexed(inputs, state, starts) if result is None else result
 
     def prepare_unroll(self, inputs: IndexedInputs, state: Any, starts: Tensor) -> PreparedUnroll | None:
-        if replaces(self, _GatedCore, "unroll") or not self._has_fused_sequence(inputs.rows):
+        if replaces(self, GatedCore, "unroll") or not self._has_fused_sequence(inputs.rows):
             return None
         arguments = self._native_arguments(inputs.rows, state, starts, inputs.ids)
         if not native.usable(self.kind, arguments) or not in_place(arguments):
@@ -81,7 +96,7 @@ class _GatedCore(HoistedCore, ABC):
         return native.PreparedSequences(self.kind, arguments, map_tree(gradient_of, weights))
 
     def prepare_steps(self, inputs: Tensor, states: Any, starts: Tensor) -> PreparedSteps | None:
-        if replaces(self, _GatedCore, "unroll") or not self._has_fused_sequence(inputs):
+        if replaces(self, GatedCore, "unroll") or not self._has_fused_sequence(inputs):
             return None
         first = type(states)(*(x[0] for x in states))
         arguments = self._native_arguments(inputs.unsqueeze(0), first, starts[:1], None)
@@ -93,7 +108,7 @@ class _GatedCore(HoistedCore, ABC):
         """Return whether C or Triton can compute what the core defines: neither methods nor layers differ."""
         return (
             eager(inputs.device)
-            and are_plain(self.input_proj, self.hidden_proj)
+            and are_plain(*filter(None, self._layers()))
             and not replaces(self, _CORES[self.kind], "initial_state", "project", "recur")
         )
 
@@ -115,11 +130,15 @@ class _GatedCore(HoistedCore, ABC):
         self, inputs: Tensor, state: Any, starts: Tensor | None, ids: Tensor | None
     ) -> native.Arguments:
         h, c = state if len(state) == 2 else (state[0], None)
-        x, u = self.input_proj, self.hidden_proj
-        return native.Arguments(inputs, h, c, starts, x.weight, x.bias, u.weight, u.bias, ids)
+        x, u = self._layers()
+        hidden, bias = (None, None) if u is None else (u.weight, u.bias)
+        return native.Arguments(inputs, h, c, starts, x.weight, x.bias, hidden, bias, ids)
+
+    def _layers(self) -> tuple[nn.Linear, nn.Linear | None]:
+        return self.input_proj, getattr(self, "hidden_proj", None)
 
 
-class RNN(_GatedCore):
+class RNN(GatedCore):
     """Elman RNN (Elman 1990): inputs [B, I] -> output [B, H].
 
         h' = tanh(W x + U h + b)
@@ -154,7 +173,7 @@ class RNN(_GatedCore):
         return h, RNNState(h)
 
 
-class LSTM(_GatedCore):
+class LSTM(GatedCore):
     """LSTM (Hochreiter & Schmidhuber 1997, with a forget gate): inputs [B, I] -> output [B, H].
 
         i, f, o = sigmoid(W x + U h + b),  g = tanh(W x + U h + b)   (W, U, b per gate)
@@ -196,7 +215,7 @@ class LSTM(_GatedCore):
         return h, LSTMState(h, c)
 
 
-class GRU(_GatedCore):
+class GRU(GatedCore):
     """GRU (Cho et al. 2014, in the form of `nn.GRU`): inputs [B, I] -> output [B, H].
 
         r, z = sigmoid(W x + b + U h + b')   (W, b, U, b' per gate)
@@ -240,9 +259,6 @@ class GRU(_GatedCore):
         # (1 - z) n + z h; not `lerp`, which does not accept the mixed precisions of autocast.
         h = torch.addcmul(n, z, state.h - n)
         return h, GRUState(h)
-
-
-_CORES: dict[native.Kind, type[_GatedCore]] = {core.kind: core for core in (RNN, LSTM, GRU)}
 
 
 @torch.no_grad()

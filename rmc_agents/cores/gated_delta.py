@@ -14,6 +14,7 @@ from torch.nn.functional import logsigmoid, normalize, silu
 
 from rmc_agents.cores.base import HoistedCore, require_positive
 from rmc_agents.cores.kernels.call import eager
+from rmc_agents.cores.kernels.unchanged import replaces
 
 CHUNK = 32
 """Steps computed at once: their products with each other cost O(L^2), the loop over chunks O(T / L)."""
@@ -121,7 +122,7 @@ class GatedDelta(HoistedCore):
     def unroll(
         self, inputs: Tensor, state: GatedDeltaState, starts: Tensor
     ) -> tuple[Tensor, GatedDeltaState]:
-        if not eager(inputs.device):
+        if not eager(inputs.device) or replaces(self, GatedDelta, "initial_state", "recur"):
             return super().unroll(inputs, state, starts)
         projected = self.project(inputs)
         memory, reads = state.memory, []

@@ -6,15 +6,21 @@ Axes: T time, B batch, I input size, N state size, H output size.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from rmc_agents.cores.base import HoistedCore, require_positive
+from rmc_agents.cores.base import HoistedCore, IndexedInputs, require_positive
+from rmc_agents.cores.kernels import diagonal_native as native
 from rmc_agents.cores.kernels.call import eager
+from rmc_agents.cores.kernels.unchanged import replaces
 from rmc_agents.cores.scan import linear_scan
+
+CHUNK = 8192
+"""Inputs computed at once on a CPU: larger tensors do not fit into the caches, nor does malloc reuse them."""
 
 
 class LRUState(NamedTuple):
@@ -36,7 +42,8 @@ class LRU(HoistedCore):
     uniform in the ring between `min_radius` and `max_radius`; they always stay inside the unit circle, so
     that the state is bounded. A unit of radius r keeps a memory for about 1 / (1 - r) steps.
 
-    `unroll` computes the states by `linear_scan`. Cost per step and batch row: O(N (I + H) + H^2).
+    `unroll` computes the states by `linear_scan`, on a CPU in C. Cost per step and batch row:
+    O(N (I + H) + H^2).
 
     Args:
         input_size: I.
@@ -88,7 +95,7 @@ class LRU(HoistedCore):
 
     def project(self, inputs: Tensor) -> tuple[Tensor, ...]:
         real, imaginary = self.input_proj(inputs).chunk(2, dim=-1)
-        gamma = (1 - (-2 * self.nu.exp()).exp()).sqrt()
+        gamma = self._gamma()
         return gamma * real, gamma * imaginary, self.direct_proj(inputs)
 
     def recur(self, projected: tuple[Tensor, ...], state: LRUState) -> tuple[Tensor, LRUState]:
@@ -97,23 +104,74 @@ class LRU(HoistedCore):
         new = LRUState(
             a * state.real - b * state.imaginary + real, a * state.imaginary + b * state.real + imaginary
         )
-        return self._output(*new, direct), new
+        return self._output(torch.cat(new, dim=-1), direct), new
+
+    def _gamma(self) -> Tensor:
+        return (1 - (-2 * self.nu.exp()).exp()).sqrt()
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         """Return the real and imaginary part of lambda, [N] each."""
         radius, phase = (-self.nu.exp()).exp(), self.theta.exp()
         return radius * phase.cos(), radius * phase.sin()
 
-    def _output(self, real: Tensor, imaginary: Tensor, direct: Tensor) -> Tensor:
-        y = gelu(self.output_proj(torch.cat([real, imaginary], dim=-1)) + direct)
+    def _output(self, x: Tensor, direct: Tensor) -> Tensor:
+        """Return the output for states [..., 2N], real parts first, and D u."""
+        y = gelu(self.output_proj(x) + direct)
         return y * torch.sigmoid(self.gate(y))
 
     def unroll(self, inputs: Tensor, state: LRUState, starts: Tensor) -> tuple[Tensor, LRUState]:
-        if not eager(inputs.device) or inputs.dtype not in (torch.float32, torch.float64):
+        if not self._has_scan(inputs):
             return super().unroll(inputs, state, starts)
-        real, imaginary, direct = self.project(inputs)
-        factors = torch.complex(*self._factors()).expand(*starts.shape, -1)
+        return self._scan_chunks(lambda x: (self.input_proj(x), self.direct_proj(x)), inputs, state, starts)
+
+    def unroll_indexed(
+        self, inputs: IndexedInputs, state: LRUState, starts: Tensor
+    ) -> tuple[Tensor, LRUState]:
+        if not self._has_scan(inputs.rows) or replaces(self, LRU, "unroll"):
+            return super().unroll_indexed(inputs, state, starts)
+        projected = self.input_proj(inputs.rows), self.direct_proj(inputs.rows)
+
+        def gather(ids: Tensor) -> tuple[Tensor, ...]:
+            return tuple(IndexedInputs(rows, ids).gather() for rows in projected)
+
+        return self._scan_chunks(gather, inputs.ids, state, starts)
+
+    def _has_scan(self, inputs: Tensor) -> bool:
+        """Return whether a scan computes what the core defines."""
+        return (
+            eager(inputs.device)
+            and inputs.dtype in (torch.float32, torch.float64)
+            and not replaces(self, LRU, "initial_state", "project", "recur")
+        )
+
+    def _scan_chunks(
+        self, project: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor, state: LRUState, starts: Tensor
+    ) -> tuple[Tensor, LRUState]:
+        """Compute a sequence, on a CPU in chunks of steps.
+
+        Args:
+            project: inputs [T, B, ...] -> B u [T, B, 2N], real parts first, and D u [T, B, H].
+            inputs, state, starts: of the sequence.
+        """
+        steps = len(inputs)
+        if inputs.device.type == "cpu":
+            steps = max(1, CHUNK // max(1, inputs.shape[1]))
+        outputs = []
+        for chunk, flags in zip(inputs.split(steps), starts.split(steps), strict=True):
+            u, direct = project(chunk)
+            x = self._scan(u, state, flags)
+            outputs.append(self._output(x, direct))
+            state = LRUState(*(part.contiguous() for part in x[-1].chunk(2, dim=-1)))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs), state
+
+    def _scan(self, u: Tensor, state: LRUState, starts: Tensor) -> Tensor:
+        """Return all states [T, B, 2N] for B u [T, B, 2N], real parts first."""
+        real, imaginary, gamma = *self._factors(), self._gamma()
+        arguments = native.Arguments(u, *state, torch.stack([real, imaginary, gamma]), starts)
+        if native.usable(arguments):
+            return native.native_sequence(arguments)
+        factors = torch.complex(real, imaginary).expand(*starts.shape, -1)
         factors = factors.masked_fill(starts.unsqueeze(-1), 0.0)
-        x = linear_scan(factors, torch.complex(real, imaginary), torch.complex(*state))
-        outputs = self._output(x.real, x.imag, direct)
-        return outputs, LRUState(x[-1].real.contiguous(), x[-1].imag.contiguous())
+        added = torch.complex(*(gamma * part for part in u.chunk(2, dim=-1)))
+        x = linear_scan(factors, added, torch.complex(*state))
+        return torch.cat([x.real, x.imag], dim=-1)

@@ -144,7 +144,7 @@ def parts_of(state: State, axes: int = 1) -> dict[str, Tensor]:
     parts = {}
     if slots is not None and slots.ndim == axes + 2:
         parts = {f"slot {i + 1}": slot for i, slot in enumerate(slots.unbind(axes))}
-    flat = [x.flatten(axes) for x in leaves(state)]
+    flat = [x.reshape(*x.shape[:axes], -1) for x in leaves(state)]
     return {**parts, WHOLE: torch.cat(flat, dim=axes) if len(flat) > 1 else flat[0]}
 
 

@@ -138,6 +138,20 @@ CORES: dict[str, dict[str, Search]] = {
         "max_radius": Choice((0.99, 0.999, 0.9999)),
     },
     "mingru": {"hidden_size": Choice((64, 128, 256)), "update_bias": Range(-6.0, 0.0)},
+    "shm": {"hidden_size": Choice((16, 32, 64)), "num_rows": Choice((1, 16, 128))},
+    "delta_rmc": {
+        "num_slots": Choice((2, 4, 8)),
+        "num_heads": Choice((2, 4, 8)),
+        "head_size": Choice((8, 16, 32)),
+        "delta_value_size": Choice((8, 16, 32)),
+    },
+    "gtrxl": {
+        "hidden_size": Choice((32, 64, 128)),
+        "num_layers": Choice((1, 2, 3)),
+        "num_heads": Choice((1, 2, 4)),
+        "window": Choice((16, 32, 64)),
+        "gate_bias": Range(0.0, 4.0),
+    },
     "feedforward": {"hidden_size": Choice((64, 128, 256))},
 }
 """Options of each core that every sweep varies. A core of your own has none here: name them in a search."""

@@ -294,7 +294,8 @@ def test_output_gain_is_learned_and_starts_as_given() -> None:
     outputs, _ = core.step(torch.randn(4, 3), core.initial_state(4))
     torch.testing.assert_close(outputs.std(1), torch.full((4,), 0.03), rtol=0.01, atol=0.0)
     outputs.sum().backward()
-    assert core.output_gain is not None and core.output_gain.grad is not None
+    assert core.output_gain is not None
+    assert core.output_gain.grad is not None
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,19 @@ TINY = {
     "dnc": {"hidden_size": 4, "num_rows": 3, "row_size": 2, "num_reads": 2},
     "gated_delta": {"num_heads": 2, "key_size": 3, "value_size": 2},
     "lru": {"hidden_size": 4, "state_size": 5},
+    "shm": {"hidden_size": 7, "num_rows": 11},
+    "delta_rmc": {
+        "num_slots": 3,
+        "num_heads": 2,
+        "head_size": 2,
+        "delta_heads": 2,
+        "delta_key_size": 3,
+        "delta_value_size": 2,
+    },
+    "gtrxl": {"hidden_size": 4, "num_layers": 2, "num_heads": 2, "window": 5, "mlp_size": 3},
 }
 """Options of cores of a few units; the others get `hidden_size` 5 if they have that option."""
-NATIVE_CORES = ["rmc", "lstm", "gru", "rnn"]
+NATIVE_CORES = ["rmc", "lstm", "gru", "rnn", "mingru"]
 """The cores that are implemented in C."""
 needs_native = pytest.mark.skipif(
     build.library() is None, reason="the native kernels cannot be compiled here"

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from rmc_agents.cores.kernels import build, gated_native, heads_native, rmc_native
+from rmc_agents.cores.kernels import (
+    build,
+    diagonal_native,
+    gated_native,
+    hadamard_native,
+    heads_native,
+    rmc_native,
+)
 
 
 def active_kernels() -> str:
@@ -12,6 +19,8 @@ def active_kernels() -> str:
     """
     rmc_native.works()
     gated_native.works()
+    diagonal_native.works()
+    hadamard_native.works()
     heads_native.works()
     return build.state()
 

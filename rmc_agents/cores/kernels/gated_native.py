@@ -1,4 +1,4 @@
-"""Whole sequences of an Elman RNN, an LSTM or a GRU in C: `c/gated.c` as one autograd node.
+"""Whole sequences of an Elman RNN, an LSTM, a GRU or a minGRU in C: `c/gated.c` as one autograd node.
 
 Axes: T time, B batch, I input size, H hidden size, W = H times the number of gates, n inputs that are
 read by id.
@@ -31,10 +31,10 @@ from rmc_agents.cores.kernels.call import (
 )
 from rmc_agents.cores.kernels.workspace import workspace
 
-Kind = Literal["rnn", "lstm", "gru"]
+Kind = Literal["rnn", "lstm", "gru", "mingru"]
 """The kinds of core, in the order of `enum kind` in gated.c."""
 
-_GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+_GATES = {"rnn": 1, "lstm": 4, "gru": 3, "mingru": 2}
 
 
 class Arguments(NamedTuple):
@@ -52,8 +52,8 @@ class Arguments(NamedTuple):
     """[W, I]."""
     input_bias: Tensor
     """[W]."""
-    hidden: Tensor
-    """[W, H]."""
+    hidden: Tensor | None
+    """[W, H]; None for a minGRU."""
     hidden_bias: Tensor | None
     """[W] for a GRU; None for the others."""
     ids: Tensor | None = None
@@ -95,15 +95,15 @@ def usable(kind: Kind, a: Arguments) -> bool:
     (T, B), input_size, H = a.steps, a.inputs.shape[-1], a.h.shape[1]
     W = H * _GATES[kind]
     cell, bias = (B, H) if kind == "lstm" else None, (W,) if kind == "gru" else None
-    flags = None if a.starts is None else (T, B)
-    expected = [(B, H), cell, flags, (W, input_size), (W,), (W, H), bias]
+    flags, hidden = None if a.starts is None else (T, B), None if kind == "mingru" else (W, H)
+    expected = [(B, H), cell, flags, (W, input_size), (W,), hidden, bias]
     shapes = [None if tensor is None else tensor.shape for tensor in a[1:-1]]
     return shapes == expected and min(T, B, len(a.inputs), input_size, H) > 0 and works()
 
 
 @functools.cache
 def works() -> bool:
-    """Return whether there is a library, and its results match those of PyTorch's recurrent networks."""
+    """Return whether there is a library, and its results match those of networks in PyTorch."""
     return agrees(
         lambda: all(_matches_pytorch(kind, Share(1, n)) for kind in get_args(Kind) for n in lane_counts())
     )
@@ -118,20 +118,35 @@ def _matches_pytorch(kind: Kind, division: Share) -> bool:
         made.append((values * 1.7 + len(made)).sin().view(shape))  # leaves random generators alone
         return made[-1].requires_grad_()
 
-    inputs, h, weights = make(T, B, input_size), make(B, H), (make(W, input_size), make(W), make(W, H))
+    inputs, h, weight, input_bias = make(T, B, input_size), make(B, H), make(W, input_size), make(W)
+    hidden = None if kind == "mingru" else make(W, H)
     c, bias = make(B, H) if kind == "lstm" else None, make(W) if kind == "gru" else None
-    other = torch.zeros_like(weights[1]) if bias is None else bias
-    state = h[None] if c is None else (h[None], c[None])
-    network: Any = {"rnn": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}[kind]
-    # biases, layers, dropout, training, bidirectional, batch first
-    options = (True, 1, 0.0, False, False, False)
-    reference = network(inputs, state, (weights[0], weights[2], weights[1], other), *options)
-    arguments = Arguments(inputs, h, c, None, *weights, bias)
+    arguments = Arguments(inputs, h, c, None, weight, input_bias, hidden, bias)
     results = []
-    for outputs, last_h, *last_c in (reference, native_sequence(kind, arguments, division)):
+    for outputs, last_h, *last_c in (
+        _in_pytorch(kind, arguments),
+        native_sequence(kind, arguments, division),
+    ):
         loss = outputs.sin().sum() + last_h.cos().sum() + sum(cell.exp().sum() for cell in last_c)
         results.append([outputs, *torch.autograd.grad(loss, made)])
     return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(*results, strict=True))
+
+
+def _in_pytorch(kind: Kind, a: Arguments) -> tuple[Tensor, ...]:
+    """Return what `native_sequence` does, for a sequence without resets."""
+    if a.hidden is None:
+        update, candidate = torch.nn.functional.linear(a.inputs, a.input, a.input_bias).chunk(2, dim=-1)
+        z, new = update.sigmoid(), torch.where(candidate >= 0, candidate + 0.5, candidate.sigmoid())
+        outputs = [a.h]
+        for t in range(len(z)):
+            outputs.append((1 - z[t]) * outputs[-1] + z[t] * new[t])
+        return torch.stack(outputs[1:]), outputs[-1]
+    other = torch.zeros_like(a.input_bias) if a.hidden_bias is None else a.hidden_bias
+    state = a.h[None] if a.c is None else (a.h[None], a.c[None])
+    network: Any = {"rnn": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}[kind]
+    # biases, layers, dropout, training, bidirectional, batch first
+    options = (True, 1, 0.0, False, False, False)
+    return network(a.inputs, state, (a.input, a.hidden, a.input_bias, other), *options)
 
 
 def native_sequence(kind: Kind, a: Arguments, division: Share | None = None) -> tuple[Tensor, ...]:
@@ -206,7 +221,8 @@ def _sizes(kind: Kind, a: Arguments, division: Share | None) -> tuple[int, ...]:
     """Return the sizes of a call; the fastest division if it is None."""
     (T, B), input_size, H = a.steps, a.inputs.shape[-1], a.h.shape[1]
     if division is None:
-        division = share(B, T * B * _GATES[kind] * H * (input_size + H))
+        depth = input_size + (0 if a.hidden is None else H)
+        division = share(B, T * B * _GATES[kind] * H * depth)
     return (get_args(Kind).index(kind), T, B, input_size, H, len(a.inputs), *division)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rmc_agents.cores.kernels import build, gated_native, rmc_native
+from rmc_agents.cores.kernels import build, diagonal_native, gated_native, hadamard_native, rmc_native
 from tests.support.cores import narrower_instructions, require_instructions
 
 
@@ -29,6 +29,6 @@ def native_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(name)
         return run(name, call)
 
-    for module in (rmc_native, gated_native):
+    for module in (rmc_native, gated_native, diagonal_native, hadamard_native):
         monkeypatch.setattr(module, "run", record)
     return names

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rmc_agents.cores.kernels import build, cache, gated_native, rmc_native
+from rmc_agents.cores.kernels import build, cache, diagonal_native, gated_native, hadamard_native, rmc_native
 from rmc_agents.cores.kernels.active import active_kernels
 from tests.support.cores import (
     assert_correct,
@@ -43,10 +43,10 @@ def fresh_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Pat
     monkeypatch.setattr(build, "_loaded", [])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv(build.SWITCH, raising=False)
-    for module in (rmc_native, gated_native):
+    for module in (rmc_native, gated_native, diagonal_native, hadamard_native):
         module.works.cache_clear()
     yield tmp_path
-    for module in (rmc_native, gated_native):
+    for module in (rmc_native, gated_native, diagonal_native, hadamard_native):
         module.works.cache_clear()
 
 

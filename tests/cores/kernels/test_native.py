@@ -73,7 +73,7 @@ def test_rmc_is_correct_at_any_size(
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
-    name=st.sampled_from(["lstm", "gru", "rnn"]),
+    name=st.sampled_from(["lstm", "gru", "rnn", "mingru"]),
     hidden_size=st.sampled_from([1, 2, 7, 16, 33, 64]),
     input_size=st.sampled_from([1, 3, 16, 21]),
     length=st.integers(2, 9),
@@ -93,9 +93,11 @@ def test_gated_cores_are_correct_at_any_size(
         ("rmc", {"num_slots": 8, "head_size": 32}),
         ("rmc", {"num_slots": 8, "head_size": 32, "slot_attention": "own"}),
         ("rmc", {**USUAL["rmc"], "slot_attention": "none"}),
+        ("rmc", {**USUAL["rmc"], "coupled_gates": True, "normalize_output": True, "output_gain": 0.1}),
         ("lstm", {"hidden_size": 128}),
         ("gru", {"hidden_size": 128}),
         ("rnn", {"hidden_size": 32}),
+        ("mingru", {"hidden_size": 128}),
     ],
     ids=str,
 )

@@ -15,7 +15,7 @@ from rmc_agents.cores.kernels.unchanged import are_plain, replaces
 from rmc_agents.tree import map_tree
 from tests.conftest import small_options
 
-NAMES = ["rmc", "rnn", "lstm", "gru"]
+NAMES = ["rmc", "rnn", "lstm", "gru", "mingru"]
 
 
 def override_recur(core: type[Any]) -> type[Any]:
@@ -57,7 +57,7 @@ def results(core: MemoryCore) -> Tensor:
 
 
 @pytest.mark.parametrize("override", [override_recur, override_project, override_initial_state])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "gated_delta", "lru", "shm"])
 def test_unroll_runs_the_methods_of_a_subclass(name: str, override: Callable[..., type[Any]]) -> None:
     torch.manual_seed(0)
     core = CORES[name](4, **small_options(name))
@@ -89,6 +89,7 @@ def test_unroll_runs_patches_and_hooks(name: str) -> None:
 CORES_WITH_OPTIONS = {
     **{name: (name, small_options(name)) for name in CORES},
     "rmc with gates of slots": ("rmc", {**small_options("rmc"), "gate_style": "memory"}),
+    "shm with a projection": ("shm", {**small_options("shm"), "projection_size": 5}),
     "rmc without gates": ("rmc", {**small_options("rmc"), "gate_style": "none"}),
     "rmc with two blocks": ("rmc", {**small_options("rmc"), "num_blocks": 2}),
 }
@@ -96,7 +97,7 @@ LAYERS = [
     (name, layer)
     for name, (core, options) in CORES_WITH_OPTIONS.items()
     for layer, module in CORES[core](4, **options).named_modules()
-    if layer and not isinstance(module, nn.ModuleList | nn.ModuleDict)
+    if layer and type(module).forward is not nn.Module.forward
 ]
 """Every core, and every module in it that is called."""
 

@@ -1,6 +1,6 @@
-/* Forward and backward pass of an Elman RNN, an LSTM or a GRU over a whole sequence.
+/* Forward and backward pass of an Elman RNN, an LSTM, a GRU or a minGRU over a whole sequence.
  *
- * It computes what `recur` in cores/gated.py does. A group is L rows of the batch, held in the lanes of vectors; it
+ * It computes what `recur` in cores/gated.py and mingru.py does. The gates of a minGRU do not read its state. A group is L rows of the batch, held in the lanes of vectors; it
  * runs through all time steps. The groups are the jobs of the threads.
  *
  * Axes: T time, B batch, I input size, H hidden size, W = H times the number of gates, n inputs that are read by
@@ -11,7 +11,7 @@
 
 #define SPAN 4 /* number of steps whose inputs are projected, and whose weight gradients are taken, in one product */
 
-enum kind { RNN, LSTM, GRU };
+enum kind { RNN, LSTM, GRU, MINGRU };
 
 /* The fields of `_Call` in gated_native.py, in the same order. Tensors are contiguous. */
 struct call {
@@ -19,7 +19,7 @@ struct call {
     const float *inputs, *h, *c;                        /* [T,B,I], or [n,I] with ids; [B,H] [B,H]; `c`
                                                          * is null except for an LSTM */
     const unsigned char *starts;                        /* [T,B] or null */
-    const float *input, *input_bias, *hidden;           /* [W,I] [W] [W,H] */
+    const float *input, *input_bias, *hidden;           /* [W,I] [W] [W,H]; `hidden` is null for a minGRU */
     const float *hidden_bias;                           /* [W]; null except for a GRU */
     const int *ids;                                     /* [T,B] the row of the n inputs that is read; or null */
     float *outputs, *last_h, *last_c, *saved;           /* [T,B,H] [B,H] [B,H]; `saved`: `gated_saved` floats, or null */
@@ -28,7 +28,7 @@ struct call {
     float *d_input, *d_input_bias, *d_hidden, *d_hidden_bias;
 };
 
-static const long NUM_GATES[] = {[RNN] = 1, [LSTM] = 4, [GRU] = 3};
+static const long NUM_GATES[] = {[RNN] = 1, [LSTM] = 4, [GRU] = 3, [MINGRU] = 2};
 
 static long width(const struct call *c) { return NUM_GATES[c->kind] * c->H; }
 static long groups(const struct call *c) { return (c->B + L - 1) / L; }
@@ -47,22 +47,25 @@ static const unsigned char *starts_at(const struct call *c, long t, long b) {
 
 /* Results of a step that the backward pass needs. */
 struct step {
-    float *gates; /* [W] after the sigmoid or tanh: RNN h; LSTM i, f, g, o; GRU r, z, n */
+    float *gates; /* [W] after the sigmoid or tanh: RNN h; LSTM i, f, g, o; GRU r, z, n; minGRU z, c */
     float *extra; /* [H] LSTM: the new c; GRU: U_n h + b_n */
 };
 
 static size_t lay_out_step(const struct call *c, float *base, struct step *s) {
     size_t at = 0;
     s->gates = allocate(base, &at, width(c));
-    s->extra = allocate(base, &at, c->kind == RNN ? 0 : c->H);
+    s->extra = allocate(base, &at, c->kind == LSTM || c->kind == GRU ? c->H : 0);
     return at;
 }
 
-/* Projections [n,W] of inputs that are read by id. They follow the results of all steps in `saved`. */
-static float *projected(const struct call *c) {
+/* Size of the results of a step in `saved`. The gates of a minGRU follow from projections that are kept. */
+static size_t kept_size(const struct call *c) {
     struct step s;
-    return c->saved + groups(c) * c->T * lay_out_step(c, 0, &s);
+    return c->kind == MINGRU && c->ids ? 0 : lay_out_step(c, 0, &s);
 }
+
+/* Projections [n,W] of inputs that are read by id. They follow the results of all steps in `saved`. */
+static float *projected(const struct call *c) { return c->saved + groups(c) * c->T * kept_size(c); }
 
 /* Set x [n] to zero in the lanes that start an episode. */
 static void reset(const unsigned char *starts, int rows, float *x, long n) {
@@ -88,6 +91,16 @@ static size_t lay_out_forward(const struct call *c, float *base, struct forward_
     return at;
 }
 
+/* Gates and candidates of a minGRU, in the place of the projected input. */
+static void activate(float *gates, long size) {
+    for (long k = 0; k < size; k += L) {
+        vf x = load(gates + size + k), z = load(gates + k);
+        z = pick(z < -87.0f, splat(0), sigmoid(z)); /* candidates are not bounded: 0, where sigmoid clamps */
+        store(gates + k, z);
+        store(gates + size + k, pick(x >= 0, x + 0.5f, sigmoid(x)));
+    }
+}
+
 /* Advance `h` and `cell` by one step, in place. The gates hold the projected input and are overwritten. */
 static void forward_step(const struct call *c, const struct step *s, float *h, float *cell) {
     const long H = c->H, size = H * L;
@@ -111,6 +124,13 @@ static void forward_step(const struct call *c, const struct step *s, float *h, f
             store(gates + 3 * size + k, o), store(extra + k, new);
             store(cell + k, new);
             store(h + k, o * tanh_(new));
+        }
+        break;
+    case MINGRU:
+        activate(gates, size);
+        for (long k = 0; k < size; k += L) {
+            vf z = load(gates + k);
+            store(h + k, (1.0f - z) * load(h + k) + z * load(gates + size + k));
         }
         break;
     default:
@@ -159,7 +179,7 @@ static void forward_group(void *context, long group, float *scratch) {
     struct forward_work w;
     struct step s;
     lay_out_forward(c, scratch, &w);
-    size_t kept = lay_out_step(c, 0, &s);
+    const size_t kept = kept_size(c);
 
     to_lanes(c->h + b * H, H, rows, H, w.h, L);
     if (c->c) to_lanes(c->c + b * H, H, rows, H, w.c, L);
@@ -168,7 +188,7 @@ static void forward_group(void *context, long group, float *scratch) {
         if (column == 0) read_inputs(c, t, b, rows, &w);
         reset(starts_at(c, t, b), rows, w.h, H);
         if (c->c) reset(starts_at(c, t, b), rows, w.c, H);
-        lay_out_step(c, c->saved ? c->saved + (group * c->T + t) * kept : w.step, &s);
+        lay_out_step(c, c->saved && kept ? c->saved + (group * c->T + t) * kept : w.step, &s);
         for (long k = 0; k < W; k++) store(s.gates + k * L, load(w.x_gates + (k * SPAN + column) * L));
         forward_step(c, &s, w.h, w.c);
         from_lanes(w.h, L, H, c->outputs + (t * c->B + b) * H, H, rows);
@@ -185,7 +205,7 @@ struct sums {
 static size_t lay_out_sums(const struct call *c, float *base, struct sums *s) {
     size_t at = 0;
     s->input = allocate(base, &at, width(c) * padded(c->I) / L);
-    s->hidden = allocate(base, &at, width(c) * padded(c->H) / L);
+    s->hidden = allocate(base, &at, c->hidden ? width(c) * padded(c->H) / L : 0);
     s->input_bias = allocate(base, &at, width(c));
     s->hidden_bias = allocate(base, &at, c->kind == GRU ? width(c) : 0);
     return at;
@@ -198,6 +218,7 @@ struct backward_work {
     float *d_inputs;               /* [I,SPAN] */
     float *input_rows, *h_rows;    /* [SPAN L] padded rows */
     float *sums;                   /* [SPAN L] rows of W floats */
+    float *step;                   /* results of a step that were not kept */
 };
 
 static size_t lay_out_backward(const struct call *c, float *base, struct backward_work *w) {
@@ -212,6 +233,8 @@ static size_t lay_out_backward(const struct call *c, float *base, struct backwar
     w->input_rows = allocate(base, &at, SPAN * padded(c->I));
     w->h_rows = allocate(base, &at, SPAN * padded(c->H));
     w->sums = allocate(base, &at, c->ids ? SPAN * width(c) : 0);
+    struct step step;
+    w->step = allocate(base, &at, kept_size(c) ? 0 : lay_out_step(c, 0, &step) / L);
     return at;
 }
 
@@ -221,7 +244,8 @@ struct pass {
     long shares;
     size_t sums_size;
     float *sums, *input_t, *hidden_t;
-    float *d_projected; /* [T,B,W] gradients of projections that were read by id */
+    float *d_projected; /* gradients of projections that were read by id: [T,B,W], or, if `added`, [shares,n,W] */
+    int added;          /* whether each share adds them up: for a minGRU whose inputs are few */
 };
 
 /* The output before step t, [B,H], before resets. */
@@ -249,6 +273,12 @@ static void backward_step(const struct call *c, const struct step *s, long colum
             store(d_x + 3 * SPAN * size + to, dh * tanh_c * o * (1.0f - o));
             store(w->dc + k, dc * f);
             store(w->dh + k, splat(0));
+        } else if (c->kind == MINGRU) {
+            vf z = load(gates + k), n = load(gates + size + k);
+            vf slope = pick(n >= 0.5f, splat(1), n * (1.0f - n)); /* n is a sigmoid below 1/2, and linear above */
+            store(d_x + to, dh * (n - load(w->c + k)) * z * (1.0f - z)); /* `c` holds the previous h */
+            store(d_x + SPAN * size + to, dh * z * slope);
+            store(w->dh + k, dh * (1.0f - z));
         } else {
             vf r = load(gates + k), z = load(gates + size + k), n = load(gates + 2 * size + k);
             vf dn = dh * (1.0f - z) * (1.0f - n * n), dr = dn * load(extra + k) * r * (1.0f - r);
@@ -273,22 +303,25 @@ static void project_backward(const struct pass *p, const struct sums *sums, cons
 
 /* Add the weight gradients of the SPAN steps from t on. Pass back the gradients of the projections of their inputs,
  * or store them until all are known. */
-static void steps_backward(const struct pass *p, const struct sums *sums, long t, long b, int rows,
+static void steps_backward(const struct pass *p, const struct sums *sums, long share, long t, long b, int rows,
                            const struct backward_work *w) {
     const struct call *c = p->c;
     const long S = SPAN * L, W = width(c), H = c->H, I = c->I, steps = span(c, t);
-    for (long k = 0; k < steps; k++) {
+    for (long k = 0; k < steps && c->hidden; k++) {
         float *h_rows = w->h_rows + k * L * padded(H);
         const unsigned char *starts = starts_at(c, t + k, b);
         copy_rows(h_before(c, t + k) + b * H, H, rows, h_rows, padded(H));
         for (int l = 0; starts && l < rows; l++)
             if (starts[l]) memset(h_rows + l * padded(H), 0, H * sizeof *h_rows);
     }
-    add_weight(w->d_hidden, S, W, steps, w->h_rows, padded(H), sums->hidden);
+    if (c->hidden) add_weight(w->d_hidden, S, W, steps, w->h_rows, padded(H), sums->hidden);
     if (c->kind == GRU) add_bias(w->d_hidden, S, W, steps, sums->hidden_bias);
     for (long k = 0; k < steps; k++) {
         const long at = (t + k) * c->B + b;
-        if (c->ids) from_lanes(w->d_x + k * L, S, W, p->d_projected + at * W, W, rows);
+        if (p->added) {
+            from_lanes(w->d_x + k * L, S, W, w->sums, W, rows);
+            add_rows(w->sums, c->ids + at, rows, W, p->d_projected + share * c->n * W);
+        } else if (c->ids) from_lanes(w->d_x + k * L, S, W, p->d_projected + at * W, W, rows);
         else copy_rows(c->inputs + at * I, I, rows, w->input_rows + k * L * padded(I), padded(I));
     }
     if (c->ids) return;
@@ -302,7 +335,14 @@ static void block_backward(const struct pass *p, const struct sums *sums, const 
     const struct call *c = p->c;
     const long S = SPAN * L, W = width(c), I = c->I, first = block * S;
     long columns = 0;
-    sum_rows(p->d_projected, c->ids, c->T * c->B, W, first, c->n - first < S ? c->n - first : S, w->sums);
+    const long count = c->n - first < S ? c->n - first : S;
+    if (p->added) {
+        memcpy(w->sums, p->d_projected + first * W, count * W * sizeof(float));
+        for (long share = 1; share < p->shares; share++) {
+            const float *from = p->d_projected + (share * c->n + first) * W;
+            for (long i = 0; i < count * W; i++) w->sums[i] += from[i];
+        }
+    } else sum_rows(p->d_projected, c->ids, c->T * c->B, W, first, count, w->sums);
     for (int rows; columns < SPAN && (rows = rows_in(c, block, columns)) > 0; columns++) {
         to_lanes(w->sums + columns * L * W, W, rows, W, w->d_x + columns * L, S);
         copy_rows(c->inputs + (first + columns * L) * I, I, rows, w->input_rows + columns * L * padded(I), padded(I));
@@ -313,24 +353,29 @@ static void block_backward(const struct pass *p, const struct sums *sums, const 
 }
 
 /* Run a group back through the whole sequence. */
-static void backward_group(const struct pass *p, const struct sums *sums, long group, const struct backward_work *w) {
+static void backward_group(const struct pass *p, const struct sums *sums, long share, long group,
+                           const struct backward_work *w) {
     const struct call *c = p->c;
     const long b = group * L, T = c->T, H = c->H, W = width(c), size = H * L;
     const int rows = rows_of(c, b);
     struct step s, before;
-    size_t kept = lay_out_step(c, 0, &s);
+    const size_t kept = kept_size(c);
 
     memset(w->dh, 0, size * sizeof *w->dh);
     memset(w->dc, 0, size * sizeof *w->dc);
     if (c->d_last_h) to_lanes(c->d_last_h + b * H, H, rows, H, w->dh, L);
     if (c->d_last_c) to_lanes(c->d_last_c + b * H, H, rows, H, w->dc, L);
     for (long t = T - 1; t >= 0; t--) {
-        lay_out_step(c, c->saved + (group * T + t) * kept, &s);
+        lay_out_step(c, kept ? c->saved + (group * T + t) * kept : w->step, &s);
+        if (!kept) {
+            gather_lanes(projected(c), c->ids + t * c->B + b, rows, W, s.gates, L);
+            activate(s.gates, size);
+        }
         if (c->d_outputs) {
             to_lanes(c->d_outputs + (t * c->B + b) * H, H, rows, H, w->outside, L);
             for (long k = 0; k < size; k += L) store(w->dh + k, load(w->dh + k) + load(w->outside + k));
         }
-        if (c->kind == GRU)
+        if (c->kind == GRU || c->kind == MINGRU)
             to_lanes(h_before(c, t) + b * H, H, rows, H, w->c, L);
         else if (c->kind == LSTM && t == 0)
             to_lanes(c->c + b * H, H, rows, H, w->c, L);
@@ -340,10 +385,10 @@ static void backward_group(const struct pass *p, const struct sums *sums, long g
         }
         if (c->kind != RNN) reset(starts_at(c, t, b), rows, w->c, H);
         backward_step(c, &s, t % SPAN, w);
-        product(H, 1, W, p->hidden_t, W, w->d_hidden + t % SPAN * L, SPAN * L, w->dh, L, 1, 0);
+        if (c->hidden) product(H, 1, W, p->hidden_t, W, w->d_hidden + t % SPAN * L, SPAN * L, w->dh, L, 1, 0);
         reset(starts_at(c, t, b), rows, w->dh, H);
         reset(starts_at(c, t, b), rows, w->dc, H);
-        if (t % SPAN == 0) steps_backward(p, sums, t, b, rows, w);
+        if (t % SPAN == 0) steps_backward(p, sums, share, t, b, rows, w);
     }
     from_lanes(w->dh, L, H, c->d_h + b * H, H, rows);
     if (c->kind == LSTM) from_lanes(w->dc, L, H, c->d_c + b * H, H, rows);
@@ -363,7 +408,7 @@ static void backward_share(void *context, long share, float *scratch) {
     long all = groups(p->c);
     prepare_share(p, share, scratch, &sums, &work);
     for (long group = all * share / p->shares; group < all * (share + 1) / p->shares; group++)
-        backward_group(p, &sums, group, &work);
+        backward_group(p, &sums, share, group, &work);
 }
 
 static void inputs_share(void *context, long share, float *scratch) {
@@ -378,8 +423,7 @@ static void inputs_share(void *context, long share, float *scratch) {
 
 /* Size of `saved` in floats. */
 HIDDEN long WITH_LANES(gated_saved)(const struct call *c) {
-    struct step s;
-    return groups(c) * c->T * lay_out_step(c, 0, &s) + (c->ids ? c->n * width(c) : 0);
+    return groups(c) * c->T * kept_size(c) + (c->ids ? c->n * width(c) : 0);
 }
 
 /* Compute the outputs, the last state and, if not null, `saved`, which ids need. Return 0, or -1 if memory could not
@@ -398,24 +442,26 @@ HIDDEN long WITH_LANES(gated_backward)(const struct call *c) {
     struct pass p = {.c = c, .shares = groups(c) < MAX_SHARES ? groups(c) : MAX_SHARES};
     const long W = width(c);
     p.sums_size = lay_out_sums(c, 0, &sums);
-    size_t all_sums = p.shares * p.sums_size, passed = c->ids ? c->T * c->B * W : 0;
-    size_t bytes = (all_sums + W * (c->I + c->H) + passed) * sizeof(float);
+    p.added = c->kind == MINGRU && c->ids && p.shares * c->n <= c->T * c->B;
+    size_t all_sums = p.shares * p.sums_size, passed = !c->ids ? 0 : (p.added ? p.shares * c->n : c->T * c->B) * W;
+    size_t bytes = (all_sums + W * (c->I + (c->hidden ? c->H : 0)) + passed) * sizeof(float);
     size_t scratch = lay_out_backward(c, 0, &w) * sizeof(float);
     p.sums = aligned_alloc(64, (bytes + 63) / 64 * 64);
     if (!p.sums) return -1;
     memset(p.sums, 0, all_sums * sizeof(float));
     p.input_t = p.sums + all_sums;
     p.hidden_t = p.input_t + W * c->I;
-    p.d_projected = p.hidden_t + W * c->H;
+    p.d_projected = p.hidden_t + (c->hidden ? W * c->H : 0);
+    if (p.added) memset(p.d_projected, 0, passed * sizeof(float));
     transposed(c->input, W, c->I, p.input_t);
-    transposed(c->hidden, W, c->H, p.hidden_t);
+    if (c->hidden) transposed(c->hidden, W, c->H, p.hidden_t);
     int failed = run_jobs(backward_share, &p, p.shares, c->threads, scratch);
     if (!failed && c->ids) failed = run_jobs(inputs_share, &p, p.shares, c->threads, scratch);
     if (!failed) {
         add_shares(p.sums, p.sums_size, p.shares);
         lay_out_sums(c, p.sums, &sums);
         copy_matrix(sums.input, W, c->I, c->d_input);
-        copy_matrix(sums.hidden, W, c->H, c->d_hidden);
+        if (c->hidden) copy_matrix(sums.hidden, W, c->H, c->d_hidden);
         copy_vector(sums.input_bias, W, c->d_input_bias);
         if (c->kind == GRU) copy_vector(sums.hidden_bias, W, c->d_hidden_bias);
     }

@@ -37,6 +37,15 @@ static void copy_rows(const float *src, long n, int rows, float *out, long width
             memset(out + l * width, 0, n * sizeof *out);
 }
 
+/* Add `rows` rows of n floats to rows ids[0], ids[1], ... of out [*, n]. */
+static void add_rows(const float *d, const int *ids, int rows, long n, float *out) {
+    for (int l = 0; l < rows; l++) {
+        const float *from = d + l * n;
+        float *to = out + ids[l] * n;
+        for (long i = 0; i < n; i++) to[i] += from[i];
+    }
+}
+
 /* out [count, n] = sums of those rows of d [total, n] whose id is `first`, `first` + 1, ... */
 static void sum_rows(const float *d, const int *ids, long total, long n, long first, long count, float *out) {
     memset(out, 0, count * n * sizeof *out);
