@@ -29,15 +29,19 @@ from .minigrid.baselines import best_possible, random_walk
 from .minigrid.memory import MemoryMazes
 from .minigrid.missions import read_mission
 from .minigrid.tables import MazeSpec
+from .popgym.levels import POPGYM_IDS, popgym_id
+from .popgym.references import References, references
 from .registry import MEMORY_MAZES, NATIVE, native, register, resolve
 from .sequences.key_value import KeyValue
 from .sequences.nth_farthest import NthFarthest
 from .sequences.recall import Recall
-from .suites import SUITES, Implementation, Suite, choose_implementation, trials
+from .suites import OWN_TASK_ONLY, SUITES, Implementation, Suite, choose_implementation, trials
 
 __all__ = [
     "MEMORY_MAZES",
     "NATIVE",
+    "OWN_TASK_ONLY",
+    "POPGYM_IDS",
     "SUITES",
     "AuxiliaryTargets",
     "BatchedEnv",
@@ -53,6 +57,7 @@ __all__ = [
     "NthFarthest",
     "Obs",
     "Recall",
+    "References",
     "Suite",
     "Transition",
     "best_possible",
@@ -62,8 +67,10 @@ __all__ = [
     "make",
     "make_reference",
     "native",
+    "popgym_id",
     "random_walk",
     "read_mission",
+    "references",
     "register",
     "resolve",
     "runs_on_device",

@@ -26,6 +26,7 @@ from .gymnasium.failures import building
 from .gymnasium.workers import Workers
 from .minigrid.missions import mission_notes
 from .minigrid.reference import is_minigrid, minigrid_maker
+from .popgym.levels import POPGYM_IDS
 from .registry import NATIVE, SINGLE_ENV, modules_of, native, require_known, resolve
 
 OF_GYMNASIUM = ("max_episode_steps", "disable_env_checker", "render_mode")
@@ -50,9 +51,9 @@ def make(
             batch that mixes them.
         num_envs: B.
         device: where observations appear and actions are expected.
-        vectorization: "auto" is the native task if there is one (the Memory mazes, `rmc/`, and what was
-            registered with `register`), ale_py's own batch for Atari games with `preprocessing="atari"`, and
-            "sync" otherwise. "sync" is Gymnasium's SyncVectorEnv of single
+        vectorization: "auto" is the native task if there is one (the Memory mazes, POPGym's tasks, `rmc/`,
+            and what was registered with `register`), ale_py's own batch for Atari games with
+            `preprocessing="atari"`, and "sync" otherwise. "sync" is Gymnasium's SyncVectorEnv of single
             environments. "async" runs each in its own process (`Workers`).
         env_timeout: with "async", seconds after which an environment that does not answer has failed.
         restart_crashed_envs: with "async", restart an environment that hung, raised or died.
@@ -251,9 +252,9 @@ def make_reference(
 ) -> Callable[[], gymnasium.Env]:
     """Return a function that builds the single environment of this id, for evaluation and pictures.
 
-    MiniGrid's environments are built by MiniGrid. The mission is left out where it is always the same (see
-    the option `mission`), so that observations of the mazes equal those of the native ones. The function
-    works in other processes, too, whatever their start method.
+    MiniGrid's environments are built by MiniGrid, and POPGym's by popgym where that is installed. The mission
+    is left out where it is always the same (see the option `mission`), so that observations of the mazes
+    equal those of the native ones. The function works in other processes, too, whatever their start method.
 
     Args:
         env_id: any Gymnasium id, also as `MODULE:ID`, or a Memory maze of any odd size.
@@ -279,7 +280,9 @@ def make_reference(
     if render_mode is not None:
         options = {**options, "render_mode": render_mode}
     spec = gymnasium.registry.get(name)
-    if spec is None:  # a maze of a size that is not registered, such as rmc/MemoryS25-v0
+    if name in POPGYM_IDS and render_mode is not None:  # POPGym's own environments draw nothing
+        spec = None
+    if spec is None:  # such as rmc/MemoryS25-v0, a maze of a size that is not registered
         spec = EnvSpec(name, SINGLE_ENV, kwargs={"task": name}, disable_env_checker=True, order_enforce=False)
     _require_buildable(env_id, spec, options)
     return Maker(env_id, spec, options, native(name))

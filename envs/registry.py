@@ -22,6 +22,7 @@ from .gymnasium.masked_velocities import register_masked
 from .minigrid.memory import MemoryMazes, Seeding
 from .minigrid.reference import is_minigrid
 from .minigrid.tables import MazeSpec
+from .popgym.levels import FAMILIES, POPGYM_ALIASES, POPGYM_IDS
 from .sequences.key_value import KeyValue
 from .sequences.nth_farthest import NthFarthest
 from .sequences.recall import Recall
@@ -77,6 +78,10 @@ def register(env_id: str, build: Callable[..., BatchedEnv]) -> None:
     """
     NATIVE[env_id] = build
     _REGISTERED_BY[env_id] = sys._getframe(1).f_globals.get("__name__", "")
+    _register_with_gymnasium(env_id)
+
+
+def _register_with_gymnasium(env_id: str) -> None:
     gymnasium.register(
         env_id,
         entry_point=SINGLE_ENV,
@@ -118,7 +123,8 @@ def native(env_id: str) -> Callable[..., BatchedEnv] | None:
         ValueError: a maze that cannot exist, or a module that cannot be imported.
     """
     names = resolve(env_id)
-    return NATIVE.get(names) or _maze_builder(names)
+    popgym = POPGYM_IDS.get(POPGYM_ALIASES.get(names, names))
+    return NATIVE.get(names) or popgym or _maze_builder(names)
 
 
 def modules_of(env_ids: str) -> tuple[str, ...]:
@@ -141,6 +147,8 @@ def require_known(env_id: str) -> None:
     name = resolve(env_id)
     if is_minigrid(name):
         import minigrid  # noqa: F401 - registers its ids
+    if name in POPGYM_IDS and _is_installed("popgym"):
+        import_module("popgym")  # its own environments, for vectorization="sync"
     if name in gymnasium.registry or native(name) is not None:
         return
     if name.startswith(ATARI) and not _is_installed("ale_py"):
@@ -163,7 +171,7 @@ def _suggestion(name: str) -> str:
     unloaded = namespace != name and namespace.isidentifier() and namespace not in sys.modules
     if unloaded and _is_installed(namespace):
         return f" Did you mean {namespace}:{name}?"
-    known = sorted({*gymnasium.registry, *NATIVE, *MEMORY_MAZES})
+    known = sorted({*gymnasium.registry, *NATIVE, *MEMORY_MAZES, *POPGYM_IDS})
     near = difflib.get_close_matches(name[:100], known, n=4, cutoff=0.5)
     return f" Did you mean {', '.join(near)}?" if near else ""
 
@@ -218,4 +226,8 @@ for _maze in MEMORY_MAZES:
     _builder = _maze_builder(_maze)
     assert _builder is not None
     register(_maze.replace("MiniGrid-", "rmc/"), _builder)
+for _family in FAMILIES:
+    register(f"rmc/{_family.FAMILY}-v0", _family)
+for _alias in POPGYM_ALIASES:
+    _register_with_gymnasium(_alias)
 register_masked()

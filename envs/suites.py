@@ -14,16 +14,24 @@ from .building import adapted, batched_by_itself, checked_makers, require_option
 from .gymnasium.failures import building
 from .gymnasium.first_episodes import FirstEpisodes
 from .minigrid.reference import is_minigrid
+from .popgym.levels import ids_of
 from .registry import MEMORY_MAZES, native, resolve
 
 Implementation = Literal["farama", "batched", "gymnasium"]
 """farama: MiniGrid's own environments, one by one; batched: a native task; gymnasium: any other id."""
 
-Suite = Literal["memory-mazes"]
+Suite = Literal["memory-mazes", "popgym-easy", "popgym-medium", "popgym-hard"]
 
 LONGER_MAZES = tuple(f"MiniGrid-MemoryS{size}-v0" for size in (17, 25, 33, 65))
 """Mazes of fixed length beyond those that MiniGrid registers."""
-SUITES: dict[Suite, tuple[str, ...]] = {"memory-mazes": (*MEMORY_MAZES, *LONGER_MAZES)}
+SUITES: dict[Suite, tuple[str, ...]] = {
+    "memory-mazes": (*MEMORY_MAZES, *LONGER_MAZES),
+    "popgym-easy": ids_of("Easy"),
+    "popgym-medium": ids_of("Medium"),
+    "popgym-hard": ids_of("Hard"),
+}
+OWN_TASK_ONLY: tuple[Suite, ...] = ("popgym-easy", "popgym-medium", "popgym-hard")
+"""Suites whose tasks have different spaces: an agent is evaluated in the one that it was trained in."""
 assert set(SUITES) == set(get_args(Suite))
 
 MAX_WAVE_SIZE: dict[Implementation, int] = {"farama": 500, "batched": 4096, "gymnasium": 32}

@@ -3,6 +3,7 @@
 python train/evaluate.py runs/NAME                              # in the environment that it was trained for
 python train/evaluate.py runs/NAME --suite memory-mazes         # in mazes of all sizes, also unseen ones
 python train/evaluate.py runs/* --env MiniGrid-MemoryS13-v0     # compare runs, by core
+python train/evaluate.py runs/popgym-* --suite popgym-easy      # each run in its own task of POPGym
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from rmc_agents.evaluation.results import (
 )
 from rmc_agents.evaluation.runs import load_with_imports
 from rmc_agents.report import page, tables
+from rmc_agents.report.suite import best_in_training, suite_table
 from rmc_agents.runs.files import portable_name
 from rmc_agents.runs.folder import cannot_write_results
 from rmc_agents.runs.versions import versions
@@ -65,7 +67,9 @@ class EvaluateConfig:
     """Gymnasium ids, separated by commas. Without this and without a suite, each run is evaluated in its own
     environment."""
     suite: rmc_envs.Suite | None = None
-    """memory-mazes: MiniGrid's six, then S17, S25, S33 and S65 of fixed length, at the agent's view size."""
+    """memory-mazes: MiniGrid's six, then S17, S25, S33 and S65 of fixed length, at the agent's view size.
+    popgym-easy, popgym-medium, popgym-hard: each run in the task of POPGym's level that it was trained in,
+    and a table of all tasks."""
     memoryless: Path | None = None
     """Run of a core without memory, as a baseline in the same episodes."""
     episodes: int = 1000
@@ -204,6 +208,11 @@ def load_all(paths: Sequence[Path], device: torch.device) -> list[Run]:
 def env_ids_for(run: Run, config: EvaluateConfig) -> list[str]:
     """Return the environments in which a run is evaluated."""
     suite = () if config.suite is None else rmc_envs.SUITES[config.suite]
+    if config.suite in rmc_envs.OWN_TASK_ONLY:
+        trained_in = {rmc_envs.popgym_id(env_id) for env_id in run.env_ids}
+        suite = tuple(env_id for env_id in suite if env_id in trained_in)
+        if not suite and config.env is None:
+            raise UsageError(f"{run.folder} was trained in no task of the suite {config.suite}")
     own = split_ids(config.env) if config.env is not None else [] if suite else run.env_ids
     if not own and not suite:
         raise UsageError(f"{run.folder}/config.json does not name an environment: choose an --env")
@@ -280,13 +289,25 @@ def evaluate_run(run: Run, env_id: str, config: EvaluateConfig) -> Entry:
         random=random,
     )
     if maze is None:
-        return entry
+        return with_references(entry, env_id, run)
     length, reward = rmc_envs.best_possible(maze)
     return dataclasses.replace(
         entry,
         best_possible=Figures(success_rate=1.0, mean_return=reward, mean_length=length),
         hallway=maze.hallway_length,
         trained_hallway=longest_trained(run),
+    )
+
+
+def with_references(entry: Entry, env_id: str, run: Run) -> Entry:
+    """Return an entry with the stored scores of play without a memory and of reference play, if any."""
+    known = rmc_envs.references(rmc_envs.resolve(env_id))
+    if known is None or run.options_for(env_id):  # they are those of the task without other options
+        return entry
+    return dataclasses.replace(
+        entry,
+        best_memoryless=Figures(mean_return=known.memoryless, implementation="stored"),
+        reference=Figures(mean_return=known.reference, implementation="stored"),
     )
 
 
@@ -308,7 +329,8 @@ def summary(entry: Entry) -> str:
     """Return the result of an evaluation in a few words."""
     figures = entry.figures
     if figures.success_rate is None:
-        return f"return {figures.mean_return:.3f} ({entry.seconds:.1f} s)"
+        share = "" if entry.normalized is None else f", normalised {entry.normalized:.3f}"
+        return f"return {figures.mean_return:.3f}{share} ({entry.seconds:.1f} s)"
     return f"success {figures.success_rate:.3f} ({entry.seconds:.1f} s)"
 
 
@@ -390,6 +412,9 @@ def show(results: list[Result], outputs: Mapping[Path, Path], config: EvaluateCo
     if not results:
         return []
     tables.evaluation_table(results).print()
+    if config.suite in rmc_envs.OWN_TASK_ONLY:
+        maxima = {folder.name: best_in_training(folder) for folder in outputs}
+        suite_table(f"{config.suite}: means over runs, by core", results, maxima).print()
     if len(outputs) > 1:
         try:
             tables.core_table(results).print()

@@ -21,6 +21,7 @@ from rmc_agents.agent.saved import saved_observation_space, split_ids
 from rmc_agents.cli.config import RunConfig, Selection
 from rmc_agents.cli.flags import in_flags, parse, parse_some
 from rmc_agents.cli.ineffective import ineffective
+from rmc_agents.cli.matching import matched, without_widths
 from rmc_agents.cli.presets import defaults_for
 from rmc_agents.cli.processes import Plan, choose_processes, device_of, follow_process_0, train_by_plan
 from rmc_agents.cli.resume import require_named, require_same, resumed, run_to_resume
@@ -67,6 +68,7 @@ def configure(args: Sequence[str]) -> tuple[RunConfig, RunConfig | None, list[st
     else:
         own = rmc_envs.spaces_of(selection.env, selection.env_options) if selection.preset else None
         default, preset = defaults_for(selection, own)
+        default = without_widths(default, selection)
     about = f"Defaults: {preset}" if preset else "Defaults: general settings (no preset)"
     config = parse(RunConfig, default, args, command_name("ppo"), f"{RunConfig.__doc__}\n\n{about}")
     config = merge_options(default, config)
@@ -268,14 +270,14 @@ def make_agent(config: RunConfig, env: rmc_envs.BatchedEnv, processes: Processes
     Raises:
         ValueError: it cannot be built, or does not fit into memory.
     """
-    run, options = config.run, config.agent.core_options
+    run, agent = config.run, config.agent
     observation_space = env.observation_space
     if (resume := run.resume) is not None:  # the agent reads its observations as it did before
         observation_space = processes.from_first(lambda: saved_observation_space(resume))
+    else:
+        agent = matched(observation_space, env.action_space, agent, run.match_parameters)
     aux_size = env.aux_size if config.ppo.aux_coef else 0
-    make = partial(
-        ActorCritic.from_config, observation_space, env.action_space, config.agent, aux_size=aux_size
-    )
+    make = partial(ActorCritic.from_config, observation_space, env.action_space, agent, aux_size=aux_size)
     require_room(make)
     torch.manual_seed(run.seed)
     try:
@@ -284,7 +286,7 @@ def make_agent(config: RunConfig, env: rmc_envs.BatchedEnv, processes: Processes
     except UsageError as error:
         if not isinstance(error.__cause__, TypeError):
             raise
-        mistake = f"core {config.agent.core} cannot be built with {shown(options)}: {error}"
+        mistake = f"core {agent.core} cannot be built with {shown(agent.core_options)}: {error}"
         raise UsageError(mistake) from error
     except RuntimeError as error:  # what torch says of sizes that do not fit into memory
         raise ValueError(f"no agent of these sizes can be built: {shown(error)}") from error

@@ -1,13 +1,14 @@
-"""Environment steps per second of every native task, against Farama's own environments and EnvPool's.
+"""Environment steps per second of every native task, against the original environments and EnvPool's.
 
-    python -m benchmarks.speed.environments            # about four minutes; writes results/environments.*
+    python -m benchmarks.speed.environments            # about seven minutes; writes results/environments.*
     python -m benchmarks.speed.environments --report   # the report from stored measurements
     python -m benchmarks.speed.environments --quick    # see whether it runs: seconds
 
 One process and one thread, with random actions that are drawn beforehand; resets are included. The Memory
 mazes are also timed as MiniGrid's environments under Gymnasium's SyncVectorEnv (and, at 16 environments,
 AsyncVectorEnv, which starts processes of its own), and as EnvPool's if it is installed (`pip install
-envpool`), at view size 7, the only one that it has.
+envpool`), at view size 7, the only one that it has. POPGym's tasks, at the Easy level, are also timed as its
+own single environments (`pip install 'rmc-agents[popgym]'`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PYTHON_UP_TO = 1024
 """Largest number of environments for SyncVectorEnv: its speed hardly changes beyond."""
 BLOCK = 64
 """Steps whose actions are drawn beforehand; they are used again and again."""
-ALTERNATIVES = ("sync", "envpool")
+ALTERNATIVES = ("sync", "envpool", "original")
 """What the native tasks are compared with."""
 
 Steps = Callable[[int], None]
@@ -93,6 +94,27 @@ def envpool_vector(env_id: str, num_envs: int) -> tuple[Steps, Callable[[], None
     return repeat(env.step, list(actions)), env.close
 
 
+def popgym_single(env_id: str) -> tuple[Steps, Callable[[], None]]:
+    """Return a stepper of POPGym's single environment, which is reset where an episode ends."""
+    env = rmc_envs.make_reference(env_id)().unwrapped
+    env.reset(seed=0)
+
+    def step(action: Any) -> None:
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            env.reset()
+
+    return repeat(step, [actions[0] for actions in random_actions(env.action_space, 1)]), env.close
+
+
+def popgym_id(task: str) -> str | None:
+    """Return POPGym's id of a task, at the Easy level of a family, if its environments are installed."""
+    if task in rmc_envs.NATIVE and task.startswith("rmc/"):
+        task = rmc_envs.popgym_id(task.replace("-v0", "Easy-v0"))
+    env_id = rmc_envs.popgym_id(task)
+    return env_id if env_id in rmc_envs.POPGYM_IDS and importlib.util.find_spec("popgym") else None
+
+
 def farama_id(task: str) -> str | None:
     """Return the id of the same maze in MiniGrid, if there is one."""
     env_id = task.replace("rmc/Memory", "MiniGrid-Memory")
@@ -113,11 +135,13 @@ def calls_for(run: Steps, num_envs: int, seconds: float) -> tuple[Callable[[], N
 
 def measure_task(task: str, num_envs: int, quick: bool) -> Row:
     """Time one task at one number of environments, with all of its implementations."""
-    twin = farama_id(task)
+    twin, original = farama_id(task), popgym_id(task)
     seconds, rounds = (0.003, (1, 1)) if quick else (0.25, (5, 5))
     with ExitStack() as stack:
 
-        def candidate(made: tuple[Steps, Callable[[], None]]) -> tuple[Callable[[], None], int]:
+        def candidate(
+            made: tuple[Steps, Callable[[], None]], num_envs: int = num_envs
+        ) -> tuple[Callable[[], None], int]:
             run, close = made
             stack.callback(close)
             return calls_for(run, num_envs, seconds)
@@ -129,10 +153,12 @@ def measure_task(task: str, num_envs: int, quick: bool) -> Row:
             candidates["async"] = candidate(gymnasium_vector(AsyncVectorEnv, twin, num_envs))
         if twin is not None and importlib.util.find_spec("envpool"):
             candidates["envpool"] = candidate(envpool_vector(twin, num_envs))
+        if original is not None:
+            candidates["original"] = candidate(popgym_single(original), 1)
         times = take_turns({name: call for name, (call, _) in candidates.items()}, 0, rounds)
     per_step = {name: [t / candidates[name][1] for t in ts] for name, ts in times.items()}
     row: Row = {"task": task, "environments": num_envs}
-    for name in ("native", "sync", "async", "envpool"):
+    for name in ("native", "sync", "async", "envpool", "original"):
         known = name in per_step
         row[f"{name} steps/s"] = 1 / statistics.median(per_step[name]) if known else None
     for name in ALTERNATIVES:
@@ -151,6 +177,20 @@ def target_table(rows: Sequence[Row]) -> list[Row]:
             at_least=x,
         )
         for n, x in ((1024, 5e6), (16, 5e5))
+    ] + popgym_targets(rows)
+
+
+def popgym_targets(rows: Sequence[Row]) -> list[Row]:
+    """Return the targets for POPGym's tasks: medians over the tasks that were timed."""
+    own = [row for row in rows if row["environments"] == 1024 and row["original steps/s"] is not None]
+    medians = [
+        statistics.median([row[name] for row in own]) if own else None
+        for name in ("native steps/s", "speed-up over original")
+    ]
+    what = "POPGym's tasks, 1024 environments, one thread: median"
+    return [
+        target(f"{what} steps/s", medians[0], at_least=3e6),
+        target(f"{what} speed-up over one original environment", medians[1], at_least=50),
     ]
 
 
@@ -173,6 +213,11 @@ def make_notes(rows: Sequence[Row]) -> list[str]:
         f"{ASYNC_AT}.",
         "Speed-ups are of the native task, and medians of the ratio within a round.",
     ]
+    if any(row.get("original steps/s") is not None for row in rows):
+        notes.append(
+            "`original` is POPGym's own single environment at the Easy level, so its speed-up is of a batch "
+            "over one environment."
+        )
     if all(row["envpool steps/s"] is None for row in rows):
         notes.append("EnvPool was not installed (`pip install envpool`), so its column is empty.")
     return notes
@@ -183,12 +228,13 @@ def summarize(rows: Sequence[Row]) -> Summary:
     sizes = sorted({row["environments"] for row in rows})
     found = {(row["task"], row["environments"]): row for row in rows}
     compared = max((n for n in sizes if n <= PYTHON_UP_TO), default=sizes[-1])
+    measured = [name for name in ALTERNATIVES if f"speed-up over {name}" in rows[0]]
     table: list[Row] = []
     for task in dict.fromkeys(row["task"] for row in rows):
         row: Row = {"task": task}
         for n in sizes:
             row[f"{n:,} environment{'s' * (n > 1)}"] = show(found[task, n]["native steps/s"])
-        for name in ALTERNATIVES:
+        for name in measured:
             row[f"speed-up over {name} at {compared:,}"] = show(
                 found[task, compared][f"speed-up over {name}"]
             )

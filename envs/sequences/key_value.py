@@ -13,9 +13,10 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from rmc_agents.environment import BatchedEnv, Transition
+from rmc_agents.environment import Transition
 
-from ..numbers import MAX_ENVS, require_whole
+from ..numbers import require_whole
+from ..seeded import SeededTask
 
 
 class Lists(NamedTuple):
@@ -69,7 +70,7 @@ def draw_lists(
 
 
 @final
-class KeyValue(BatchedEnv):
+class KeyValue(SeededTask):
     """Associative recall: P pairs of a key and a value, one per step, then a query for each of the P keys.
 
     ## Observation
@@ -126,39 +127,23 @@ class KeyValue(BatchedEnv):
         Raises:
             ValueError: a number out of range.
         """
-        require_whole("num_envs", num_envs, 1, MAX_ENVS)
         require_whole("num_keys", num_keys, 1, 1000)
         require_whole("num_pairs", num_pairs, 1, num_keys)
         require_whole("num_values", num_values, 2, 1000)
         require_whole("num_rewrites", num_rewrites, 0, 10_000)
         require_whole("num_distractors", num_distractors, 0, 10_000)
-        self.num_envs = num_envs
-        self.device = torch.device(device)
+        observation_space = spaces.Box(0.0, 1.0, (num_keys + num_values + 2,), np.float32)
+        super().__init__("rmc/KeyValue-v0", num_envs, device, observation_space, spaces.Discrete(num_values))
         self.num_pairs, self.num_keys, self.num_values = num_pairs, num_keys, num_values
         self.num_rewrites, self.num_distractors = num_rewrites, num_distractors
-        self.observation_space = spaces.Box(0.0, 1.0, (num_keys + num_values + 2,), np.float32)
-        self.action_space = spaces.Discrete(num_values)
-        self.tasks = ("rmc/KeyValue-v0",)
-        self.task_of = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
-        self._generator = None
-        if self.device.type != "meta":  # it has no generators
-            self._generator = torch.Generator(self.device)
-            self._generator.seed()
         self._start(self._draw())
-        self._was_reset = False
 
-    def reset(self, seed: int | None = None) -> Tensor:
-        if seed is not None and self._generator is not None:
-            self._generator.manual_seed(seed)
+    def _begin(self) -> Tensor:
         self._start(self._draw())
-        self._was_reset = True
         return self._lists.inputs[0]
 
-    def step(self, actions: Tensor) -> Transition:
-        if not self._was_reset:
-            raise RuntimeError("step before the first reset: call reset(seed) first")
-        self.require_actions(actions)
-        never = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+    def _advance(self, actions: Tensor) -> Transition:
+        never = self._none()
         inputs, answers = self._lists
         query = self._time - (len(inputs) - self.num_pairs)
         reward = torch.zeros(self.num_envs, device=self.device)
@@ -193,25 +178,14 @@ class KeyValue(BatchedEnv):
             self.device,
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        if not self._was_reset:
-            raise RuntimeError("state_dict before the first reset: call reset(seed) first")
-        return {
-            "lists": list(self._lists),
-            "time": self._time,
-            "all_right": self._all_right,
-            "generator": None if self._generator is None else self._generator.get_state(),
-        }
+    def _save(self) -> dict[str, Any]:
+        return {"lists": list(self._lists), "time": self._time, "all_right": self._all_right}
 
-    def load_state_dict(self, state: dict[str, Any]) -> Tensor:
+    def _restore(self, state: dict[str, Any]) -> Tensor:
         saved = Lists(*(x.to(self.device) for x in state["lists"]))
-        if saved.inputs.shape[1] != self.num_envs:
-            raise ValueError(f"a state of {saved.inputs.shape[1]} environments: expected {self.num_envs}")
+        self._require_rows(saved.inputs.shape[1])
         shapes = [tuple(tuple(x.shape) for x in lists) for lists in (saved, self._lists)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"a state of lists of the shapes {shapes[0]}: expected {shapes[1]}")
         self._start(saved, state["time"], state["all_right"].to(self.device))
-        self._was_reset = True
-        if self._generator is not None:
-            self._generator.set_state(state["generator"].cpu())
         return self._lists.inputs[self._time]

@@ -15,9 +15,10 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rmc_agents.environment import AuxiliaryTargets, BatchedEnv, Transition
+from rmc_agents.environment import AuxiliaryTargets, Transition
 
-from ..numbers import MAX_ENVS, require_whole
+from ..numbers import require_whole
+from ..seeded import SeededTask
 
 
 class Questions(NamedTuple):
@@ -151,7 +152,7 @@ def compute_auxiliary_targets(
 
 
 @final
-class NthFarthest(BatchedEnv):
+class NthFarthest(SeededTask):
     """The agent sees T objects, one per step, and then names the n-th farthest from the one with label m.
 
     ## Observation
@@ -202,38 +203,24 @@ class NthFarthest(BatchedEnv):
         Raises:
             ValueError: a number out of range.
         """
-        require_whole("num_envs", num_envs, 1, MAX_ENVS)
         require_whole("num_objects", num_objects, 2, 1000)
         require_whole("num_dims", num_dims, 1, 10_000)
         if max_rank is not None:
             require_whole("max_rank", max_rank, 1, num_objects)
-        self.num_envs = num_envs
-        self.device = torch.device(device)
+        observation_space = spaces.Box(-1.0, 1.0, (num_dims + 3 * num_objects,), np.float32)
+        super().__init__(
+            "rmc/NthFarthest-v0", num_envs, device, observation_space, spaces.Discrete(num_objects)
+        )
         self.num_objects, self.num_dims, self.max_rank = num_objects, num_dims, max_rank
-        self.observation_space = spaces.Box(-1.0, 1.0, (num_dims + 3 * num_objects,), np.float32)
-        self.action_space = spaces.Discrete(num_objects)
         self.aux_size = count_auxiliary_targets(num_dims, num_objects)
-        self.tasks = ("rmc/NthFarthest-v0",)
-        self.task_of = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
-        self._generator = None
-        if self.device.type != "meta":  # it has no generators
-            self._generator = torch.Generator(self.device)
-            self._generator.seed()
         self._set_questions(self._draw())
-        self._was_reset = False
 
-    def reset(self, seed: int | None = None) -> Tensor:
-        if seed is not None and self._generator is not None:
-            self._generator.manual_seed(seed)
+    def _begin(self) -> Tensor:
         self._set_questions(self._draw())
-        self._was_reset = True
         return self._questions.inputs[0]
 
-    def step(self, actions: Tensor) -> Transition:
-        if not self._was_reset:
-            raise RuntimeError("step before the first reset: call reset(seed) first")
-        self.require_actions(actions)
-        never = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+    def _advance(self, actions: Tensor) -> Transition:
+        never = self._none()
         shown = self._questions.inputs[self._time]
         self._time += 1
         if self._time < self.num_objects:
@@ -264,21 +251,14 @@ class NthFarthest(BatchedEnv):
             device=self.device,
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        if not self._was_reset:
-            raise RuntimeError("state_dict before the first reset: call reset(seed) first")
-        generator = None if self._generator is None else self._generator.get_state()
-        return {"questions": list(self._questions), "time": self._time, "generator": generator}
+    def _save(self) -> dict[str, Any]:
+        return {"questions": list(self._questions), "time": self._time}
 
-    def load_state_dict(self, state: dict[str, Any]) -> Tensor:
+    def _restore(self, state: dict[str, Any]) -> Tensor:
         saved = Questions(*(x.to(self.device) for x in state["questions"]))
-        if len(saved.answers) != self.num_envs:
-            raise ValueError(f"a state of {len(saved.answers)} environments: expected {self.num_envs}")
+        self._require_rows(len(saved.answers))
         if saved.inputs.shape != self._questions.inputs.shape:
             shapes = tuple(saved.inputs.shape), tuple(self._questions.inputs.shape)
             raise ValueError(f"a state with inputs of shape {shapes[0]}: expected {shapes[1]}")
         self._set_questions(saved, state["time"])
-        self._was_reset = True
-        if self._generator is not None:
-            self._generator.set_state(state["generator"].cpu())
         return self._questions.inputs[self._time]

@@ -12,13 +12,14 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rmc_agents.environment import BatchedEnv, Transition
+from rmc_agents.environment import Transition
 
-from ..numbers import MAX_ENVS, require_whole
+from ..numbers import require_whole
+from ..seeded import SeededTask
 
 
 @final
-class Recall(BatchedEnv):
+class Recall(SeededTask):
     """The first step shows one of S symbols; after `delay` blank steps the agent must name it.
 
     ## Observation
@@ -57,38 +58,23 @@ class Recall(BatchedEnv):
         Raises:
             ValueError: a number out of range.
         """
-        require_whole("num_envs", num_envs, 1, MAX_ENVS)
         require_whole("num_symbols", num_symbols, 2, 10_000)
         require_whole("delay", delay, 0, 1_000_000)
-        self.num_envs = num_envs
-        self.device = torch.device(device)
-        self.observation_space = spaces.Box(0.0, 1.0, (num_symbols + 1,), np.float32)
-        self.action_space = spaces.Discrete(num_symbols)
-        self.tasks = ("rmc/Recall-v0",)
-        self.task_of = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        observation_space = spaces.Box(0.0, 1.0, (num_symbols + 1,), np.float32)
+        super().__init__("rmc/Recall-v0", num_envs, device, observation_space, spaces.Discrete(num_symbols))
         self.num_symbols = num_symbols
         self.delay = delay
         # Observations: rows 0 to S - 1 are the symbols, row S is the flag, row S + 1 is blank.
         self._views = torch.eye(num_symbols + 2, num_symbols + 1).to(self.device)
-        self._symbol: Tensor | None = None  # [B] int64; None before the first reset
-        self._time = torch.zeros_like(self.task_of)  # [B] number of steps taken in the episode
-        self._generator = None
-        if self.device.type != "meta":  # it has no generators
-            self._generator = torch.Generator(self.device)
-            self._generator.seed()
+        self._symbol = self._time = torch.zeros_like(self.task_of)  # [B]; number of steps in the episode
 
-    def reset(self, seed: int | None = None) -> Tensor:
-        if seed is not None and self._generator is not None:
-            self._generator.manual_seed(seed)
+    def _begin(self) -> Tensor:
         self._symbol = self._draw()
         self._time = torch.zeros_like(self._time)
         return self._observe(self._symbol, self._time)
 
-    def step(self, actions: Tensor) -> Transition:
+    def _advance(self, actions: Tensor) -> Transition:
         symbol = self._symbol
-        if symbol is None:
-            raise RuntimeError("step before the first reset: call reset(seed) first")
-        self.require_actions(actions)
         answered = self._time == self.delay + 1
         right = answered & (actions == symbol)
         time = self._time + 1
@@ -115,17 +101,10 @@ class Recall(BatchedEnv):
         later = torch.where(time == self.delay + 1, self.num_symbols, self.num_symbols + 1)
         return self._views.index_select(0, torch.where(time == 0, symbol, later))
 
-    def state_dict(self) -> dict[str, Any]:
-        if self._symbol is None:
-            raise RuntimeError("state_dict before the first reset: call reset(seed) first")
-        generator = None if self._generator is None else self._generator.get_state()
-        return {"symbol": self._symbol, "time": self._time, "generator": generator}
+    def _save(self) -> dict[str, Any]:
+        return {"symbol": self._symbol, "time": self._time}
 
-    def load_state_dict(self, state: dict[str, Any]) -> Tensor:
-        if len(state["symbol"]) != self.num_envs:
-            raise ValueError(f"a state of {len(state['symbol'])} environments: expected {self.num_envs}")
-        symbol = self._symbol = state["symbol"].to(self.device)
-        self._time = state["time"].to(self.device)
-        if self._generator is not None:
-            self._generator.set_state(state["generator"].cpu())
-        return self._observe(symbol, self._time)
+    def _restore(self, state: dict[str, Any]) -> Tensor:
+        self._require_rows(len(state["symbol"]))
+        self._symbol, self._time = state["symbol"].to(self.device), state["time"].to(self.device)
+        return self._observe(self._symbol, self._time)

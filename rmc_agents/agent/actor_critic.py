@@ -155,9 +155,8 @@ class ActorCritic(nn.Module):
 
         self.encoder = Encoder(self.observation_space, config.features, config.normalize_observations)
         probe = make_action_head(1, self.action_space)
-        core_input = (
-            config.features + config.previous_action * probe.encoding_size + int(config.previous_reward)
-        )
+        more = config.previous_action * probe.encoding_size + config.previous_reward + config.start_flag
+        core_input = config.features + more
         self.core: MemoryCore = make_core(core, core_input, core_options)
         self.critic_core = (
             make_core(core, core_input, core_options) if config.critic_memory == "separate" else None
@@ -587,12 +586,14 @@ class ActorCritic(nn.Module):
     ) -> Tensor | IndexedInputs:
         """Return the core's inputs; those of equal observations once, where core and heads gain by it."""
         encoder, config = self.encoder, self.config
-        if config.previous_action or config.previous_reward:
+        if config.reads_more:
             x = [encoder(obs)]
             if config.previous_action:
                 x.append(torch.where(starts.unsqueeze(-1), 0.0, self.policy.encode(actions)))
             if config.previous_reward:
                 x.append(torch.where(starts, 0.0, rewards).unsqueeze(-1))
+            if config.start_flag:
+                x.append(starts.unsqueeze(-1).to(x[0].dtype))
             return torch.cat(x, dim=-1)
         if not torch.is_grad_enabled() or type(encoder) is not Encoder or has_hooks(encoder):
             return encoder(obs)

@@ -16,8 +16,8 @@ class AgentConfig:
     """Agent: memory core, and the networks around it."""
 
     core: str = "rmc"
-    """Memory core: rmc, lstm, gru, rnn, dnc, feedforward (no memory: the control), or one that an --import
-    registered."""
+    """Memory core: rmc, lstm, gru, rnn, dnc, gated_delta, mingru, lru, shm, gtrxl, delta_rmc, feedforward (no
+    memory: the control), or one that an --import registered."""
     core_options: Options = field(default_factory=dict)
     """Options of the core, such as `--core-options num_slots=8 head_size=32`; added to the preset's."""
     features: int = 128
@@ -31,6 +31,8 @@ class AgentConfig:
     """Feed the previous action to the core."""
     previous_reward: bool = False
     """Feed the previous reward to the core."""
+    start_flag: bool = False
+    """Feed a flag to the core that is 1 at the first step of an episode, and else 0."""
     skip: bool = True
     """Let the heads read the core's current input besides its output, so that reactions need not pass through
     the memory. RMC learns memory tasks several times faster with it."""
@@ -78,3 +80,8 @@ class AgentConfig:
     def keeps_action(self) -> bool:
         """Whether the agent reads its previous action."""
         return self.previous_action or self.action_persistence > 0
+
+    @property
+    def reads_more(self) -> bool:
+        """Whether the core's inputs hold more than the observation."""
+        return self.previous_action or self.previous_reward or self.start_flag

@@ -137,7 +137,7 @@ def _native_weights(agent: ActorCritic) -> list[Tensor] | None:
     config, policy, encoder = agent.config, agent.policy, agent.encoder
     if type(agent) is not ActorCritic or not agent.runs_as_built:
         return None
-    if config.critic_memory != "shared" or config.keeps_action or config.previous_reward:
+    if config.critic_memory != "shared" or config.keeps_action or config.reads_more:
         return None
     if type(encoder) is not Encoder or has_hooks(encoder):
         return None

@@ -42,6 +42,9 @@ class RunOptions:
     scale: int = 1
     """For a GPU, or many cores: defaults with so many times the environments, the minibatch size and the
     steps, so that an iteration has as many gradient steps as before, and a learning rate that fits them."""
+    match_parameters: int | None = None
+    """Size the core to about so many parameters (within 3 %), for comparisons of cores. Only those of the
+    core count, not those of encoder and heads; --core-options then cannot set its width."""
     target_success_rate: float | None = None
     """Stop once this share of the latest 1000 episodes of --env is solved (of all training tasks, if --env
     is not one of them); None uses the whole budget."""
@@ -96,6 +99,10 @@ class RunOptions:
         checks = {
             "seed": (0 <= self.seed < 2**63, "0 to 2^63 - 1"),
             "scale": (1 <= self.scale <= MAX_SCALE, f"1 to {MAX_SCALE}"),
+            "match_parameters": (
+                self.match_parameters is None or self.match_parameters >= 1,
+                "1 or more parameters",
+            ),
             "threads": (0 <= self.threads <= MAX_THREADS, f"0 to {MAX_THREADS}"),
             "processes": (0 <= self.processes <= MAX_PROCESSES, f"0 to {MAX_PROCESSES}"),
             "checkpoint_seconds": (self.checkpoint_seconds >= 0, "0 or more"),
@@ -138,6 +145,8 @@ class Selection(Start):
     env: str = EnvConfig.env
     env_options: Options = field(default_factory=dict)
     core: str | None = None
+    core_options: Options = field(default_factory=dict)
+    match_parameters: int | None = None
     preset: bool = True
     preset_file: Path | None = None
     scale: int = 1

@@ -49,6 +49,7 @@ def ineffective(config: RunConfig, trainer: Trainer, saved: RunConfig | None = N
         "preset": fixed,
         "preset_file": fixed,
         "scale": fixed,
+        "match_parameters": fixed,
         "eval_episodes": None if run.eval_every else "without --eval-every, there is no evaluation",
         "env_timeout": None if environment.vectorization == "async" else "needs --vectorization async",
         "target_kl": None if ppo.epochs > 1 else "with --epochs 1, there are no epochs to skip",

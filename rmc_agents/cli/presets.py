@@ -10,10 +10,10 @@ from dataclasses import replace
 from rmc_agents.agent.config import AgentConfig
 from rmc_agents.cli.config import RunConfig, RunOptions, Selection
 from rmc_agents.cli.control_presets import find_control_preset
-from rmc_agents.cli.kinds import GENERAL, Spaces, kind_of
+from rmc_agents.cli.kinds import GENERAL, LONG_MEMORY_OPTIONS, Spaces, kind_of
+from rmc_agents.cli.popgym_presets import find_popgym_preset
 from rmc_agents.cli.preset_file import preset_for
 from rmc_agents.environment import EnvConfig
-from rmc_agents.options import Options
 from rmc_agents.rl.ppo import PPOConfig
 
 VIEW_7 = PPOConfig(
@@ -38,11 +38,6 @@ VIEW_3_LONGER = replace(VIEW_3, total_steps=4_000_000)
 TO_S13 = "S5 S7 S9 S13Hallway7 S13Hallway8 S13Hallway9"
 """Hallways that end in columns 2, 4, 6, 7, 8 and 9. Up to 6 an agent with view size 7 can look back from the
 junction; from 7 on it has to walk back, one step more each time."""
-
-LONG_MEMORY_OPTIONS: Options = {"forget_bias": 3.0, "input_bias": -2.0, "normalize_output": True}
-"""Options of RMC. Initially a slot keeps 95 % of its content per step (73 % with RMC's defaults), so a cue
-survives a hallway before training. Both that and the normalised output matter in mazes longer than those of
-training, which mostly failed without them."""
 
 
 def _curriculum(maze: str, train_on: str, view_size: int = 7, ppo: PPOConfig = VIEW_7) -> RunConfig:
@@ -110,7 +105,7 @@ def find_preset(env_id: str, view_size: int = 7) -> RunConfig | None:
     """Return the tuned settings of an environment, or None if it has none."""
     if env_id == KEY_VALUE.environment.env:
         return KEY_VALUE
-    return PRESETS.get((env_id, view_size)) or find_control_preset(env_id)
+    return PRESETS.get((env_id, view_size)) or find_control_preset(env_id) or find_popgym_preset(env_id)
 
 
 def defaults_for(selection: Selection, own_spaces: Spaces | None = None) -> tuple[RunConfig, str | None]:

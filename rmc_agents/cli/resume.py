@@ -23,12 +23,13 @@ RESUME_MAY_CHANGE = {
     *("device", "threads", "processes", "compile", "graphs", "checkpoint_seconds", "keep_checkpoints"),
     *("target_success_rate", "total_steps", "env_timeout", "restart_crashed_envs"),
     *("run_dir", "resume", "auto_resume", "may_change", "imports", "preset", "preset_file", "scale"),
+    "match_parameters",
     *("eval_every", "eval_episodes", "track"),
 }
 """Flags of `train/ppo.py` whose value may change on resume: budget, device, checkpointing."""
 NEVER_CHANGE = {
     *("core", "features", "hidden_size", "critic_memory", "skip", "reconstruct", "normalize_observations"),
-    *("previous_action", "previous_reward", "num_envs", "train_on"),
+    *("previous_action", "previous_reward", "start_flag", "num_envs", "train_on"),
 }
 """Flags on which the form of a checkpoint's weights and memories depends."""
 

@@ -89,6 +89,11 @@ class Entry:
     """Cells between the cue's room and the junction; None unless the task is a maze of fixed length."""
     trained_hallway: int | None = None
     """The longest hallway in training; None if it is not known."""
+    best_memoryless: Figures | None = None
+    """The best play known that uses the observation and the number of the step alone; None if it is not
+    known."""
+    reference: Figures | None = None
+    """A perfect memory, or the best play known; None if it is not known."""
     memoryless: Figures | None = None
     """An agent without memory in the same episodes."""
     command: str | None = None
@@ -128,6 +133,8 @@ class Entry:
             best_possible=read.figures("best_possible"),
             hallway=read.value("hallway", _is_whole, "a whole number"),
             trained_hallway=read.value("trained_hallway", _is_whole, "a whole number"),
+            best_memoryless=read.figures("best_memoryless"),
+            reference=read.figures("reference"),
             memoryless=read.figures("memoryless"),
             command=read.value("command", _is_text, "a string"),
             versions=read.value("versions", lambda x: isinstance(x, dict), "an object"),
@@ -164,6 +171,21 @@ class Entry:
         """Number of episodes, or of a classifier's samples; 0 if it is not recorded."""
         samples = self.other.get("samples")
         return self.figures.episodes or (samples if isinstance(samples, int) else 0)
+
+    @property
+    def normalized(self) -> float | None:
+        """Where the mean return lies between the best play without a memory, 0, and the reference, 1.
+
+        None if they are not known, or differ by less than 0.01.
+        """
+        returns = [
+            None if each is None else each.mean_return
+            for each in (self.figures, self.best_memoryless, self.reference)
+        ]
+        own, low, high = returns
+        if own is None or low is None or high is None or high - low < 0.01:
+            return None
+        return (own - low) / (high - low)
 
     @property
     def is_drawn(self) -> bool:

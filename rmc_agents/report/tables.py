@@ -130,6 +130,8 @@ def _reference_rows(result: Result) -> list[Cells]:
     named = [
         (memoryless, entry.memoryless),
         ("random", entry.random),
+        ("best without memory", entry.best_memoryless),
+        ("reference play", entry.reference),
         ("best possible", entry.best_possible),
     ]
     return [(name, *_cells(figures, entry.best_possible)) for name, figures in named if figures is not None]

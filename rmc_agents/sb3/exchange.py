@@ -193,10 +193,11 @@ def _require_exchangeable(agent: ActorCritic) -> None:
             "the agent normalises observations or scales actions itself, which an SB3 policy does not; train "
             "an agent with normalize_observations=False and scale_actions=False"
         )
-    if agent.config.keeps_action or agent.config.previous_reward:
+    if agent.config.keeps_action or agent.config.reads_more:
         raise ValueError(
-            "the agent reads its previous action or reward, which SB3 does not give to a policy; train an "
-            "agent with previous_action=False, previous_reward=False and action_persistence=0"
+            "the agent reads its previous action or reward, or a flag of the first step, which SB3 does not "
+            "give to a policy; train an agent with previous_action=False, previous_reward=False, "
+            "start_flag=False and action_persistence=0"
         )
 
 

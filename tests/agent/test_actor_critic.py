@@ -161,3 +161,20 @@ def test_constructor_names_invalid_options() -> None:
         ActorCritic(MAZE_SPACE, spaces.Discrete(3), critic_memory="both")
     with pytest.raises(ValueError, match="Did you mean 'num_slots'"):
         ActorCritic(MAZE_SPACE, spaces.Discrete(3), "rmc", {"num_slot": 3})
+
+
+def test_start_flag_is_an_input_of_the_core_at_first_steps() -> None:
+    options = small_options("gru")
+    plain = ActorCritic(spaces.Discrete(3), spaces.Discrete(2), "gru", options)
+    agent = ActorCritic(spaces.Discrete(3), spaces.Discrete(2), "gru", options, start_flag=True)
+    obs, starts = torch.tensor([[0, 1], [2, 0]]), torch.tensor([[True, False], [False, True]])
+    nothing = torch.zeros(2, 2)
+    inputs = agent.core_inputs(obs, nothing.long(), nothing, starts)
+    assert isinstance(inputs, torch.Tensor)
+    torch.testing.assert_close(inputs[..., :-1], agent.encoder(obs))
+    assert inputs[..., -1].tolist() == [[1, 0], [0, 1]]
+    assert inputs.shape[-1] == plain.config.features + 1
+    # The same observation is valued differently at the first step of an episode.
+    state = agent.initial_state(2)
+    values = agent.value(torch.zeros(2, dtype=torch.int64), torch.tensor([True, False]), state)
+    assert values[0] != values[1]

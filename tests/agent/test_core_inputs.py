@@ -90,7 +90,9 @@ def test_changed_encoder_is_called(how: str) -> None:
     assert not read_by_id(agent, chunks)
 
 
-@pytest.mark.parametrize("options", [{"previous_action": True}, {"previous_reward": True}])
+@pytest.mark.parametrize(
+    "options", [{"previous_action": True}, {"previous_reward": True}, {"start_flag": True}]
+)
 def test_inputs_that_differ_where_observations_do_not_are_copied(options: dict[str, Any]) -> None:
     agent, chunks = agent_and_chunks("lstm", **options)
     assert not read_by_id(agent, chunks)

@@ -16,6 +16,7 @@ from rmc_agents.cli.config import RunConfig, Selection
 from rmc_agents.cli.control_presets import CONTROL
 from rmc_agents.cli.kinds import CONTINUOUS, DISCRETE, GENERAL, PICTURES, kind_of
 from rmc_agents.cli.presets import PRESETS, defaults_for, find_preset
+from rmc_envs.popgym.levels import POPGYM_ALIASES
 
 
 @pytest.mark.parametrize("key", PRESETS, ids=str)
@@ -179,3 +180,22 @@ def test_atari_game_has_the_usual_preprocessing_by_its_preset(env_id: str) -> No
     assert (config.agent, config.ppo) == (PICTURES.agent, PICTURES.ppo)
     assert line == f"{env_id}: preset; --no-preset for none"
     assert defaults_for(Selection(env=env_id, preset=False))[0].environment.env_options == {}
+
+
+@pytest.mark.parametrize("env_id", rmc_envs.POPGYM_IDS)
+def test_levels_of_popgym_have_presets_for_whole_chunks(env_id: str) -> None:
+    preset = find_preset(env_id)
+    assert preset is not None
+    assert preset.environment.env == env_id
+    preset.ppo.check_num_envs(preset.environment.num_envs)
+    assert preset.agent.previous_action
+    assert preset.agent.start_flag
+    alias = next(own for own, its in POPGYM_ALIASES.items() if its == env_id)
+    same = find_preset(alias)
+    assert same is not None
+    assert (same.agent, same.ppo) == (preset.agent, preset.ppo)
+
+
+def test_families_of_popgym_without_a_level_have_no_preset() -> None:
+    assert find_preset("rmc/RepeatPrevious-v0") is None
+    assert find_preset("popgym-LabyrinthEscapeEasy-v0") is None

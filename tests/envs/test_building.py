@@ -73,7 +73,7 @@ def test_missing_package_is_named(env_id: str, module: str, package: str, vector
     [
         ("FetchReach-v4", "gymnasium_robotics:FetchReach-v4"),
         ("highway-fast-v0", "highway_env:highway-fast-v0"),
-        ("popgym-RepeatPreviousEasy-v0", "popgym:popgym-RepeatPreviousEasy-v0"),
+        ("popgym-LabyrinthEscapeEasy-v0", "popgym:popgym-LabyrinthEscapeEasy-v0"),
     ],
 )
 @pytest.mark.parametrize("installed", [False, True])
@@ -110,6 +110,12 @@ NATIVE_OPTIONS = [
     ("rmc/NthFarthest-v0", ("num_objects", "num_dims", "max_rank")),
     ("MiniGrid-MemoryS9-v0", ("view_size", "actions", "seeding")),
     ("rmc/Memory-v0", ("size", "hallway", "random_length", "view_size")),
+    ("rmc/RepeatPrevious-v0", ("num_decks", "k")),
+    ("rmc/Concentration-v0", ("num_decks", "kind")),
+    ("rmc/Battleship-v0", ("board_size",)),
+    ("rmc/MineSweeper-v0", ("board_size", "num_mines")),
+    ("rmc/MultiarmedBandit-v0", ("num_arms", "episode_length")),
+    ("rmc/VelocityOnlyCartPole-v0", ("episode_length", "first_velocities")),
 ]
 
 
@@ -117,7 +123,7 @@ NATIVE_OPTIONS = [
     ("env_id", "option"), [(env_id, option) for env_id, names in NATIVE_OPTIONS for option in names]
 )
 def test_wrong_option_of_a_native_task_is_refused(env_id: str, option: str) -> None:
-    allowed = {"max_rank": None, "hallway": None, "random_length": True}
+    allowed = {"max_rank": None, "hallway": None, "random_length": True, "first_velocities": True}
     for value in NUMBERS:
         if option in allowed and value is allowed[option]:
             continue
@@ -280,6 +286,9 @@ SMALL_PICTURE = "ignore:The minimal resolution for an image is 36x36:UserWarning
 
 @pytest.mark.parametrize("env_id", [env_id for env_id in rmc_envs.NATIVE if env_id.startswith("rmc/")])
 @pytest.mark.filterwarnings(SMALL_PICTURE)
+# Spaces of POPGym: velocities have no bounds, and torques reach 2.
+@pytest.mark.filterwarnings("ignore:.*A Box observation space m.*imum value is -?infinity:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*recommend.* a symmetric and normalized:UserWarning")
 def test_checkers_of_gymnasium_and_sb3_pass(env_id: str) -> None:
     env = gymnasium.make(env_id)
     check_env(env.unwrapped)

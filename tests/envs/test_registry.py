@@ -158,19 +158,19 @@ import rmc_envs
 def build(num_envs=1, device="cpu", delay=1):
     return rmc_envs.Recall(num_envs, device, num_symbols=2, delay=delay)
 
-rmc_envs.register("mine/RepeatPrevious-v0", build)
+rmc_envs.register("mine/LongPause-v0", build)
 """
 
 MODULE_ID_SCRIPT = """
 import os, sys
 import rmc_envs
 assert os.getcwd() not in sys.path and "" not in sys.path
-ID = "repeat_previous:mine/RepeatPrevious-v0"
+ID = "long_pause:mine/LongPause-v0"
 batch = rmc_envs.make(ID, 4, delay=3)
 assert isinstance(batch, rmc_envs.Recall) and batch.delay == 3, batch
 assert batch.config.env == ID and rmc_envs.build(batch.config).delay == 3
-assert rmc_envs.native(ID) is rmc_envs.NATIVE["mine/RepeatPrevious-v0"]
-assert rmc_envs.resolve(ID) == "mine/RepeatPrevious-v0"
+assert rmc_envs.native(ID) is rmc_envs.NATIVE["mine/LongPause-v0"]
+assert rmc_envs.resolve(ID) == "mine/LongPause-v0"
 assert rmc_envs.choose_implementation(ID) == "batched"
 assert isinstance(rmc_envs.trials(ID, "batched", 7), rmc_envs.Recall)
 assert isinstance(rmc_envs.trials(ID, "gymnasium", 7), rmc_envs.GymnasiumEnvs)
@@ -182,7 +182,7 @@ for vectorization in ("sync", "async"):
 for wrong, message in {
     "broken:mine/X-v0": "cannot import the module 'broken' (RuntimeError: no licence)",
     "absent:mine/X-v0": "cannot import the module 'absent' (ModuleNotFoundError: No module named 'absent')",
-    "repeat_previous:mine/RepeatPreviou-v0": "Did you mean mine/RepeatPrevious-v0?",
+    "long_pause:mine/LongPaus-v0": "Did you mean mine/LongPause-v0?",
 }.items():
     try:
         rmc_envs.make(wrong)
@@ -197,7 +197,7 @@ print("done")
 def test_module_id_imports_the_module_and_builds_the_native_task(tmp_path: Path) -> None:
     """Also from the current directory, which is not on the path of a script in another folder."""
     (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "repeat_previous.py").write_text(TASK_FILE)
+    (tmp_path / "work" / "long_pause.py").write_text(TASK_FILE)
     (tmp_path / "work" / "broken.py").write_text("raise RuntimeError('no licence')")
     (tmp_path / "script.py").write_text(MODULE_ID_SCRIPT)
     words = ["-W", "error", str(tmp_path / "script.py")]

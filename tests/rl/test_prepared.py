@@ -121,6 +121,7 @@ def learned(figures: dict[str, float]) -> dict[str, float]:
         ("lstm", {}),
         ("gru", {"skip": False}),
         ("rnn", {}),
+        ("mingru", {}),
         (
             "gru",
             {"config": replace(CONFIG, normalize_advantage=False, clip_range_value=0.1, entropy_coef=0.1)},

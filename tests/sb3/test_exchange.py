@@ -104,6 +104,8 @@ def test_agents_that_read_previous_actions_or_rewards_are_rejected() -> None:
         policy_kwargs_for(small_agent(previous_action=True))
     with pytest.raises(ValueError, match="reads its previous action or reward"):
         policy_for(small_agent()).load_agent(small_agent(previous_reward=True))
+    with pytest.raises(ValueError, match="start_flag=False"):
+        policy_kwargs_for(small_agent(start_flag=True))
     with pytest.raises(ValueError, match="action_persistence=0"):
         policy_kwargs_for(small_agent(action_persistence=0.5))
 

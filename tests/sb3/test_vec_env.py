@@ -149,6 +149,8 @@ def test_evaluate_policy_does_not_warn_about_a_missing_monitor() -> None:
 @pytest.mark.parametrize("env_id", sorted(rmc_envs.NATIVE))
 # The mazes' images are small because they are symbolic.
 @pytest.mark.filterwarnings("ignore:The minimal resolution for an image is 36x36:UserWarning")
+# The torques of POPGym's pendulums reach 2.
+@pytest.mark.filterwarnings("ignore:We recommend you to use a symmetric and normalized Box:UserWarning")
 def test_single_environments_pass_sb3s_checker(env_id: str) -> None:
     check_env(gymnasium.make(env_id).unwrapped, skip_render_check=False)
 

@@ -166,6 +166,25 @@ def test_suite_is_evaluated_at_the_agents_own_view_size(
     assert len(list((run / "media").glob("*.gif"))) == 1  # only of the maze in which it was trained
 
 
+def test_popgym_suite_evaluates_each_run_in_its_own_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = saved_run(tmp_path / "one", "popgym-RepeatPreviousEasy-v0", "gru")
+    other = saved_run(tmp_path / "other", "rmc/AutoencodeEasy-v0", "gru")
+    flags = ["--episodes", "2", "--no-gif", "--no-report"]
+    evaluate.main([str(one), str(other), "--suite", "popgym-easy", *flags])
+    assert set(entries(one)) == {"popgym-RepeatPreviousEasy-v0"}
+    assert set(entries(other)) == {"popgym-AutoencodeEasy-v0"}
+    entry = entries(one)["popgym-RepeatPreviousEasy-v0"]
+    assert entry["reference"]["mean_return"] == 1.0
+    assert entry["best_memoryless"]["mean_return"] < -0.4
+    printed = capsys.readouterr().out
+    for text in ("reference play", "best without memory", "normalised", "mean over 2 tasks"):
+        assert text in printed
+    with pytest.raises(UsageError, match="trained in no task of the suite popgym-hard"):
+        evaluate.main([str(one), "--suite", "popgym-hard", *flags])
+
+
 def test_any_gymnasium_environment_is_evaluated(tmp_path: Path) -> None:
     pole = saved_run(tmp_path / "pole", "CartPole-v1", "gru")
     evaluate.main([str(pole), "--episodes", "1"])

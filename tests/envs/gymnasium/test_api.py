@@ -10,6 +10,9 @@ import rmc_envs
 from rmc_envs.gymnasium.api import Drawable
 
 
+# Spaces of tasks that are other people's: POPGym's velocities have no bounds, and its torques reach 2.
+@pytest.mark.filterwarnings("ignore:.*A Box observation space m.*imum value is -?infinity:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*we recommend using a symmetric and normalized space:UserWarning")
 @pytest.mark.parametrize("env_id", rmc_envs.NATIVE)
 def test_single_environment_passes_gymnasiums_checker(env_id: str) -> None:
     env = gymnasium.make(env_id)
@@ -24,6 +27,7 @@ def test_single_environment_passes_gymnasiums_checker(env_id: str) -> None:
 
 # SB3 warns that symbolic views are too small for its own image network.
 @pytest.mark.filterwarnings("ignore:The minimal resolution for an image is 36x36:UserWarning")
+@pytest.mark.filterwarnings("ignore:We recommend you to use a symmetric and normalized Box:UserWarning")
 @pytest.mark.parametrize("env_id", rmc_envs.NATIVE)
 def test_single_environment_passes_sb3s_checker(env_id: str) -> None:
     from stable_baselines3.common.env_checker import check_env as check_for_sb3
@@ -55,13 +59,15 @@ def test_single_environment_ends_once_and_then_needs_a_reset(env_id: str) -> Non
             break
         assert info == {}
     assert terminated or truncated
-    assert info == {"is_success": reward > 0}
+    assert info == ({"is_success": reward > 0} if env.unwrapped.batch.reports_success else {})
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(0)
     env.reset()
-    env.step(0)
+    env.step(env.action_space.sample())  # which may end the episode
+    env.reset()
+    is_box = isinstance(env.action_space, gymnasium.spaces.Box)
     with pytest.raises(gymnasium.error.InvalidAction):
-        env.step(-1)
+        env.step(env.action_space.high + 1 if is_box else -1)
 
 
 @pytest.mark.parametrize("env_id", rmc_envs.NATIVE)
@@ -74,19 +80,24 @@ def test_vector_environment_equals_gymnasiums_around_single_ones(env_id: str) ->
     assert ours.action_space == theirs.action_space
     (ours_obs, ours_info), (theirs_obs, theirs_info) = ours.reset(seed=5), theirs.reset(seed=5)
     seeded_alike = "Memory" in env_id  # one generator for each environment
-    ends = 0
+    ends, ends_together, ends_alike = 0, 0, True
     ours.action_space.seed(0)
     for _ in range(700):
         assert ours.observation_space.contains(ours_obs)
         assert_alike(ours_obs, theirs_obs, seeded_alike)
-        assert_alike(ours_info, theirs_info, seeded_alike)
+        if seeded_alike or ends_alike:
+            assert_alike(ours_info, theirs_info, seeded_alike)
         actions = ours.action_space.sample()
         ours_obs, *ours_rest, ours_info = ours.step(actions)
         theirs_obs, *theirs_rest, theirs_info = theirs.step(actions)
         for a, b in zip(ours_rest, theirs_rest, strict=True):
             assert_alike(a, b, seeded_alike)
+        # Episodes of different lengths end at different times, and infos name the environments that ended.
+        ends_alike = np.array_equal(ours_rest[1] | ours_rest[2], theirs_rest[1] | theirs_rest[2])
+        ends_together += ends_alike and bool((ours_rest[1] | ours_rest[2]).any())
         ends += int((ours_rest[1] | ours_rest[2]).sum())
     assert ends > 0
+    assert ends_together > 0
     with pytest.raises(ValueError, match="reset_mask"):
         ours.reset(options={"reset_mask": np.ones(3, dtype=bool)})
     ours.close()

@@ -1,0 +1,149 @@
+"""What POPGym's tasks share: names of levels, episodes of a fixed length, and new episodes for some rows.
+
+Axes: B environments, T steps of an episode.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rmc_agents.environment import FullObs, Transition
+
+from ..seeded import SeededTask
+
+Levels = Mapping[str, Mapping[str, Any]]
+"""Options of a family by level: Easy, Medium and Hard."""
+
+
+class PopgymTask(SeededTask):
+    """A family of POPGym's tasks. Its constructor takes `num_envs`, `device` and options with defaults.
+
+    Args:
+        options: those of the constructor, by name; they decide the name of the task.
+        num_envs: B.
+        device: any torch device, including `"meta"`.
+        observation_space: of one environment.
+        action_space: of one environment.
+    """
+
+    FAMILY: ClassVar[str]
+    """POPGym's name of the family, such as `RepeatPrevious`."""
+    LEVELS: ClassVar[Levels]
+
+    reports_success = False
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        num_envs: int,
+        device: str | torch.device,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+    ) -> None:
+        super().__init__(self._name(options), num_envs, device, observation_space, action_space)
+
+    @classmethod
+    def _name(cls, options: Mapping[str, Any]) -> str:
+        """Return POPGym's id if the options are those of a level, and the name of the family otherwise."""
+        own = {name: value.default for name, value in inspect.signature(cls).parameters.items()}
+        for level, changed in cls.LEVELS.items():
+            if all(options[name] == changed.get(name, own[name]) for name in options):
+                return cls.popgym_id(level)
+        return f"rmc/{cls.FAMILY}-v0"
+
+    @classmethod
+    def popgym_id(cls, level: str) -> str:
+        """Return POPGym's id of a level, such as `popgym-RepeatPreviousEasy-v0`."""
+        # POPGym spells three of its ids in another way than their class.
+        family = "VelocityOnlyCartpole" if cls.FAMILY == "VelocityOnlyCartPole" else cls.FAMILY
+        return f"popgym-{family}{level}-v0"
+
+    def _rewards(self, chosen: Tensor, yes: float, no: float) -> Tensor:
+        """Return one number where flags [B] are true and another one elsewhere, as float32."""
+        return torch.where(chosen, yes, no).to(torch.float32)
+
+    def _take(self, state: Mapping[str, Any], name: str) -> Tensor:
+        """Return a copy of a tensor [B, ...] or [T, B, ...] of a saved state, on the device."""
+        return state[name].to(self.device, copy=True)
+
+
+class FixedLength(PopgymTask):
+    """A task whose episodes all have the same length, so that all environments are at the same step.
+
+    A subclass sets `length` and implements `_draw`, `_observe` and `_reward`.
+    """
+
+    TRUNCATES: ClassVar[bool] = False
+    """Whether the last step truncates the episode; it terminates it otherwise."""
+
+    length: int
+    """T, the number of steps of an episode."""
+    _time = 0
+
+    @abstractmethod
+    def _draw(self) -> None:
+        """Draw the content of an episode for every environment."""
+
+    @abstractmethod
+    def _observe(self) -> FullObs:
+        """Return the observations [B, ...] after `_time` steps of the episode."""
+
+    @abstractmethod
+    def _reward(self, actions: Tensor) -> Tensor:
+        """Return the rewards [B] of the actions after `_time` steps; change the state, if there is one."""
+
+    def _begin(self) -> FullObs:
+        self._time = 0
+        self._draw()
+        return self._observe()
+
+    def _advance(self, actions: Tensor) -> Transition:
+        reward = self._reward(actions)
+        self._time += 1
+        obs, never = self._observe(), self._none()
+        if self._time < self.length:
+            return Transition(obs, reward, never, never, obs)
+        ends = (never, ~never) if self.TRUNCATES else (~never, never)
+        return Transition(self._begin(), reward, *ends, obs)
+
+
+def restart(
+    state: Sequence[Tensor], obs: Tensor, done: Tensor, draw: Callable[[int], Sequence[Tensor]]
+) -> Tensor:
+    """Start new episodes where one ended, and return the observations to act on next.
+
+    On a CPU only the rows that are needed are drawn. On other devices the host would have to wait until it
+    knew how many there are, so rows are drawn for all environments.
+
+    Args:
+        state: tensors [B, ...], whose rows are replaced in place.
+        obs: [B, ...] the last observations, which stay as they are.
+        done: [B] bool, where an episode ended.
+        draw: draws n new episodes: the rows of the state, and the first observations, [n, ...] each.
+    """
+    if done.device.type == "cpu":
+        rows = done.nonzero().squeeze(1)
+        if not len(rows):
+            return obs
+        obs = obs.clone()
+        for tensor, new in zip((*state, obs), draw(len(rows)), strict=True):
+            tensor.index_copy_(0, rows, new)
+        return obs
+    return restart_without_waiting(state, obs, done, draw)
+
+
+def restart_without_waiting(
+    state: Sequence[Tensor], obs: Tensor, done: Tensor, draw: Callable[[int], Sequence[Tensor]]
+) -> Tensor:
+    """Do as `restart`, with rows drawn for all environments."""
+    obs = obs.clone()
+    for tensor, new in zip((*state, obs), draw(len(done)), strict=True):
+        tensor.copy_(torch.where(done.view(-1, *[1] * (tensor.ndim - 1)), new, tensor))
+    return obs

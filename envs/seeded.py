@@ -1,0 +1,106 @@
+"""Base of native tasks: one random generator on the device, and what all of them check."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rmc_agents.environment import BatchedEnv, Obs, Transition
+
+from .numbers import MAX_ENVS, require_whole
+
+
+class SeededTask(BatchedEnv):
+    """A task with one `torch.Generator` on its device.
+
+    A subclass implements `_begin`, `_advance`, `_save` and `_restore`. This class seeds the generator,
+    refuses a step before the first reset and actions of the wrong shape, and saves the generator.
+
+    Args:
+        task: name of the task.
+        num_envs: B.
+        device: any torch device, including `"meta"`.
+        observation_space: of one environment.
+        action_space: of one environment.
+
+    Raises:
+        ValueError: `num_envs` is out of range.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        num_envs: int,
+        device: str | torch.device,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+    ) -> None:
+        require_whole("num_envs", num_envs, 1, MAX_ENVS)
+        self.num_envs = num_envs
+        self.device = torch.device(device)
+        self.observation_space, self.action_space = observation_space, action_space
+        self.tasks = (task,)
+        self.task_of = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self._generator = None
+        if self.device.type != "meta":  # it has no generators
+            self._generator = torch.Generator(self.device)
+            self._generator.seed()
+        self._was_reset = False
+
+    @abstractmethod
+    def _begin(self) -> Obs:
+        """Start a new episode in every environment, and return the first observations."""
+
+    @abstractmethod
+    def _advance(self, actions: Tensor) -> Transition:
+        """Move every environment by one action of the right shape."""
+
+    @abstractmethod
+    def _save(self) -> dict[str, Any]:
+        """Return everything that the next step depends on but the generator."""
+
+    @abstractmethod
+    def _restore(self, state: dict[str, Any]) -> Obs:
+        """Continue from what `_save` returned, and return the observations that belong to it.
+
+        Raises:
+            ValueError: the state belongs to another number of environments, or to another task.
+        """
+
+    def reset(self, seed: int | None = None) -> Obs:
+        if seed is not None and self._generator is not None:
+            self._generator.manual_seed(seed)
+        self._was_reset = True
+        return self._begin()
+
+    def step(self, actions: Tensor) -> Transition:
+        if not self._was_reset:
+            raise RuntimeError("step before the first reset: call reset(seed) first")
+        self.require_actions(actions)
+        return self._advance(actions)
+
+    def state_dict(self) -> dict[str, Any]:
+        if not self._was_reset:
+            raise RuntimeError("state_dict before the first reset: call reset(seed) first")
+        generator = None if self._generator is None else self._generator.get_state()
+        return {**self._save(), "generator": generator}
+
+    def load_state_dict(self, state: dict[str, Any]) -> Obs:
+        obs = self._restore(state)
+        self._was_reset = True
+        if self._generator is not None:
+            self._generator.set_state(state["generator"].cpu())
+        return obs
+
+    def _require_rows(self, count: int) -> None:
+        """Raise ValueError unless a state is of as many environments as this batch."""
+        if count != self.num_envs:
+            raise ValueError(f"a state of {count} environments: expected {self.num_envs}")
+
+    def _none(self) -> Tensor:
+        """Return [B] flags that are false, in a new tensor."""
+        return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)

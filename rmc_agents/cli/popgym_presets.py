@@ -1,0 +1,97 @@
+"""Presets of POPGym's tasks: starting points by family and level.
+
+All agents read their previous action and a flag of the first step, as the baselines of POPGym's authors do.
+Gradients flow through whole episodes, or through chunks of about a hundred steps where episodes are longer.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from rmc_agents.agent.config import AgentConfig
+from rmc_agents.cli.config import RunConfig
+from rmc_agents.cli.kinds import LONG_MEMORY_OPTIONS
+from rmc_agents.environment import EnvConfig
+from rmc_agents.rl.ppo import PPOConfig
+
+NUM_ENVS = 64
+
+
+class Sizes(NamedTuple):
+    """Sizes of the updates, in steps."""
+
+    num_steps: int
+    """Of a rollout."""
+    bptt_length: int
+    minibatch_size: int
+
+
+class Family(NamedTuple):
+    """Settings of a family of tasks."""
+
+    gamma: float
+    sizes: tuple[Sizes, Sizes, Sizes]
+    """By level."""
+
+
+SHORT = Sizes(102, 51, 816)  # two episodes of 51 steps
+EPISODE = Sizes(103, 103, 824)  # one episode of 103 steps
+LONG = Sizes(208, 104, 832)
+PULLS = Sizes(200, 100, 800)
+CONTROL = Sizes(128, 64, 1024)
+FAMILIES = {
+    # Each answer is rewarded at once, and changes nothing else.
+    "RepeatFirst": Family(0.0, (SHORT, LONG, LONG)),
+    "RepeatPrevious": Family(0.0, (SHORT, EPISODE, Sizes(155, 155, 1240))),
+    "Autoencode": Family(0.0, (EPISODE, LONG, Sizes(312, 104, 832))),
+    "CountRecall": Family(0.0, (SHORT, EPISODE, LONG)),
+    "HigherLower": Family(0.0, (SHORT, EPISODE, Sizes(155, 155, 1240))),
+    "Concentration": Family(0.9, (Sizes(104, 104, 832), LONG, Sizes(104, 104, 832))),
+    "Battleship": Family(0.9, (Sizes(128, 64, 1024), Sizes(100, 100, 800), Sizes(144, 72, 1152))),
+    "MineSweeper": Family(0.9, (Sizes(64, 32, 1024), Sizes(64, 32, 1024), Sizes(64, 64, 1024))),
+    "MultiarmedBandit": Family(0.95, (PULLS, PULLS, PULLS)),
+    "PositionOnlyCartPole": Family(0.98, (CONTROL, CONTROL, CONTROL)),
+    "VelocityOnlyCartPole": Family(0.98, (CONTROL, CONTROL, CONTROL)),
+    "NoisyPositionOnlyCartPole": Family(0.98, (CONTROL, CONTROL, CONTROL)),
+    "PositionOnlyPendulum": Family(0.95, (CONTROL, CONTROL, CONTROL)),
+    "NoisyPositionOnlyPendulum": Family(0.95, (CONTROL, CONTROL, CONTROL)),
+}
+LEVELS = ("Easy", "Medium", "Hard")
+
+
+def find_popgym_preset(env_id: str) -> RunConfig | None:
+    """Return the settings of a level of POPGym's tasks, by POPGym's id or ours; None for other ids."""
+    name = env_id.removeprefix("popgym:").removeprefix("popgym-").removeprefix("rmc/")
+    name = name.removesuffix("-v0").replace("Cartpole", "CartPole")
+    for number, level in enumerate(LEVELS):
+        family = FAMILIES.get(name.removesuffix(level))
+        if family is not None and name.endswith(level):
+            return _preset(env_id, family.gamma, family.sizes[number])
+    return None
+
+
+def _preset(env_id: str, gamma: float, sizes: Sizes) -> RunConfig:
+    is_pendulum = "Pendulum" in env_id
+    return RunConfig(
+        environment=EnvConfig(env=env_id, num_envs=NUM_ENVS),
+        agent=AgentConfig(
+            core_options=LONG_MEMORY_OPTIONS,
+            previous_action=True,
+            start_flag=True,
+            scale_actions=is_pendulum,
+        ),
+        ppo=PPOConfig(
+            total_steps=3_000_000,
+            num_steps=sizes.num_steps,
+            bptt_length=sizes.bptt_length,
+            minibatch_size=sizes.minibatch_size,
+            learning_rate=1e-3,
+            learning_rate_end=2e-4,
+            gamma=gamma,
+            entropy_coef=0.0 if is_pendulum else 0.01,
+            entropy_coef_end=0.0 if is_pendulum else 0.001,
+            # Rewards are of the order of 1 / (number of steps of an episode).
+            normalize_rewards=True,
+            target_kl=0.03,
+        ),
+    )
