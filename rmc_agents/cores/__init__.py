@@ -68,13 +68,29 @@ def make_core(name: str, input_size: int, options: Mapping[str, Any] | None = No
             raise ValueError(
                 f"core {name!r} has no option {key!r}; it has: {choices}.{_suggestion(key, known)}"
             )
-    return CORES[name](input_size, **options)
+    typed = {key: _typed(key, value, known[key]) for key, value in options.items()}
+    return CORES[name](input_size, **typed)
 
 
 def core_options(name: str) -> dict[str, Any]:
     """Return the options of a registered core and their defaults."""
     parameters = inspect.signature(CORES[name]).parameters
     return {key: p.default for key, p in parameters.items() if key != "input_size"}
+
+
+def _typed(name: str, value: Any, default: Any) -> Any:
+    """Return an option's value as its default has it: whole numbers become floats.
+
+    Raises:
+        ValueError: the default is a boolean or a float, and the value is not.
+    """
+    if isinstance(default, bool) and not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r:.60}")
+    if isinstance(default, float):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name} must be a number, got {value!r:.60}")
+        return float(value)
+    return value
 
 
 def _suggestion(word: str, choices: Mapping[str, Any]) -> str:

@@ -259,6 +259,13 @@ def gradient_of(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
+def require_number(**options: float | None) -> None:
+    """Raise ValueError that names the first option that is neither a number nor None."""
+    for name, value in options.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{name} must be a number or None, got {value!r:.60}")
+
+
 def require_positive(**sizes: int) -> None:
     """Raise ValueError that names the first size that is not a positive integer."""
     for name, size in sizes.items():

@@ -20,6 +20,7 @@ from rmc_agents.cores.base import (
     HoistedCore,
     IndexedInputs,
     SlotTrace,
+    require_number,
     require_positive,
 )
 from rmc_agents.cores.kernels import rmc_native, rmc_triton
@@ -131,10 +132,11 @@ class RMC(HoistedCore):
         )
         _require_choice("gate_style", gate_style, get_args(GateStyle))
         _require_choice("slot_attention", slot_attention, get_args(SlotAttention))
+        require_number(forget_bias_end=forget_bias_end, output_gain=output_gain)
         if coupled_gates and (gate_style == "none" or input_bias):
             raise ValueError(
-                f"coupled_gates=True needs gates, and has no input_bias; got gate_style={gate_style!r} and "
-                f"input_bias={input_bias}"
+                'coupled_gates=True needs gate_style "unit" or "memory" and input_bias=0, got '
+                f"gate_style={gate_style!r} and input_bias={input_bias}"
             )
         if forget_bias_end is not None and gate_style != "unit":
             raise ValueError(f'forget_bias_end needs gate_style="unit", got {gate_style!r}')
@@ -160,12 +162,15 @@ class RMC(HoistedCore):
             gates = units if coupled_gates else 2 * units  # in the order input, forget
             self.input_gates = nn.Linear(slot_size, gates)
             self.memory_gates = nn.Linear(slot_size, gates)
-            end = forget_bias if forget_bias_end is None else forget_bias_end
-            forget = torch.linspace(forget_bias, end, head_size if units > 1 else 1)
-            forget = forget.repeat(num_heads if units > 1 else 1)
-            bias = torch.cat([-forget if coupled_gates else torch.full_like(forget, input_bias), forget])
+            last = forget_bias if forget_bias_end is None else forget_bias_end
+            steps = [unit / max(1, head_size - 1) for unit in range(head_size)] * num_heads
+            forget = [forget_bias + (last - forget_bias) * step for step in steps[:units]]
+            inputs = [-bias if coupled_gates else input_bias for bias in forget]
+            bias = torch.tensor([float(x) for x in (*inputs, *forget)])
             self.register_buffer("_gate_bias", bias, persistent=False)
-        gains = None if output_gain is None else nn.Parameter(torch.full((self.output_size,), output_gain))
+        gains = (
+            None if output_gain is None else nn.Parameter(torch.full((self.output_size,), float(output_gain)))
+        )
         self.register_parameter("output_gain", gains)
         self.register_buffer("_fresh", torch.eye(num_slots, slot_size), persistent=False)
         self.register_buffer("_attention_mask", _attention_mask(num_slots, slot_attention), persistent=False)

@@ -50,9 +50,11 @@ def match_parameters(
             core = make_core(name, input_size, {**options, **widths})
         return sum(p.numel() for p in core.parameters())
 
-    count({})  # before anything else, so that wrong options are reported
+    unit = _unit(name, options)
+    # Before anything else, so that wrong options are reported.
+    count({} if unit == 1 else {**{WIDTHS[name][0]: unit}, **options})
     defaults = require_no_widths(name, parameters, options)
-    found = _nearest(defaults, _unit(name, options), parameters, count)
+    found = _nearest(defaults, unit, parameters, count)
     reached = count(found)
     if abs(reached - parameters) > TOLERANCE * parameters:
         raise ValueError(
@@ -86,7 +88,8 @@ def require_no_widths(name: str, parameters: int, options: Mapping[str, Any]) ->
 
 def _unit(name: str, options: Mapping[str, Any]) -> int:
     """Return the number of which the first width must be a multiple."""
-    return {**core_options(name), **options}["num_heads"] if name == "gtrxl" else 1
+    heads = options.get("num_heads", core_options(name)["num_heads"]) if name == "gtrxl" else 1
+    return heads if type(heads) is int and heads > 0 else 1
 
 
 def _nearest(

@@ -301,8 +301,8 @@ def test_output_gain_is_learned_and_starts_as_given() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"coupled_gates": True, "input_bias": 1.0}, "has no input_bias"),
-        ({"coupled_gates": True, "gate_style": "none"}, "needs gates"),
+        ({"coupled_gates": True, "input_bias": 1.0}, "needs gate_style"),
+        ({"coupled_gates": True, "gate_style": "none"}, "needs gate_style"),
         ({"forget_bias_end": 1.0, "gate_style": "memory"}, "forget_bias_end needs"),
         ({"output_gain": 0.1}, "needs normalize_output=True"),
     ],
