@@ -162,6 +162,9 @@ def require_known(env_id: str) -> None:
 
 def _suggestion(name: str) -> str:
     """Return a sentence about the package that registers an id, or about similar ids."""
+    near = difflib.get_close_matches(name[:100], [*NATIVE, *MEMORY_MAZES, *POPGYM_IDS], n=4, cutoff=0.9)
+    if near:  # a misspelled task of this package, even if another package has ids that begin alike
+        return f" Did you mean {', '.join(near)}?"
     for beginning, (module, package) in PACKAGES.items():
         if name.startswith(beginning) and module not in sys.modules:
             if _is_installed(module):

@@ -17,9 +17,14 @@ Option = int | float | bool | str | list[Any] | dict[str, Any] | None
 Options = dict[str, Option]
 """Options of a memory core or an environment, by the name of its constructor's argument."""
 
+BOOLEANS = {"true": True, "false": False}
+"""Words for booleans on the command line, in lower case."""
+
 
 def parse_options(words: list[str]) -> Options:
     """Read `["num_slots=8", "gate_style=unit"]` as a dictionary; Python's literals are recognised.
+
+    So are `true` and `false`: as strings, both would switch an option on. A quoted word stays a string.
 
     Raises:
         ValueError: a word without an equals sign, or a number that is not finite.
@@ -32,7 +37,7 @@ def parse_options(words: list[str]) -> Options:
         try:
             options[key] = as_plain(ast.literal_eval(value))
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            options[key] = value
+            options[key] = BOOLEANS.get(value.lower(), value)
         if _is_infinite(options[key]):
             raise ValueError(f"{shown(key, 60)}={shown(value, 60)}: expected a finite number")
     return options

@@ -11,6 +11,7 @@ def test_options_recognise_numbers_booleans_and_none() -> None:
     words = ["a=3", "b=0.5", "c=True", "d=unit", "e=None"]
     assert parse_options(words) == {"a": 3, "b": 0.5, "c": True, "d": "unit", "e": None}
     assert parse_options([]) == {}
+    assert parse_options(["a=false", "b=TRUE", "c='false'"]) == {"a": False, "b": True, "c": "false"}
     assert parse_options(["path=a=b", "empty="]) == {"path": "a=b", "empty": ""}
 
 

@@ -16,6 +16,7 @@ import dataclasses
 import datetime
 import shlex
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,11 +109,13 @@ class Job:
     env_id: str
     output: Path
     """Folder for the results of the run."""
+    run_name: str
+    """Name of the run in tables, which no other run has."""
 
     @property
     def name(self) -> str:
         """Name for messages."""
-        return f"{self.run.name} in {self.env_id}"
+        return f"{self.run_name} in {self.env_id}"
 
 
 def main(args: Sequence[str]) -> None:
@@ -134,7 +137,13 @@ def main(args: Sequence[str]) -> None:
         runs = load_all(config.runs, device)
         memoryless = None if config.memoryless is None else load_with_imports(config.memoryless, device)
         outputs = {run.folder: output_folder(run.folder, config.output, len(runs)) for run in runs}
-        jobs = [Job(run, env_id, outputs[run.folder]) for run in runs for env_id in env_ids_for(run, config)]
+        names = names_of(runs)
+        jobs = [
+            Job(run, env_id, outputs[run.folder], names[run.folder])
+            for run, env_ids in env_ids_by_run(runs, config)
+            for env_id in env_ids
+        ]
+        outputs = {job.run.folder: job.output for job in jobs}
         notes: list[str] = []
         for job in jobs:  # all of them, before the first evaluation takes its time
             notes += check(job.run, job.env_id, config)
@@ -167,14 +176,14 @@ def main(args: Sequence[str]) -> None:
             say(problems[-1])
             continue
         training = training_of(job.run.environment)
-        results.append(Result(job.run.name, job.run.agent.core_name, job.env_id, entry, training))
+        results.append(Result(job.run_name, job.run.agent.core_name, job.env_id, entry, training))
         say(f"{job.name}: {summary(entry)}")
         problems += keep(job, entry)
         if config.gif and (
             config.suite is None or job.env_id in [*split_ids(config.env or ""), *job.run.env_ids]
         ):
             say(f"pictures: {draw(job, config)}")
-    problems += show(results, outputs, config)
+    problems += show(results, outputs, names, config)
     if problems:
         raise Incomplete("; ".join(dict.fromkeys(problems)))
 
@@ -185,14 +194,22 @@ def require_valid(config: EvaluateConfig) -> None:
         raise UsageError(f"give at least one run folder: {command_name('evaluate')} runs/NAME")
     require("episodes", config.episodes, 1 <= config.episodes <= MAX_EPISODES, f"1 to {MAX_EPISODES:,}")
     require_seed(config.seed, config.episodes)
+    if config.env is not None and config.suite in rmc_envs.OWN_TASK_ONLY:
+        raise UsageError(
+            f"--suite {config.suite} evaluates each run in the task that it was trained in: leave out --env"
+        )
 
 
 def load_all(paths: Sequence[Path], device: torch.device) -> list[Run]:
-    """Load the agents of runs. With several runs, those that are no agents are reported and left out."""
-    runs = []
+    """Load the agents of runs, each checkpoint once.
+
+    With several runs, those that are no agents are reported and left out.
+    """
+    runs: dict[Path, Run] = {}
     for path in paths:
         try:
-            runs.append(load_with_imports(path, device))
+            run = load_with_imports(path, device)
+            runs.setdefault(run.path.resolve(), run)
         except NotAnAgent as error:
             reason = (
                 f"{path} holds a classifier, not an agent: {command_name('nth_farthest')} --evaluate {path}"
@@ -202,17 +219,48 @@ def load_all(paths: Sequence[Path], device: torch.device) -> list[Run]:
             say(f"skipped: {reason}")
     if not runs:
         raise UsageError("none of these runs holds an agent")
-    return runs
+    return list(runs.values())
+
+
+def names_of(runs: Sequence[Run]) -> dict[Path, str]:
+    """Return the names of runs by their folders: the whole path where folders are called the same."""
+    folders = {run.folder: run.name for run in runs}
+    counts = Counter(folders.values())
+    return {folder: name if counts[name] == 1 else str(folder) for folder, name in folders.items()}
+
+
+def env_ids_by_run(runs: Sequence[Run], config: EvaluateConfig) -> list[tuple[Run, list[str]]]:
+    """Return the environments in which each run is evaluated.
+
+    With several runs, those that were trained in no task of a suite of own tasks are reported and left out.
+    """
+    found = []
+    for run in runs:
+        try:
+            found.append((run, env_ids_for(run, config)))
+        except UsageError as error:
+            if len(runs) == 1 or config.suite not in rmc_envs.OWN_TASK_ONLY:
+                raise
+            say(f"skipped: {error}")
+    if not found:
+        raise UsageError(f"none of these runs was trained in a task of the suite {config.suite}")
+    return found
 
 
 def env_ids_for(run: Run, config: EvaluateConfig) -> list[str]:
     """Return the environments in which a run is evaluated."""
     suite = () if config.suite is None else rmc_envs.SUITES[config.suite]
     if config.suite in rmc_envs.OWN_TASK_ONLY:
-        trained_in = {rmc_envs.popgym_id(env_id) for env_id in run.env_ids}
+        trained_in = {rmc_envs.popgym_id(env_id): run.options_for(env_id) for env_id in run.env_ids}
         suite = tuple(env_id for env_id in suite if env_id in trained_in)
-        if not suite and config.env is None:
+        if not suite:
             raise UsageError(f"{run.folder} was trained in no task of the suite {config.suite}")
+        changed = ", ".join(f"{name}={x!r}" for env_id in suite for name, x in trained_in[env_id].items())
+        if changed:
+            raise UsageError(
+                f"{run.folder} was trained in {', '.join(suite)} with {changed}, which is no task of the "
+                f"suite {config.suite}: evaluate it without --suite"
+            )
     own = split_ids(config.env) if config.env is not None else [] if suite else run.env_ids
     if not own and not suite:
         raise UsageError(f"{run.folder}/config.json does not name an environment: choose an --env")
@@ -407,13 +455,15 @@ def draw(job: Job, config: EvaluateConfig) -> str:
     return ", ".join(map(str, paths)) + hint
 
 
-def show(results: list[Result], outputs: Mapping[Path, Path], config: EvaluateConfig) -> list[str]:
+def show(
+    results: list[Result], outputs: Mapping[Path, Path], names: Mapping[Path, str], config: EvaluateConfig
+) -> list[str]:
     """Print the tables, write the reports, and print where they are; return what could not be written."""
     if not results:
         return []
     tables.evaluation_table(results).print()
     if config.suite in rmc_envs.OWN_TASK_ONLY:
-        maxima = {folder.name: best_in_training(folder) for folder in outputs}
+        maxima = {names[folder]: best_in_training(folder) for folder in outputs}
         suite_table(f"{config.suite}: means over runs, by core", results, maxima).print()
     if len(outputs) > 1:
         try:

@@ -40,6 +40,14 @@ class Drawable(Protocol):
         ...
 
 
+class CannotRender(ValueError, TypeError):
+    """A task does not have this `render_mode`.
+
+    It is a TypeError, too, as that of environments whose constructor takes no `render_mode`: after it,
+    Stable-Baselines3 builds an id without pictures.
+    """
+
+
 def _build_batch(task: str, num_envs: int, render_mode: str | None, options: dict[str, Any]) -> BatchedEnv:
     builder = native(task)
     if builder is None:
@@ -51,8 +59,8 @@ def _build_batch(task: str, num_envs: int, render_mode: str | None, options: dic
     if render_mode is not None and render_mode not in modes:
         batch.close()
         if not modes:
-            raise ValueError(f"{task} has no method `render`, so its only render_mode is None")
-        raise ValueError(
+            raise CannotRender(f"{task} has no method `render`, so its only render_mode is None")
+        raise CannotRender(
             f"render_mode={render_mode!r}: {task} has {' and '.join(['None', *map(repr, modes)])}"
         )
     return batch

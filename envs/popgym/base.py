@@ -61,7 +61,7 @@ class PopgymTask(SeededTask):
     @classmethod
     def popgym_id(cls, level: str) -> str:
         """Return POPGym's id of a level, such as `popgym-RepeatPreviousEasy-v0`."""
-        # POPGym spells three of its ids in another way than their class.
+        # POPGym spells three of its ids differently from their class.
         family = "VelocityOnlyCartpole" if cls.FAMILY == "VelocityOnlyCartPole" else cls.FAMILY
         return f"popgym-{family}{level}-v0"
 

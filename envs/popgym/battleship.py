@@ -99,9 +99,18 @@ class Battleship(PopgymTask):
         require_whole("board_size", board_size, 2, 100)
         if isinstance(ship_sizes, str) or not isinstance(ship_sizes, Sequence) or not ship_sizes:
             raise ValueError(f"ship_sizes={ship_sizes!r}: expected the length of each ship")
-        for i, length in enumerate(ship_sizes):
-            require_whole("ship_sizes", length, 1, longest_certain(board_size, sum(ship_sizes[:i])))
         ships = tuple(ship_sizes)
+        for i, length in enumerate(ships):
+            require_whole("ship_sizes", length, 1, board_size)
+            if length > (most := longest_certain(board_size, sum(ships[:i]))):
+                raise ValueError(
+                    f"ship_sizes={list(ships)!r:.60}: expected at most {most} for ship {i + 1} with "
+                    f"board_size={board_size}, since the ships before it may leave no more room"
+                )
+        if sum(ships) == board_size**2:
+            raise ValueError(
+                f"ship_sizes={list(ships)!r:.60}: expected a free cell with board_size={board_size}"
+            )
         options = {"board_size": board_size, "ship_sizes": ships}
         board = spaces.MultiDiscrete([board_size] * 2)
         super().__init__(options, num_envs, device, spaces.Discrete(2), board)

@@ -48,7 +48,9 @@ def matched(
     if parameters is None:
         return config
     with _naming_flags(), shapes_only():
-        input_size = ActorCritic.from_config(observation_space, action_space, config).core.input_size
+        # The width of the input does not depend on the core, whose options may need another width.
+        plain = replace(config, core="feedforward", core_options={})
+        input_size = ActorCritic.from_config(observation_space, action_space, plain).core.input_size
         options = match_parameters(config.core, input_size, parameters, config.core_options)
     return replace(config, core_options=options)
 

@@ -34,7 +34,7 @@ def write_matrices(path: Path, tasks: Sequence[str], scores: Mapping[str, Sequen
 
 
 def as_matrix(name: str, by_task: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Return scores [task][run] as a matrix [run][task].
+    """Return scores by task and run as a matrix by run and task.
 
     Raises:
         UsageError: tasks have different numbers of runs, or none; or a score is not finite.

@@ -1,7 +1,8 @@
 """The look of all figures: palette, axes and legends, and saving as PNG and SVG.
 
 The colours can be distinguished with any kind of colour vision: Okabe and Ito 2008, "Color universal design"
-(jfly.uni-koeln.de/color).
+(jfly.uni-koeln.de/color), and, for figures of many cores, four of Paul Tol's "muted" scheme
+(personal.sron.nl/~pault).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rmc_agents.runs.files import write_atomically
 
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, SKY, BLACK, YELLOW = "#CC79A7", "#56B4E9", "#000000", "#F0E442"
+MUTED = WINE, TEAL, OLIVE, PURPLE = "#882255", "#44AA99", "#999933", "#AA4499"
 FAINT = "#666666"
 """Secondary text and reference lines."""
 OKABE_ITO = (BLUE, ORANGE, GREEN, VERMILLION, PINK, SKY, BLACK, YELLOW)
@@ -32,8 +34,10 @@ CORE_COLOURS = {
     "dnc": PINK,
     "rnn": SKY,
     "feedforward": BLACK,
+    "delta_rmc": VERMILLION,
+    "gated_delta": WINE,
 }
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX*<>ph8"
 """Marker shapes: lines must differ in more than their colour."""
 DPI = 150
 """Resolution of PNG files."""
@@ -45,7 +49,7 @@ def styles(cores: Iterable[str]) -> dict[str, tuple[str, str]]:
     Cores that are not in `CORE_COLOURS` get the remaining colours in the order given.
     """
     cores = list(dict.fromkeys(cores))
-    unused = [colour for colour in (VERMILLION, YELLOW, *OKABE_ITO) if colour not in CORE_COLOURS.values()]
+    unused = (TEAL, OLIVE, PURPLE, YELLOW)
     others = [core for core in cores if core not in CORE_COLOURS]
     colours = CORE_COLOURS | {core: unused[i % len(unused)] for i, core in enumerate(others)}
     order = [*CORE_COLOURS, *others]

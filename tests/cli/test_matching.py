@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def test_core_of_an_agent_has_the_number_of_parameters() -> None:
     found = matched(env.observation_space, env.action_space, config, 30_000)
     agent = ActorCritic.from_config(env.observation_space, env.action_space, found)
     assert abs(sum(p.numel() for p in agent.core.parameters()) / 30_000 - 1) < 0.03
+    heads = matched(
+        env.observation_space,
+        env.action_space,
+        replace(config, core="gtrxl", core_options={"num_heads": 5}),
+        30_000,
+    )
+    assert heads.core_options["hidden_size"] % 5 == 0
     with pytest.raises(UsageError, match=r"^--match-parameters 7: core gru cannot"):
         matched(env.observation_space, env.action_space, config, 7)
 

@@ -144,6 +144,7 @@ def test_parse_some_ignores_other_flags_and_help() -> None:
         env="a",
         env_options={"view_size": 3},
         core="gru",
+        core_options={"x": 1, "y": 2},
         preset=False,
         imports=("one", "two"),
         run_dir=Path("r"),

@@ -79,6 +79,17 @@ def test_default_unroll_resets_to_any_initial_state(
         ("rmc", {"num_slots": -1}, r"num_slots must be a whole number of at least 1, got -1"),
         ("rmc", {"mlp_layers": 0}, r"mlp_layers must be a whole number of at least 1, got 0"),
         ("rmc", {"key_size": 0}, r"key_size must be a whole number of at least 1, got 0"),
+        ("rmc", {"normalize_output": "maybe"}, r"normalize_output must be True or False, got 'maybe'"),
+        ("delta_rmc", {"coupled_gates": 2}, r"coupled_gates must be True or False, got 2"),
+        ("gtrxl", {"gate_bias": "high"}, r"gate_bias must be a number, got 'high'"),
+        ("gated_delta", {"forget_bias": True}, r"forget_bias must be a number, got True"),
+        ("rmc", {"forget_bias_end": "big"}, r"forget_bias_end must be a number or None, got 'big'"),
+        ("delta_rmc", {"output_gain": False}, r"output_gain must be a number or None, got False"),
+        (
+            "rmc",
+            {"coupled_gates": True, "input_bias": -2},
+            r"input_bias=0, got gate_style='unit' and input_bias=-2\.0",
+        ),
         (
             "rmc",
             {"gate_style": "units"},
@@ -89,6 +100,15 @@ def test_default_unroll_resets_to_any_initial_state(
 def test_errors_name_the_mistake_and_the_choices(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_core(name, 3, options)
+
+
+def test_whole_numbers_are_read_as_floats_where_an_option_is_one() -> None:
+    options = {"normalize_output": True, "output_gain": 1, "forget_bias": 1, "forget_bias_end": 5}
+    core = make_core("rmc", 3, options)
+    assert isinstance(core, RMC)
+    assert core.output_gain is not None
+    assert {p.dtype for p in core.parameters()} == {torch.float32}
+    assert all(p.dtype == torch.float32 for p in RMC(3, normalize_output=True, output_gain=1).parameters())
 
 
 @pytest.mark.parametrize("core", [RMC, LSTM, GRU, RNN, Feedforward])

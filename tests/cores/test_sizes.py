@@ -23,6 +23,7 @@ def test_widths_keep_their_proportions_and_other_options_their_values() -> None:
     assert options["num_layers"] == 1
     assert options["hidden_size"] % 8 == 0
     assert 1 < options["mlp_size"] / options["hidden_size"] < 4
+    assert match_parameters("gtrxl", 64, 100_000, {"num_heads": 5})["hidden_size"] % 5 == 0
     assert match_parameters("rmc", 64, 50_000, {"forget_bias": 3.0})["forget_bias"] == 3.0
 
 

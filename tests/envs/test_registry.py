@@ -81,6 +81,8 @@ def test_environment_with_a_vector_entry_point_only_is_adapted() -> None:
     [
         ("MiniGrid-MemoryS13Rand-v0", {}, r"Did you mean .*MiniGrid-MemoryS13Random-v0"),
         ("rmc/Recal-v0", {}, r"Did you mean rmc/Recall-v0"),
+        ("popgym-AutoencodeEazy-v0", {}, r"Did you mean popgym-AutoencodeEasy-v0"),
+        ("popgym-VelocityOnlyCartPoleEasy-v0", {}, r"Did you mean popgym-VelocityOnlyCartpoleEasy-v0"),
         (
             "rmc_envs:rmc/Recal-v0",
             {},

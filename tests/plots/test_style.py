@@ -9,20 +9,21 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from rmc_agents.cores import CORES
 from rmc_agents.evaluation.curves import Curve
 from rmc_agents.plots import learning, style
 from rmc_agents.plots.learning import Point
-from rmc_agents.plots.style import CORE_COLOURS, OKABE_ITO, styles
+from rmc_agents.plots.style import CORE_COLOURS, MUTED, OKABE_ITO, styles
 from tests.support.figures import text_faults
 
 CURVES = {"rmc": [Curve.of([0, 1000, 2000], [0.5, 0.7, 1.0]), Curve.of([0, 1000, 2000], [0.5, 0.5, 0.5])]}
 
 
 def test_every_core_has_its_own_colour_and_marker() -> None:
-    looks = styles([*CORE_COLOURS, "mine"])
+    looks = styles(CORES)
     assert len({colour for colour, _ in looks.values()}) == len(looks)
     assert len({marker for _, marker in looks.values()}) == len(looks)
-    assert {colour for colour, _ in looks.values()} <= set(OKABE_ITO)
+    assert {colour for colour, _ in looks.values()} <= {*OKABE_ITO, *MUTED}
     assert styles(["mine", "yours"])["mine"] != styles(["mine", "yours"])["yours"]
 
 

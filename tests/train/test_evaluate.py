@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,40 @@ def test_popgym_suite_evaluates_each_run_in_its_own_task(
         assert text in printed
     with pytest.raises(UsageError, match="trained in no task of the suite popgym-hard"):
         evaluate.main([str(one), "--suite", "popgym-hard", *flags])
+    hard = saved_run(tmp_path / "hard", "popgym-RepeatFirstHard-v0", "gru")
+    evaluate.main([str(one), str(hard), "--suite", "popgym-easy", *flags])
+    assert f"skipped: {hard} was trained in no task of the suite popgym-easy" in capsys.readouterr().out
+    assert not (hard / "evaluation.json").exists()
+    with pytest.raises(
+        UsageError, match="none of these runs was trained in a task of the suite popgym-medium"
+    ):
+        evaluate.main([str(one), str(hard), "--suite", "popgym-medium", *flags])
+    with pytest.raises(UsageError, match="leave out --env"):
+        evaluate.main([str(one), "--suite", "popgym-easy", "--env", "popgym-RepeatFirstEasy-v0", *flags])
+
+
+def test_runs_count_once_and_have_names_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [saved_run(Path(parent) / "run", "popgym-RepeatFirstEasy-v0", "gru") for parent in ("a", "b")]
+    for run, score in zip(runs, (0.25, 0.75), strict=True):
+        (run / "log.jsonl").write_text(f'{{"step": 7, "rollout/ep_rew_mean": {score}}}\n')
+    flags = ["--suite", "popgym-easy", "--episodes", "2", "--no-gif", "--no-report"]
+    evaluate.main([*map(str, runs), str(runs[0].resolve()), *flags])
+    printed = capsys.readouterr().out
+    assert re.search(r"gru +│ +2 │ +-?[\d.]+ │ +0\.500 │", printed)
+    assert "a/run (gru)" in printed
+    assert "b/run (gru)" in printed
+
+
+@pytest.mark.parametrize("env_id", ["popgym-RepeatPreviousEasy-v0", "rmc/RepeatPreviousEasy-v0"])
+def test_popgym_suite_refuses_runs_of_a_task_with_other_options(tmp_path: Path, env_id: str) -> None:
+    run = saved_run(tmp_path / "run", env_id, "gru", k=8)
+    with pytest.raises(
+        UsageError, match=r"trained in popgym-RepeatPreviousEasy-v0 with k=8, which is no task"
+    ):
+        evaluate.main([str(run), "--suite", "popgym-easy"])
 
 
 def test_any_gymnasium_environment_is_evaluated(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ def test_single_environment_passes_gymnasiums_checker(env_id: str) -> None:
     else:
         with pytest.raises(ValueError, match="render_mode"):
             gymnasium.make(env_id, render_mode="rgb_array")
+        with pytest.raises(TypeError, match="render_mode"):  # then Stable-Baselines3 builds it without
+            gymnasium.make(env_id, render_mode="rgb_array")
 
 
 # SB3 warns that symbolic views are too small for its own image network.

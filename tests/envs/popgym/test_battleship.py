@@ -43,6 +43,8 @@ def test_many_episodes_equal_popgym(level: str, player: MakePlayer) -> None:
         {"board_size": 1},
         {"ship_sizes": [11]},
         {"ship_sizes": []},
+        {"ship_sizes": [2.0]},
+        {"board_size": 2, "ship_sizes": [2, 1, 1]},  # no cell is left that a shot could miss
         {"ship_sizes": 3},
         {"board_size": 6, "ship_sizes": [1] * 6 + [6]},  # six single cells may block all rows and columns
     ],
