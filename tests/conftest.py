@@ -67,7 +67,13 @@ def small_options(core: str) -> dict[str, int]:
 CORES_WITH_MEMORY = [name for name in CORES if name != "feedforward"]
 
 
-@pytest.fixture(params=list(CORES))
+FAST_CORES = ("rmc", "lstm", "gru", "dnc", "gtrxl", "feedforward")
+"""Cores with which tests of every core run in the fast suite; with the others, they are marked as slow."""
+
+
+@pytest.fixture(
+    params=[name if name in FAST_CORES else pytest.param(name, marks=pytest.mark.slow) for name in CORES]
+)
 def any_core(request: pytest.FixtureRequest) -> str:
     """Name of a registered core; a test that uses this runs for every core."""
     return request.param
