@@ -84,6 +84,8 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     Raises:
         ValueError: the default is a boolean or a float, and the value is not.
     """
+    if value is None:  # no value, if the core knows what that means
+        return None
     if isinstance(default, bool) and not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value!r:.60}")
     if isinstance(default, float):

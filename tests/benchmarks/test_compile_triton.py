@@ -25,6 +25,7 @@ print(json.dumps([
 """
 
 
+@pytest.mark.slow
 def test_triton_kernels_compile_without_a_gpu() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-c", CODE]

@@ -69,6 +69,7 @@ def test_each_step_of_a_rollout_runs_the_core_once() -> None:
     assert count.operations["triton rmc_forward"] == QUICK.num_steps + 1
 
 
+@pytest.mark.slow
 def test_counts_are_written(tmp_path: Path, run: Callable[..., None]) -> None:
     run("speed.counts", "--quick", "--out", str(tmp_path))
     results = json.loads((tmp_path / "counts.json").read_text())

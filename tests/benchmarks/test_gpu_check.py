@@ -74,6 +74,7 @@ def test_stage_runs_on_a_cpu(name: str, results: Callable[[str], list[Row]]) -> 
     assert results(name)
 
 
+@pytest.mark.slow
 def test_stages_are_processes_that_write_results(
     tmp_path: Path, run: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:

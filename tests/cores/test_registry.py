@@ -17,6 +17,7 @@ from rmc_agents.cores import (
     LSTM,
     RMC,
     RNN,
+    DeltaRMC,
     Feedforward,
     MemoryCore,
     TracedCore,
@@ -127,3 +128,9 @@ def test_importing_cores_imports_nothing_else_of_the_package() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     allowed = r"rmc_agents(\.(tree|errors|options|cores(\..*)?))?"
     assert [name for name in result.stdout.split() if not re.fullmatch(allowed, name)] == []
+
+
+def test_option_with_a_number_as_default_may_be_none() -> None:
+    core = make_core("delta_rmc", 3, {"forget_bias_end": None})
+    assert isinstance(core, DeltaRMC)
+    assert core.rmc._gate_bias.unique().numel() == 2

@@ -239,7 +239,7 @@ def test_auto_resume_starts_and_then_resumes_with_one_command(nth_farthest: Comm
         (["--target-accuracy", "95"], "--target-accuracy 95.0: expected"),
         (["--checkpoint-seconds", "-1"], "--checkpoint-seconds -1.0"),
         (["--test-samples", "0"], "--test-samples 0"),
-        (["--core", "dnc", "--core-options", "clip=abc"], "no dnc of --core-options"),
+        (["--core", "dnc", "--core-options", "clip=abc"], "clip must be a number, got 'abc'"),
         (["--core", "lstm", "--core-options", "hidden_size=x"], "hidden_size"),
     ],
 )

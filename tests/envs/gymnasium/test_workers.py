@@ -71,7 +71,7 @@ def test_error_names_a_worker_that_hangs_or_dies(fault: str, message: str) -> No
     assert time.monotonic() - began < 10
 
 
-@pytest.mark.parametrize("fault", ["hang", "die", "raise", "shape"])
+@pytest.mark.parametrize("fault", [pytest.param("hang", marks=pytest.mark.slow), "die", "raise", "shape"])
 def test_crashed_environment_is_restarted_on_request(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batch_with_a_fault(fault, "async", timeout=2.0, restart=True)
     batch.reset(seed=0)
