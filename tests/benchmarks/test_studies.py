@@ -22,7 +22,7 @@ from benchmarks.studies import (
 )
 from benchmarks.studies.control_runs import Study
 from benchmarks.studies.control_sb3 import binned
-from benchmarks.studies.memory_mazes_runs import CORES, Job
+from benchmarks.studies.memory_mazes_runs import CORES, VARIANTS, Job
 from benchmarks.studies.nth_farthest_runs import RUNS, SCRIPT
 from rmc_agents import ActorCritic
 from rmc_agents.cli.presets import find_preset
@@ -179,13 +179,16 @@ def test_steps_to_a_rate_are_those_from_which_it_stays_there() -> None:
 
 def test_memory_mazes_compare_agents_of_equal_size() -> None:
     mazes = rmc_envs.make("MiniGrid-MemoryS13-v0", 2, actions=3)
-    sizes = []
+    sizes = {}
     with torch.device("meta"):
-        for core, words in CORES.items():
+        for name, words in CORES.items():
             options = parse_options(words.split())
+            core = VARIANTS.get(name, name)
             agent = ActorCritic(mazes.observation_space, mazes.action_space, core, options)
-            sizes.append(sum(p.numel() for p in agent.parameters()))
-    assert max(sizes) <= 1.01 * min(sizes)
+            sizes[name] = sum(p.numel() for p in agent.parameters())
+    coupled = sizes.pop("rmc-coupled")
+    assert max(sizes.values()) <= 1.01 * min(sizes.values())
+    assert 0.94 * sizes["rmc"] < coupled < sizes["rmc"], "its input gate has no weights"
 
 
 @pytest.mark.parametrize(

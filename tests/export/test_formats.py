@@ -54,7 +54,9 @@ def test_onnx_computes_a_thousand_steps_with_resets_as_predict_does(any_core: st
     assert agreement.error < 1e-5
     assert agreement.state_error < 1e-5
     if any_core != "dnc":  # it sorts its rows by use, and rounding decides between rows that are used equally
-        assert compare(file, agent, steps=125, rows=8, carry=True).error < 1e-5
+        # Units of delta_rmc that keep what is written for 150 steps collect the rounding of all of them.
+        limit = 1e-4 if any_core == "delta_rmc" else 1e-5
+        assert compare(file, agent, steps=125, rows=8, carry=True).error < limit
 
 
 @pytest.mark.slow
