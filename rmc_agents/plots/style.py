@@ -49,7 +49,7 @@ def styles(cores: Iterable[str]) -> dict[str, tuple[str, str]]:
     Cores that are not in `CORE_COLOURS` get the remaining colours in the order given.
     """
     cores = list(dict.fromkeys(cores))
-    unused = (TEAL, OLIVE, PURPLE, YELLOW)
+    unused = (PURPLE, OLIVE, TEAL, YELLOW)
     others = [core for core in cores if core not in CORE_COLOURS]
     colours = CORE_COLOURS | {core: unused[i % len(unused)] for i, core in enumerate(others)}
     order = [*CORE_COLOURS, *others]
