@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from rmc_agents.errors import UsageError, shown
 
@@ -81,6 +81,11 @@ def require_ranges(config: Any, ranges: Mapping[str, tuple[float, float]]) -> No
         value = getattr(config, name)
         if value is not None and not least <= value <= most:
             raise ValueError(f"{name} must be {least:g} to {most:g}, got {value}")
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether a value is an integer or a float, and not a boolean."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def as_plain(value: Any) -> Any:

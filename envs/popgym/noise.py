@@ -7,6 +7,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rmc_agents.errors import shown
+from rmc_agents.options import is_number
 
 
 class Noise:
@@ -33,6 +34,6 @@ class Noise:
 
 def require_sigma(name: str, value: object) -> None:
     """Raise ValueError unless a value is a number from 0 to 1000."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1000:
+    if is_number(value) and 0 <= value <= 1000:
         return
     raise ValueError(f"{name}={shown(repr(value), 60)}: expected a number from 0 to 1000")

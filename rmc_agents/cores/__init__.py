@@ -18,6 +18,7 @@ from rmc_agents.cores.lru import LRU
 from rmc_agents.cores.mingru import MinGRU
 from rmc_agents.cores.rmc import RMC
 from rmc_agents.cores.shm import SHM
+from rmc_agents.options import is_number
 
 CORES: dict[str, type[MemoryCore]] = {
     "rmc": RMC,
@@ -89,7 +90,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     if isinstance(default, bool) and not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value!r:.60}")
     if isinstance(default, float):
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not is_number(value):
             raise ValueError(f"{name} must be a number, got {value!r:.60}")
         return float(value)
     return value

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from rmc_agents.options import is_number
 from rmc_agents.tree import map_tree
 
 State = Any
@@ -262,7 +263,7 @@ def gradient_of(parameter: Tensor) -> Tensor:
 def require_number(**options: float | None) -> None:
     """Raise ValueError that names the first option that is neither a number nor None."""
     for name, value in options.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if value is not None and not is_number(value):
             raise ValueError(f"{name} must be a number or None, got {value!r:.60}")
 
 

@@ -6,7 +6,8 @@ of the delta memory.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -110,17 +111,33 @@ class DeltaRMC(MemoryCore):
         return DeltaRMCState(memory.memory, associations.memory)
 
     def step(self, inputs: Tensor, state: DeltaRMCState) -> tuple[Tensor, DeltaRMCState]:
-        found, associations = self.delta.step(inputs, GatedDeltaState(state.associations))
-        related, memory = self.rmc.step(torch.cat([inputs, found], -1), RMCState(state.memory))
-        return torch.cat([related, found], -1), DeltaRMCState(memory.memory, associations.memory)
+        outputs, state, _ = self._run(self.delta.step, self.rmc.step, inputs, state)
+        return outputs, state
 
     def unroll(self, inputs: Tensor, state: DeltaRMCState, starts: Tensor) -> tuple[Tensor, DeltaRMCState]:
-        found, associations = self.delta.unroll(inputs, GatedDeltaState(state.associations), starts)
-        related, memory = self.rmc.unroll(torch.cat([inputs, found], -1), RMCState(state.memory), starts)
-        return torch.cat([related, found], -1), DeltaRMCState(memory.memory, associations.memory)
+        outputs, state, _ = self._run(self.delta.unroll, self.rmc.unroll, inputs, state, starts)
+        return outputs, state
 
     def trace(self, inputs: Tensor, state: DeltaRMCState) -> tuple[Tensor, DeltaRMCState, SlotTrace]:
         """Compute a step, and the attention and gates of the RMC; see `TracedCore`."""
-        found, associations = self.delta.step(inputs, GatedDeltaState(state.associations))
-        related, memory, trace = self.rmc.trace(torch.cat([inputs, found], -1), RMCState(state.memory))
-        return torch.cat([related, found], -1), DeltaRMCState(memory.memory, associations.memory), trace
+        outputs, state, (trace,) = self._run(self.delta.step, self.rmc.trace, inputs, state)
+        return outputs, state, trace
+
+    def _run(
+        self,
+        bind: Callable[..., Any],
+        relate: Callable[..., Any],
+        inputs: Tensor,
+        state: DeltaRMCState,
+        *starts: Tensor,
+    ) -> tuple[Tensor, DeltaRMCState, list[Any]]:
+        """Return outputs, the next state, and what else the RMC returned.
+
+        Args:
+            bind, relate: compute a step or a sequence of the delta memory and of the RMC.
+            inputs, state, starts: theirs; a step has no `starts`.
+        """
+        found, associations = bind(inputs, GatedDeltaState(state.associations), *starts)
+        related, slots, *rest = relate(torch.cat([inputs, found], -1), RMCState(state.memory), *starts)
+        state = DeltaRMCState(slots.memory, associations.memory)
+        return torch.cat([related, found], -1), state, rest

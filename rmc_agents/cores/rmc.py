@@ -229,7 +229,7 @@ class RMC(HoistedCore):
         coupled = None
         if self.coupled_gates:
             forget = [*_affine(self.input_gates), *_affine(self.memory_gates)]
-            coupled = CoupledGates(forget)
+            coupled = CoupledGates(forget, p)
             p = p._replace(**coupled.both)
         normalize = Normalization(self.output_gain) if self.normalize_output else None
         return PreparedUnroll(inputs.rows, context, p, self.num_heads, coupled, normalize)

@@ -41,19 +41,18 @@ class CoupledGates:
     Args:
         forget: weights [G, D] and bias [G] of the layer that reads the input, and of the one that reads the
             memory; they have gradients.
+        p: holds the weights of both gates, [2G, D] and [2G].
     """
 
-    def __init__(self, forget: list[Tensor]) -> None:
+    def __init__(self, forget: list[Tensor], p: rmc_native.Parameters) -> None:
         self._forget = forget
-        self.both = {name: torch.cat([-x, x]).detach() for name, x in zip(GATES, forget, strict=True)}
-        """Fields of `rmc_native.Parameters`, [2G, D] and [2G]."""
+        self.both = {name: getattr(p, name).detach() for name in GATES}
         self.gradients = map_tree(torch.empty_like, self.both)
 
     def read(self) -> None:
         """Copy the present weights."""
         for forget, both in zip(self._forget, self.both.values(), strict=True):
-            both[len(forget) :] = forget.detach()
-            torch.neg(forget.detach(), out=both[: len(forget)])
+            torch.cat([-forget.detach(), forget.detach()], out=both)
 
     def write_gradients(self) -> None:
         """Overwrite the gradients of the weights by what was written to `gradients`."""

@@ -16,7 +16,7 @@ from rmc_agents.agent.config import AgentConfig
 from rmc_agents.cli.config import RunConfig
 from rmc_agents.cores import core_options
 from rmc_agents.errors import shown
-from rmc_agents.options import Option, parse_options
+from rmc_agents.options import Option, is_number, parse_options
 from rmc_agents.rl.ppo import PPOConfig
 
 
@@ -55,7 +55,7 @@ class Range:
 
     def including(self, value: Option) -> Range | None:
         """Return the range, widened to contain a value; None if it cannot."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or (self.log and value <= 0):
+        if not is_number(value) or (self.log and value <= 0):
             return None
         return dataclasses.replace(self, low=min(self.low, value), high=max(self.high, value))
 

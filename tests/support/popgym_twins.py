@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 import popgym  # noqa: F401 - registers its environments
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,6 +23,8 @@ ROUNDING = 1e-6
 
 State = dict[str, Any]
 Obs = Tensor | dict[str, Tensor]
+Physics = Callable[[State, int], NDArray[np.float64]]
+"""Returns the float64 state of environment i, from a saved state."""
 MakePlayer = Callable[..., Player]
 """Makes a player for a batch, from `(task, seed)`."""
 
@@ -72,6 +75,16 @@ def start_dealing(kind: Kind) -> Start:
     return start
 
 
+def start_moving(physics: Physics) -> Start:
+    """Return the start of a task whose content is where its parts are."""
+
+    def start(own: Any, feed: Feed, state: State, i: int) -> Any:
+        feed.give(physics(state, i))
+        return own.reset()[0]
+
+    return start
+
+
 class BoldPlayer(RandomPlayer):
     """Draws every action uniformly; torques also beyond their bounds, where both implementations clip."""
 
@@ -90,7 +103,7 @@ def row(obs: Obs, i: int) -> NDArray[Any]:
 class Recorder:
     """Records what a function of torch draws, for noise that no saved state holds."""
 
-    def __init__(self, monkeypatch: Any, name: str) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self.drawn: list[Tensor] = []
         original = getattr(torch, name)
 
@@ -129,7 +142,7 @@ def compare(
     num_envs: int = 4,
     noise: Callable[[list[Tensor], int], list[Any]] = no_noise,
     recorder: Recorder | None = None,
-    physics: Callable[[State, int], Any] | None = None,
+    physics: Physics | None = None,
 ) -> list[float]:
     """Play the same episodes with both, and assert that all results are equal.
 
@@ -197,3 +210,25 @@ def assert_equal(own: Any, ours: NDArray[Any], tolerance: float) -> None:
         np.testing.assert_allclose(ours, np.asarray(own), rtol=tolerance, atol=tolerance)
     else:
         np.testing.assert_array_equal(ours, np.asarray(own))
+
+
+def compare_noisy(
+    env_id: str,
+    sigma: float,
+    physics: Physics,
+    make_player: MakePlayer,
+    monkeypatch: pytest.MonkeyPatch,
+    episodes: int,
+    num_envs: int,
+) -> None:
+    """Compare a task that adds normal noise of this standard deviation to what is seen, as `compare` does."""
+    recorder = Recorder(monkeypatch, "randn")
+
+    def start(own: Any, feed: Feed, state: State, i: int) -> Any:
+        feed.give(physics(state, i), state["drawn"][-1][state["rows"].index(i)] * sigma)
+        return own.reset()[0]
+
+    def noise(drawn: list[Tensor], i: int) -> list[Any]:
+        return [drawn[0][i] * sigma]
+
+    compare(env_id, start, make_player, episodes, num_envs, noise=noise, recorder=recorder, physics=physics)

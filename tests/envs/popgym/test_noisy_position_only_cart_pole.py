@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from torch import Tensor
 
 from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.popgym.players.base import RandomPlayer
 from rmc_envs.popgym.players.cart_pole import CartPoleMemoryless, CartPoleReference
-from tests.support.popgym_twins import Feed, MakePlayer, Recorder, State, cart, compare
+from tests.support.popgym_twins import MakePlayer, cart, compare_noisy
 
 PLAYERS = [RandomPlayer, CartPoleMemoryless, CartPoleReference]
 SIGMA = {"Easy": 0.1, "Medium": 0.2, "Hard": 0.3}
 
 
 def play(level: str, player: MakePlayer, monkeypatch: pytest.MonkeyPatch, *sizes: int) -> None:
-    sigma, recorder = SIGMA[level], Recorder(monkeypatch, "randn")
-
-    def start(own: Any, feed: Feed, state: State, i: int) -> Any:
-        feed.give(cart(state, i), state["drawn"][-1][state["rows"].index(i)] * sigma)
-        return own.reset()[0]
-
-    def noise(drawn: list[Tensor], i: int) -> list[Any]:
-        return [drawn[0][i] * sigma]
-
-    compare(
-        f"popgym-NoisyPositionOnlyCartPole{level}-v0",
-        start,
-        player,
-        *sizes,
-        noise=noise,
-        recorder=recorder,
-        physics=cart,
-    )
+    env_id = f"popgym-NoisyPositionOnlyCartPole{level}-v0"
+    compare_noisy(env_id, SIGMA[level], cart, player, monkeypatch, *sizes)
 
 
 @pytest.mark.parametrize("level", ["Easy"])

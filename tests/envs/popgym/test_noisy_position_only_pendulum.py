@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from torch import Tensor
 
 from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.popgym.players.pendulum import NoisyPendulumReference, PendulumMemoryless
-from tests.support.popgym_twins import BoldPlayer, Feed, MakePlayer, Recorder, State, compare, pendulum
+from tests.support.popgym_twins import BoldPlayer, MakePlayer, compare_noisy, pendulum
 
 PLAYERS = [BoldPlayer, PendulumMemoryless, NoisyPendulumReference]
 SIGMA = {"Easy": 0.1, "Medium": 0.2, "Hard": 0.3}
 
 
 def play(level: str, player: MakePlayer, monkeypatch: pytest.MonkeyPatch, *sizes: int) -> None:
-    sigma, recorder = SIGMA[level], Recorder(monkeypatch, "randn")
-
-    def start(own: Any, feed: Feed, state: State, i: int) -> Any:
-        feed.give(
-            pendulum(state, i),
-            state["drawn"][-1][state["rows"].index(i)] * sigma,
-        )
-        return own.reset()[0]
-
-    def noise(drawn: list[Tensor], i: int) -> list[Any]:
-        return [drawn[0][i] * sigma]
-
-    compare(
-        f"popgym-NoisyPositionOnlyPendulum{level}-v0",
-        start,
-        player,
-        *sizes,
-        noise=noise,
-        recorder=recorder,
-        physics=pendulum,
-    )
+    env_id = f"popgym-NoisyPositionOnlyPendulum{level}-v0"
+    compare_noisy(env_id, SIGMA[level], pendulum, player, monkeypatch, *sizes)
 
 
 @pytest.mark.parametrize("level", ["Easy"])

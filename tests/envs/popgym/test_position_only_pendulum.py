@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.popgym.players.pendulum import PendulumMemoryless, PendulumReference
-from tests.support.popgym_twins import BoldPlayer, Feed, MakePlayer, State, compare, pendulum
+from tests.support.popgym_twins import BoldPlayer, MakePlayer, compare, pendulum, start_moving
 
 PLAYERS = [BoldPlayer, PendulumMemoryless, PendulumReference]
-
-
-def start(own: Any, feed: Feed, state: State, i: int) -> Any:
-    feed.give(pendulum(state, i))
-    return own.reset()[0]
+START = start_moving(pendulum)
 
 
 @pytest.mark.parametrize("level", ["Easy"])
 @pytest.mark.parametrize("player", PLAYERS)
 def test_episodes_equal_popgym(level: str, player: MakePlayer) -> None:
-    compare(f"popgym-PositionOnlyPendulum{level}-v0", start, player, episodes=4, physics=pendulum)
+    compare(f"popgym-PositionOnlyPendulum{level}-v0", START, player, episodes=4, physics=pendulum)
 
 
 @pytest.mark.slow
@@ -29,5 +23,5 @@ def test_episodes_equal_popgym(level: str, player: MakePlayer) -> None:
 @pytest.mark.parametrize("player", PLAYERS)
 def test_many_episodes_equal_popgym(level: str, player: MakePlayer) -> None:
     compare(
-        f"popgym-PositionOnlyPendulum{level}-v0", start, player, episodes=120, physics=pendulum, num_envs=24
+        f"popgym-PositionOnlyPendulum{level}-v0", START, player, episodes=120, physics=pendulum, num_envs=24
     )
