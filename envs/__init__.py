@@ -30,7 +30,7 @@ from .minigrid.memory import MemoryMazes
 from .minigrid.missions import read_mission
 from .minigrid.tables import MazeSpec
 from .popgym.levels import POPGYM_IDS, popgym_id
-from .popgym.references import References, references
+from .references import References, references
 from .registry import MEMORY_MAZES, NATIVE, native, register, resolve
 from .sequences.key_value import KeyValue
 from .sequences.nth_farthest import NthFarthest

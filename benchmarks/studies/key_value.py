@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from benchmarks.studies import control_study
 from benchmarks.studies.control_runs import SEEDS, Job, Study, Task, by_name
-from rmc_agents.cli.presets import KEY_VALUE
+from rmc_agents.cli.task_presets import KEY_VALUE
 
 CORES = ("gated_delta", "delta_rmc", "rmc", "gru", "mingru", "feedforward")
 TASK = Task("rmc/KeyValue-v0", KEY_VALUE.ppo.total_steps, level=0.94)

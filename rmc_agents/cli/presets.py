@@ -13,6 +13,7 @@ from rmc_agents.cli.control_presets import find_control_preset
 from rmc_agents.cli.kinds import GENERAL, LONG_MEMORY_OPTIONS, Spaces, kind_of
 from rmc_agents.cli.popgym_presets import find_popgym_preset
 from rmc_agents.cli.preset_file import preset_for
+from rmc_agents.cli.task_presets import TASK_PRESETS
 from rmc_agents.environment import EnvConfig
 from rmc_agents.rl.ppo import PPOConfig
 
@@ -65,23 +66,6 @@ def _id(maze: str) -> str:
     return f"MiniGrid-Memory{maze}-v0"
 
 
-KEY_VALUE = RunConfig(
-    environment=EnvConfig(env="rmc/KeyValue-v0", num_envs=64),
-    ppo=PPOConfig(
-        total_steps=500_000,
-        learning_rate=1e-3,
-        learning_rate_end=5e-4,
-        entropy_coef=0.01,
-        entropy_coef_end=0.001,
-        # Each answer is rewarded at once.
-        gamma=0.9,
-        # An episode of the default size, so that gradients reach the pair that a query asks for.
-        bptt_length=16,
-        minibatch_size=1024,
-        target_kl=0.03,
-    ),
-)
-
 _PRESETS = (
     _curriculum("S7", "S5 S7"),
     _curriculum("S9", "S5 S7 S9"),
@@ -103,9 +87,12 @@ PRESETS: dict[tuple[str, int], RunConfig] = {
 
 def find_preset(env_id: str, view_size: int = 7) -> RunConfig | None:
     """Return the tuned settings of an environment, or None if it has none."""
-    if env_id == KEY_VALUE.environment.env:
-        return KEY_VALUE
-    return PRESETS.get((env_id, view_size)) or find_control_preset(env_id) or find_popgym_preset(env_id)
+    return (
+        PRESETS.get((env_id, view_size))
+        or TASK_PRESETS.get(env_id)
+        or find_control_preset(env_id)
+        or find_popgym_preset(env_id)
+    )
 
 
 def defaults_for(selection: Selection, own_spaces: Spaces | None = None) -> tuple[RunConfig, str | None]:

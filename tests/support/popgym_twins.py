@@ -16,7 +16,7 @@ from torch import Tensor
 import rmc_envs
 from rmc_envs.popgym.base import PopgymTask
 from rmc_envs.popgym.cards import Kind, kinds_of
-from rmc_envs.popgym.players.base import Player, RandomPlayer
+from rmc_envs.players import Player, RandomPlayer
 
 ROUNDING = 1e-6
 """Tolerance for float32 where sine and cosine of torch and of NumPy differ in the last bit of a float64."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Player
+from ...players import Player
 
 
 class Sweep(Player):

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...players import Player
 from ..cards import RANKS, SUITS
-from .base import Player
 
 
 class RepeatFirstMemoryless(Player):

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ...players import Player
 from ..cart_pole import GRAVITY, HALF_LENGTH, POLE_MASS, SECONDS, TOTAL_MASS, Cart, move
-from .base import Player
 
 POSITIONS = (0, 2)
 """Position and angle in the state x, x velocity, angle, angular velocity."""

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...players import Player
 from ..pendulum import GRAVITY, MAX_SPEED, MAX_TORQUE, SECONDS, move
-from .base import Player
 
 ANGLES, SPEEDS, TORQUES = 128, 97, 17
 DISCOUNT = 0.99

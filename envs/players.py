@@ -12,9 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rmc_agents.environment import FullObs
-
-from ..base import PopgymTask
+from rmc_agents.environment import BatchedEnv, FullObs
 
 
 class Player(ABC):
@@ -71,7 +69,7 @@ class RandomPlayer(Player):
         return low + (high - low) * self.uniform(self.num_envs, *space.shape)
 
 
-def play(task: PopgymTask, player: Player, episodes: int, seed: int) -> Tensor:
+def play(task: BatchedEnv, player: Player, episodes: int, seed: int) -> Tensor:
     """Return the returns of the first episodes of all environments, again and again until there are enough.
 
     Args:

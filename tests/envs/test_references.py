@@ -8,8 +8,8 @@ import pytest
 
 import rmc_envs
 from rmc_envs.popgym.levels import FAMILIES, LEVELS, POPGYM_ALIASES, POPGYM_IDS
-from rmc_envs.popgym.measure import measure
-from rmc_envs.popgym.references import References
+from rmc_envs.measure import measure
+from rmc_envs.references import References
 
 
 @pytest.mark.parametrize("env_id", POPGYM_IDS)
@@ -22,8 +22,16 @@ def test_every_level_has_references_in_order(env_id: str) -> None:
 def test_references_are_found_by_alias_and_for_no_other_task() -> None:
     for alias, env_id in POPGYM_ALIASES.items():
         assert rmc_envs.references(alias) == rmc_envs.references(env_id)
-    assert rmc_envs.references("rmc/Recall-v0") is None
+    assert rmc_envs.references("MiniGrid-MemoryS9-v0") is None
     assert rmc_envs.references("rmc/RepeatPrevious-v0") is None
+
+
+@pytest.mark.parametrize("env_id", ["rmc/Recall-v0", "rmc/KeyValue-v0", "rmc/NthFarthest-v0"])
+def test_perfect_memory_answers_all_questions_of_a_sequence(env_id: str) -> None:
+    found, measured = rmc_envs.references(env_id), measure(env_id, episodes=200, seed=3)
+    assert found is not None
+    assert measured["reference"] == found.reference == 1.0
+    assert measured["memoryless"] == pytest.approx(found.memoryless, abs=5 * measured["memoryless error"])
 
 
 def test_perfect_memory_is_the_reference_where_the_task_is_memory() -> None:
@@ -58,7 +66,7 @@ def test_normalized_score_is_relative_to_memoryless_and_reference_play() -> None
 
 
 def test_guide_shows_the_stored_scores() -> None:
-    guide = (Path(__file__).parents[3] / "docs" / "guide" / "popgym.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[2] / "docs" / "guide" / "popgym.md").read_text(encoding="utf-8")
     for family in FAMILIES:
         (line,) = [line for line in guide.splitlines() if line.startswith(f"| {family.FAMILY} |")]
         found = [rmc_envs.references(family.popgym_id(level)) for level in LEVELS]

@@ -1,8 +1,8 @@
-"""Measure what scores mean: `python -m rmc_envs.popgym.measure` plays every level of POPGym's tasks.
+"""Measure what scores mean: `python -m rmc_envs.measure` plays every task that has players.
 
-python -m rmc_envs.popgym.measure                                        # a quarter of an hour
-python -m rmc_envs.popgym.measure --ids popgym-AutoencodeEasy-v0         # one task; the others stay
-python -m rmc_envs.popgym.measure --episodes 200 --output scores.json    # see whether it runs
+python -m rmc_envs.measure                                        # half an hour
+python -m rmc_envs.measure --ids popgym-AutoencodeEasy-v0         # one task; the others stay
+python -m rmc_envs.measure --episodes 200 --output scores.json    # see whether it runs
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 
-from .base import PopgymTask
-from .levels import POPGYM_IDS
-from .players.base import Player, RandomPlayer, play
+from .players import Player, RandomPlayer, play
 from .references import PLAYERS, STORED, References
+from .registry import native
 
 BATCH = 500
 """Episodes that are played at once."""
@@ -25,11 +24,13 @@ BATCH = 500
 
 def measure(env_id: str, episodes: int, seed: int = 0) -> dict[str, Any]:
     """Return the mean returns of the three players in one task, and their standard errors."""
-    memoryless, reference = PLAYERS[POPGYM_IDS[env_id]().FAMILY]
+    builder = native(env_id)
+    assert builder is not None
+    memoryless, reference = PLAYERS[env_id]
     result: dict[str, Any] = {}
     players: dict[str, type[Player]] = {"random": RandomPlayer, "memoryless": memoryless}
     for name, player in {**players, "reference": reference}.items():
-        task: PopgymTask = POPGYM_IDS[env_id](num_envs=min(BATCH, episodes))
+        task = builder(num_envs=min(BATCH, episodes))
         returns = play(task, player(task, seed), episodes, seed)
         result[name] = round(float(returns.mean()), 4)
         result[f"{name} error"] = round(float(returns.std() / len(returns) ** 0.5), 4)
@@ -41,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--ids", nargs="+", choices=list(POPGYM_IDS), default=list(POPGYM_IDS))
+    parser.add_argument("--ids", nargs="+", choices=list(PLAYERS), default=list(PLAYERS))
     parser.add_argument("--episodes", type=int, default=2000, help="number of episodes of each player")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name(STORED))
     args = parser.parse_args()
@@ -52,7 +53,7 @@ def main() -> None:
         scores = stored[env_id] = measure(env_id, args.episodes)
         cells = (f"{scores[name]:.3f} +- {scores[f'{name} error']:.3f}" for name in References._fields)
         print(f"{env_id:40}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
-        ordered = {each: stored[each] for each in POPGYM_IDS if each in stored}
+        ordered = {each: stored[each] for each in PLAYERS if each in stored}
         args.output.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,0 +1,45 @@
+"""POPGym's tasks from rewards, by memory core: those that a recurrent memory solves, and those that are hard.
+
+    python -m benchmarks.studies.popgym                               # all runs without a result: four hours
+    python -m benchmarks.studies.popgym --tasks autoencode-easy --agents gru
+    python -m benchmarks.studies.popgym --report                      # from stored results
+    python -m benchmarks.studies.popgym --quick                       # tiny runs: a minute
+
+Each run is `python train/ppo.py --env popgym-...`, then `python train/evaluate.py`. Results are stored in
+results/popgym/RUN.json. The study can be stopped at any time: the same command resumes it.
+"""
+
+from __future__ import annotations
+
+from benchmarks.studies import control_study
+from benchmarks.studies.control_runs import SEEDS, Job, Study, Task, by_name
+
+TASKS = {
+    "repeat-previous-easy": Task("popgym-RepeatPreviousEasy-v0", 1_500_000, level=0.95),
+    "repeat-first-easy": Task("popgym-RepeatFirstEasy-v0", 1_000_000, level=0.95),
+    "repeat-first-medium": Task("popgym-RepeatFirstMedium-v0", 1_500_000, level=0.95),
+    "cart-pole-easy": Task("popgym-PositionOnlyCartPoleEasy-v0", 1_000_000, level=0.95),
+    "cart-pole-medium": Task("popgym-PositionOnlyCartPoleMedium-v0", 1_000_000, level=0.95),
+    "cart-pole-hard": Task("popgym-PositionOnlyCartPoleHard-v0", 1_000_000, level=0.95),
+}
+
+STUDY = Study(
+    "popgym",
+    "POPGym",
+    TASKS,
+    by_name([Job(task, core, seed) for seed in SEEDS for task in TASKS for core in ("rmc", "gru")]),
+    notes=[
+        "Steps to a level: the first point of a learning curve at which the mean of three points is at it. "
+        "In training, actions are drawn.",
+        "The machine had other work at the same time, so the minutes are too many.",
+    ],
+)
+
+
+def main() -> None:
+    """Make the runs that have no result yet, and write the report."""
+    control_study.main(STUDY, __doc__)
+
+
+if __name__ == "__main__":
+    main()
