@@ -81,3 +81,11 @@ class Autoencode(DealtCards):
             return torch.zeros(self.num_envs, device=self.device)
         asked = self._dealt[self.length - 1 - self._time]
         return self._rewards(actions == asked, 1 / self.num_cards, -1 / self.num_cards)
+
+    def _question(self, time: int) -> tuple[str, int | None]:
+        if time < self.num_cards - 1:
+            return "watch", None
+        return "name all suits, the last one first", self.length - 1 - time
+
+    def _is_seen(self, time: int) -> bool:
+        return time < self.num_cards

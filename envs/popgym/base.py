@@ -10,13 +10,17 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
-from rmc_agents.environment import FullObs, Transition
+from rmc_agents.environment import FullObs, Obs, Transition
+from rmc_agents.tree import clone
 
 from ..seeded import SeededTask
+from .scene import Recording, Scene
 
 Levels = Mapping[str, Mapping[str, Any]]
 """Options of a family by level: Easy, Medium and Hard."""
@@ -48,6 +52,7 @@ class PopgymTask(SeededTask):
         action_space: spaces.Space[Any],
     ) -> None:
         super().__init__(self._name(options), num_envs, device, observation_space, action_space)
+        self._recording: Recording | None = None
 
     @classmethod
     def _name(cls, options: Mapping[str, Any]) -> str:
@@ -64,6 +69,55 @@ class PopgymTask(SeededTask):
         # POPGym spells three of its ids differently from their class.
         family = "VelocityOnlyCartpole" if cls.FAMILY == "VelocityOnlyCartPole" else cls.FAMILY
         return f"popgym-{family}{level}-v0"
+
+    @abstractmethod
+    def _picture(self, scene: Scene, tile_size: int) -> NDArray[np.uint8]:
+        """Return a picture [height, width, 3] of one environment."""
+
+    def reset(self, seed: int | None = None) -> Obs:
+        obs = super().reset(seed)
+        if self._recording is not None:
+            self._recording.clear()
+        return obs
+
+    def step(self, actions: Tensor) -> Transition:
+        transition = super().step(actions)
+        if self._recording is not None:
+            self._recording.add(actions, transition)
+        return transition
+
+    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
+        """Draw environment i, [height, width, 3], with what is hidden from the agent faded.
+
+        Args:
+            i: index of the environment.
+            final: draw the state after the last step, before its autoreset: if an episode ended in it, the
+                last picture of that episode (`final_obs`) instead of the first of the next one (`obs`).
+            tile_size: pixels per side of a cell.
+
+        Raises:
+            RuntimeError: called before the first `reset`, or `final` before any other picture: what pictures
+                of an end need is recorded from the first call on, since recording costs time.
+        """
+        if not self._was_reset:
+            raise RuntimeError("render before the first reset: call reset(seed) first")
+        if self._recording is None:
+            self._recording = Recording()
+            if final:
+                raise RuntimeError("render(final=True) before any other picture: call render() at the start")
+        return self._picture(self._recording.scene(self._save(), i, final), tile_size)
+
+    def _restart(
+        self, state: Sequence[Tensor], obs: Tensor, done: Tensor, draw: Callable[[int], Sequence[Tensor]]
+    ) -> Tensor:
+        """Start new episodes where one ended; see `restart`."""
+        self._record_end()
+        return restart(state, obs, done, draw)
+
+    def _record_end(self) -> None:
+        """Record the state for pictures, before new episodes start."""
+        if self._recording is not None:
+            self._recording.arrived = clone(self._save())
 
     def _rewards(self, chosen: Tensor, yes: float, no: float) -> Tensor:
         """Return one number where flags [B] are true and another one elsewhere, as float32."""
@@ -110,6 +164,7 @@ class FixedLength(PopgymTask):
         obs, never = self._observe(), self._none()
         if self._time < self.length:
             return Transition(obs, reward, never, never, obs)
+        self._record_end()
         ends = (never, ~never) if self.TRUNCATES else (~never, never)
         return Transition(self._begin(), reward, *ends, obs)
 

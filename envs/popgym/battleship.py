@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rmc_agents.environment import Transition
 
 from ..numbers import require_whole
-from .base import Levels, PopgymTask, restart
+from .base import Levels, PopgymTask
+from .scene import Scene
 
 SHIPS = (2, 3, 3, 4)
 """Lengths of POPGym's ships."""
@@ -146,7 +149,7 @@ class Battleship(PopgymTask):
         reward = self._rewards(hit, 1 / self.num_ship_cells, -1 / (self.max_steps - self.num_ship_cells))
         terminated, truncated = self._left == 0, self._time >= self.max_steps
         state = (self._targets, self._left, self._time)
-        self._hit = restart(state, final_obs, terminated | truncated, self._draw)
+        self._hit = self._restart(state, final_obs, terminated | truncated, self._draw)
         return Transition(self._hit, reward, terminated, truncated, final_obs)
 
     def _save(self) -> dict[str, Any]:
@@ -162,3 +165,25 @@ class Battleship(PopgymTask):
         self._targets, self._left = self._take(state, "targets"), self._take(state, "left")
         self._time, self._hit = self._take(state, "time"), self._take(state, "hit")
         return self._hit
+
+    def _picture(self, scene: Scene, tile_size: int) -> NDArray[np.uint8]:
+        from ..drawing import BLUE, GREY, VERMILLION, Board  # slow to import, and only needed here
+
+        board = Board(self.board_size, self.board_size, tile_size)
+        hidden = scene.state["targets"][scene.i].numpy(force=True)
+        for row, column in np.argwhere(hidden).tolist():
+            board.fill(row, column, GREY, inset=0.06)
+        board.dim(hidden)
+        hits: set[tuple[int, int]] = set()
+        for (row, column), reward in scene.steps:
+            hits |= {(row, column)} if reward > 0 else set()
+            if (row, column) in hits:
+                board.fill(row, column, VERMILLION, inset=0.06)
+                board.shape(row, column, "cross", "#ffffff", inset=0.28)
+            else:
+                board.shape(row, column, "circle", BLUE, inset=0.36)
+        if scene.actions:
+            row, column = scene.actions[-1]
+            board.outline(row, column, BLUE)
+        left, time = (int(scene.state[name][scene.i]) for name in ("left", "time"))
+        return board.image(f"to hit: {left}   shots: {time}")

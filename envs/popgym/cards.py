@@ -6,11 +6,14 @@ Axes: B environments, N cards.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rmc_agents.environment import FullObs
@@ -18,6 +21,7 @@ from rmc_agents.errors import shown
 
 from ..numbers import require_whole
 from .base import FixedLength
+from .scene import Scene
 
 DECK = 52
 """Number of cards of a deck."""
@@ -31,6 +35,19 @@ KEYS = 16
 """A power of two above the number of kinds."""
 MAX_DECKS = 1000
 """Largest number of decks that are shuffled together."""
+
+
+NAMES: dict[Kind, tuple[str, ...]] = {
+    "suits": ("♠", "♥", "♣", "♦"),
+    "ranks": ("A", "2", "3", "4", "5", "6", "7", "8", "9", "10", "J", "Q", "K"),
+    "colors": ("●", "○"),
+}
+"""Symbols in pictures."""
+
+
+def symbol(kind: Kind, number: int) -> str:
+    """Return the symbol of a suit, rank or colour; a question mark for a number that is none."""
+    return NAMES[kind][number] if 0 <= number < len(NAMES[kind]) else "?"
 
 
 def kinds_of(cards: Tensor, kind: Kind) -> Tensor:
@@ -92,6 +109,27 @@ class DealtCards(FixedLength):
         super().__init__(options, num_envs, device, observation_space, action_space)
         self.num_decks, self.num_cards = num_decks, DECK * num_decks
         self._dealt = torch.empty(0, 0)  # [N, B] kinds of the cards in the order in which they are dealt
+
+    @abstractmethod
+    def _question(self, time: int) -> tuple[str, int | None]:
+        """Return what is asked after `time` steps, and the index of the card to name, if there is one."""
+
+    def _words(self, action: int) -> str:
+        """Return an action in words."""
+        return symbol(self.KIND, action)
+
+    def _is_seen(self, time: int) -> bool:
+        """Return whether the agent sees the card that is dealt after `time` steps."""
+        return True
+
+    def _picture(self, scene: Scene, tile_size: int) -> NDArray[np.uint8]:
+        from .pictures import draw_hand  # slow to import, and only needed here
+
+        time, cards = scene.state["time"], scene.state["dealt"][:, scene.i].tolist()
+        question, asked = self._question(time)
+        answer = f"   said {self._words(scene.actions[-1])} {scene.last}" if scene.last else ""
+        asked = None if time >= self.length else asked
+        return draw_hand(cards, time, self.KIND, question + answer, asked, tile_size, self._is_seen(time))
 
     def _draw(self) -> None:
         kinds = shuffle(self.num_envs, self.num_decks, self.KIND, self._generator, self.device)

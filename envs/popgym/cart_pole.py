@@ -11,14 +11,17 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rmc_agents.environment import Transition
 
 from ..numbers import require_whole
-from .base import PopgymTask, restart
+from .base import PopgymTask
+from .scene import Scene
 
 GRAVITY = 9.8
 POLE_MASS = 0.1
@@ -116,8 +119,15 @@ class CartPole(PopgymTask):
         truncated = self._time >= self.max_steps
         final_obs = self._look(cart)
         reward = torch.full_like(final_obs[:, 0], 1 / self.max_steps)
-        self._seen = restart((*cart, self._time), final_obs, terminated | truncated, self._draw)
+        self._seen = self._restart((*cart, self._time), final_obs, terminated | truncated, self._draw)
         return Transition(self._seen, reward, terminated, truncated, final_obs)
+
+    def _picture(self, scene: Scene, tile_size: int) -> NDArray[np.uint8]:
+        from .pictures import draw_cart  # slow to import, and only needed here
+
+        x, _, angle, _ = scene.state["cart"][:, scene.i].tolist()
+        header = f"step {int(scene.state['time'][scene.i])} of {self.max_steps}"
+        return draw_cart(x, angle, MAX_X, header, tile_size)
 
     def _save(self) -> dict[str, Any]:
         return {"cart": torch.stack(self._cart), "time": self._time, "seen": self._seen}

@@ -8,15 +8,18 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar, final
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rmc_agents.environment import Transition
 
 from ..numbers import require_whole
-from .base import Levels, PopgymTask, restart
+from .base import Levels, PopgymTask
 from .cards import DECK, MAX_DECKS, NUM_KINDS, Kind, require_kind, shuffle
+from .scene import Scene
 
 NO_CARD = -1
 
@@ -129,7 +132,8 @@ class Concentration(PopgymTask):
         self._time = self._time + 1
         terminated, truncated = self._left == 0, self._time >= self.max_steps
         state = (self._kinds, self._shown, self._left, self._time, self._first)
-        self._seen = restart(state, final_obs, terminated | truncated, self._draw)
+        self._seen = final_obs  # for a picture of the end
+        self._seen = self._restart(state, final_obs, terminated | truncated, self._draw)
         return Transition(self._seen, reward, terminated, truncated, final_obs)
 
     def _save(self) -> dict[str, Any]:
@@ -148,3 +152,18 @@ class Concentration(PopgymTask):
         self._left, self._time = self._take(state, "left"), self._take(state, "time")
         self._first, self._seen = self._take(state, "first"), self._take(state, "seen")
         return self._seen
+
+    def _picture(self, scene: Scene, tile_size: int) -> NDArray[np.uint8]:
+        from ..drawing import BLUE, GREEN, Board  # slow to import, and only needed here
+        from .pictures import PER_ROW, draw_card
+
+        seen, found = (scene.state[name][scene.i].tolist() for name in ("seen", "shown"))
+        board = Board(-(-self.num_cards // PER_ROW), PER_ROW, tile_size)
+        for place, card in enumerate(seen):
+            draw_card(board, place, self.kind, None if card == self.num_kinds else card)
+            if found[place] != self.num_kinds:
+                board.outline(*divmod(place, PER_ROW), GREEN, thickness=2)
+            elif card != self.num_kinds:
+                board.outline(*divmod(place, PER_ROW), BLUE)
+        left, time = (int(scene.state[name][scene.i]) for name in ("left", "time"))
+        return board.image(f"pairs to find: {left}   step {time} of {self.max_steps}   {scene.last}")

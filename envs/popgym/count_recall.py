@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, final
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..numbers import require_whole
 from .base import FixedLength, Levels
-from .cards import DECK, MAX_DECKS, NUM_KINDS, Kind, require_kind, shuffle
+from .cards import DECK, MAX_DECKS, NUM_KINDS, Kind, require_kind, shuffle, symbol
+from .scene import Scene
 
 
 @final
@@ -121,3 +124,12 @@ class CountRecall(FixedLength):
         self._shown, self._counts = self._take(state, "shown"), self._take(state, "counts")
         self._time = state["time"]
         return self._observe()
+
+    def _picture(self, scene: Scene, tile_size: int) -> NDArray[np.uint8]:
+        from .pictures import draw_hand  # slow to import, and only needed here
+
+        time, shown = scene.state["time"], scene.state["shown"][:, scene.i]
+        kind = symbol(self.kind, int(shown[min(time, self.length), 1]))
+        answer = f"   said {scene.actions[-1]} {scene.last}" if scene.last else ""
+        header = f"how many {kind} so far?{answer}"
+        return draw_hand(shown[:, 0].tolist(), time, self.kind, header, None, tile_size)

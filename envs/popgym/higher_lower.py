@@ -68,3 +68,9 @@ class HigherLower(DealtCards):
         step = (self._dealt[self._time + 1] - self._dealt[self._time]).sign()  # 1: the next card is higher
         guess = torch.where(actions == 0, 1, -1)
         return (step * guess).to(torch.float32) * (1 / self.num_cards)
+
+    def _question(self, time: int) -> tuple[str, int | None]:
+        return "higher or lower?", None
+
+    def _words(self, action: int) -> str:
+        return "higher" if action == 0 else "lower"

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, final
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
 from rmc_agents.environment import Transition
 
 from ..numbers import require_whole
-from .base import Levels, PopgymTask, restart
+from .base import Levels, PopgymTask
+from .scene import Scene
 
 
 @final
@@ -123,7 +126,7 @@ class MineSweeper(PopgymTask):
         terminated = mine | (self._left == 0)
         truncated = (self._time >= self.max_steps) & ~terminated
         state = (self._mines, self._opened, self._numbers, self._left, self._time)
-        self._seen = restart(state, final_obs, terminated | truncated, self._draw)
+        self._seen = self._restart(state, final_obs, terminated | truncated, self._draw)
         return Transition(self._seen, reward, terminated, truncated, final_obs)
 
     def _save(self) -> dict[str, Any]:
@@ -142,3 +145,33 @@ class MineSweeper(PopgymTask):
         self._numbers, self._left = self._take(state, "numbers"), self._take(state, "left")
         self._time, self._seen = self._take(state, "time"), self._take(state, "seen")
         return self._seen
+
+    def _picture(self, scene: Scene, tile_size: int) -> NDArray[np.uint8]:
+        from ..drawing import (  # slow to import, and only needed here
+            BLUE,
+            FAINT,
+            GREY,
+            INK,
+            VERMILLION,
+            Board,
+        )
+
+        mines, opened, numbers = (
+            scene.state[name][scene.i].numpy(force=True) for name in ("mines", "opened", "numbers")
+        )
+        board = Board(self.board_size, self.board_size, tile_size)
+        for row, column in np.ndindex(mines.shape):
+            board.fill(row, column, FAINT if opened[row, column] else GREY, inset=0.05)
+            if mines[row, column]:
+                board.shape(row, column, "circle", INK, inset=0.28)
+        board.dim(mines)
+        for row, column in np.argwhere(opened).tolist():
+            board.text(row, column, str(numbers[row, column]))
+        if scene.actions:
+            row, column = scene.actions[-1]
+            if mines[row, column]:
+                board.fill(row, column, VERMILLION, inset=0.05)
+                board.shape(row, column, "circle", INK, inset=0.28)
+            board.outline(row, column, BLUE)
+        left, time = (int(scene.state[name][scene.i]) for name in ("left", "time"))
+        return board.image(f"{left} left, step {time}")

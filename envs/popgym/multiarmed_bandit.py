@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, final
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..numbers import require_whole
 from .base import FixedLength, Levels
+from .scene import Scene
+
+HEIGHT = 10
+"""Cells in a column of a picture: a tenth of probability each."""
 
 
 @final
@@ -99,3 +105,20 @@ class MultiarmedBandit(FixedLength):
         self._chances, self._paid = self._take(state, "chances"), self._take(state, "paid")
         self._time = state["time"]
         return self._observe()
+
+    def _picture(self, scene: Scene, tile_size: int) -> NDArray[np.uint8]:
+        from ..drawing import BLUE, FAINT, GREEN, SKY, Board  # slow to import, and only needed here
+
+        chances = scene.state["chances"][scene.i].tolist()
+        board = Board(HEIGHT + 1, self.num_arms, tile_size, lines=None)
+        for arm, chance in enumerate(chances):
+            pulls = [reward > 0 for pulled, reward in scene.steps if pulled == arm]
+            for level in range(HEIGHT):
+                row = HEIGHT - 1 - level
+                board.fill(row, arm, FAINT if chance * HEIGHT > level + 0.5 else "#ffffff", inset=0.04)
+                if pulls and sum(pulls) / len(pulls) * HEIGHT > level + 0.5:
+                    board.fill(row, arm, BLUE if arm == scene.actions[-1] else SKY, inset=0.2)
+            board.text(HEIGHT, arm, str(len(pulls)))
+        best = max(range(self.num_arms), key=chances.__getitem__)
+        board.outline(HEIGHT, best, GREEN)
+        return board.image(f"share that paid, and pulls   step {scene.state['time']}   {scene.last}")

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..numbers import require_whole
 from .base import FixedLength
+from .scene import Scene
 
 GRAVITY = 10.0
 MAX_SPEED = 8.0
@@ -77,6 +79,14 @@ class Pendulum(FixedLength):
         self._angle, self._speed, cost = move(self._angle, self._speed, torque)
         self._seen = self._look(self._angle)
         return ((HALF_RANGE - cost) / HALF_RANGE / self.length).to(torch.float32)
+
+    def _picture(self, scene: Scene, tile_size: int) -> NDArray[np.uint8]:
+        from .pictures import draw_pendulum  # slow to import, and only needed here
+
+        torque = scene.actions[-1][0] / MAX_TORQUE if scene.actions else 0.0
+        angle = float(scene.state["angle"][scene.i])
+        header = f"step {scene.state['time']} of {self.length}"
+        return draw_pendulum(angle, max(min(torque, 1.0), -1.0), header, tile_size)
 
     def _save(self) -> dict[str, Any]:
         return {"angle": self._angle, "speed": self._speed, "seen": self._seen, "time": self._time}

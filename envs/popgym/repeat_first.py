@@ -64,3 +64,6 @@ class RepeatFirst(DealtCards):
 
     def _reward(self, actions: Tensor) -> Tensor:
         return self._rewards(actions == self._dealt[0], 1 / self.length, -1 / self.length)
+
+    def _question(self, time: int) -> tuple[str, int | None]:
+        return "name the first suit", 0

@@ -83,3 +83,8 @@ class RepeatPrevious(DealtCards):
             return torch.zeros(self.num_envs, device=self.device)
         scale = 1 / (self.num_cards - self.k)
         return self._rewards(actions == self._dealt[asked], scale, -scale)
+
+    def _question(self, time: int) -> tuple[str, int | None]:
+        asked = time + 1 - self.k
+        back = self.k - 1
+        return f"name the suit {back} card{'s' if back != 1 else ''} ago", asked if asked >= 0 else None

@@ -8,9 +8,9 @@ import gymnasium
 import numpy as np
 import pytest
 
+from rmc_envs.players import RandomPlayer
 from rmc_envs.popgym.battleship import Battleship
 from rmc_envs.popgym.levels import LEVELS
-from rmc_envs.players import RandomPlayer
 from rmc_envs.popgym.players.boards import BattleshipReference, Sweep
 from tests.support.popgym_twins import Feed, MakePlayer, State, compare
 

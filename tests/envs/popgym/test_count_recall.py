@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.players import RandomPlayer
+from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.popgym.players.cards import CountRecallMemoryless, CountRecallReference
 from tests.support.popgym_twins import Feed, MakePlayer, State, cards_with, compare
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.players import RandomPlayer
+from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.popgym.players.cards import HigherLowerMemoryless, HigherLowerReference
 from tests.support.popgym_twins import MakePlayer, compare, start_dealing
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.players import RandomPlayer
+from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.popgym.players.boards import BanditReference
 from tests.support.popgym_twins import Feed, MakePlayer, Recorder, State, compare
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.players import RandomPlayer
+from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.popgym.players.cart_pole import CartPoleMemoryless, CartPoleReference
 from tests.support.popgym_twins import MakePlayer, cart, compare_noisy
 

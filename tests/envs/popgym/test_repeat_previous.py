@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.players import RandomPlayer
+from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.popgym.players.cards import RepeatPreviousMemoryless, RepeatPreviousReference
 from rmc_envs.popgym.repeat_previous import RepeatPrevious
 from tests.support.popgym_twins import MakePlayer, compare, start_dealing

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.players import RandomPlayer
+from rmc_envs.popgym.levels import LEVELS
 from rmc_envs.popgym.players.cart_pole import CartPoleMemoryless, VelocityOnlyReference
 from rmc_envs.popgym.velocity_only_cart_pole import VelocityOnlyCartPole
 from tests.support.popgym_twins import MakePlayer, cart, compare, start_moving
