@@ -15,27 +15,20 @@ from rmc_agents.cli.start import command_name
 import dataclasses
 import datetime
 import shlex
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
-import tyro
-from gymnasium import spaces
 
 import rmc_envs
 from rmc_agents.agent.saved import Run, split_ids
-from rmc_agents.cli.config import Imports
-from rmc_agents.cli.flags import parse, require, require_seed
+from rmc_agents.cli.flags import parse
 from rmc_agents.cli.script import checking, choose_device, import_plugins, run_script, say
 from rmc_agents.cli.waiting import waiting
-from rmc_agents.environment import BatchedEnv
 from rmc_agents.errors import Incomplete, NotAnAgent, UsageError, shown
-from rmc_agents.evaluation.entries import Entry, Figures
-from rmc_agents.evaluation.episodes import FIRST_SEED, Episodes, RandomPolicy, evaluate
+from rmc_agents.evaluation.entries import Entry
 from rmc_agents.evaluation.output import output_folder
 from rmc_agents.evaluation.results import (
     EVALUATION,
@@ -51,54 +44,20 @@ from rmc_agents.report.suite import best_in_training, suite_table
 from rmc_agents.runs.files import portable_name
 from rmc_agents.runs.folder import cannot_write_results
 from rmc_agents.runs.versions import versions
+from rmc_agents.tree import leaves
+from rmc_agents.scripts.evaluate_entry import (  # pyright: ignore[reportMissingImports]
+    Baseline,
+    check,
+    evaluate_run,
+)
+from rmc_agents.scripts.evaluate_flags import (  # pyright: ignore[reportMissingImports]
+    EvaluateConfig,
+    require_valid,
+)
 
-MAX_EPISODES = 10_000_000
 GIF_EPISODES = 3
 """Episodes in a GIF."""
 VIDEO_HINT = " (for an MP4 too: pip install 'rmc-agents[video]')"
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """Evaluate trained agents on episodes that they have never seen."""
-
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders (the newest checkpoint of each is evaluated), or single checkpoints in them."""
-    env: str | None = None
-    """Gymnasium ids, separated by commas. Without this and without a suite, each run is evaluated in its own
-    environment."""
-    suite: rmc_envs.Suite | None = None
-    """memory-mazes: MiniGrid's six, then S17, S25, S33 and S65 of fixed length, at the agent's view size.
-    popgym-easy, popgym-medium, popgym-hard: each run in the task of POPGym's level that it was trained in,
-    and a table of all tasks."""
-    memoryless: Path | None = None
-    """Run of a core without memory, as a baseline in the same episodes."""
-    episodes: int = 1000
-    """Number of complete episodes in each environment."""
-    seed: int = FIRST_SEED
-    """Episode j starts in an environment seeded with seed + j; the default is far from training seeds."""
-    device: str = "auto"
-    """auto (cuda if there is a GPU), cpu, cuda, cuda:1, ..."""
-    stochastic: bool = False
-    """Draw actions as in training, instead of taking the most likely one."""
-    implementation: Literal["auto", "farama", "batched"] = "auto"
-    """farama: MiniGrid's own environments, one by one; batched: the native batch; auto: farama for the ids
-    that MiniGrid registers, batched for all other native tasks."""
-    imports: Imports = ()
-    """Module that registers cores or tasks of your own; one flag per module. Those that a run
-    remembers are imported anyway."""
-    gif: bool = True
-    """Draw the first episodes into media/; of a suite, only in the mazes that the run was trained for."""
-    heads: bool = False
-    """In these pictures, show the attention of an RMC by head, instead of the mean over heads."""
-    report: bool = True
-    """Make plots, and report.html in the run folder."""
-    output: Path | None = None
-    """Folder for figures, pictures and report, one for each run if there are several. Without this they go
-    into the run folder or, if that is one of the trained agents of this package or cannot be written, into
-    evaluations/NAME."""
-    out: Path = Path("comparison")
-    """Folder for comparison.md and the plots of several runs."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +94,7 @@ def main(args: Sequence[str]) -> None:
         import_plugins(config.imports)
         device = choose_device(config.device)
         runs = load_all(config.runs, device)
-        memoryless = None if config.memoryless is None else load_with_imports(config.memoryless, device)
+        memoryless = None if config.memoryless is None else load_memoryless(config.memoryless, device)
         outputs = {run.folder: output_folder(run.folder, config.output, len(runs)) for run in runs}
         names = names_of(runs)
         jobs = [
@@ -188,18 +147,6 @@ def main(args: Sequence[str]) -> None:
         raise Incomplete("; ".join(dict.fromkeys(problems)))
 
 
-def require_valid(config: EvaluateConfig) -> None:
-    """Raise UsageError for flags that make no sense."""
-    if not config.runs:
-        raise UsageError(f"give at least one run folder: {command_name('evaluate')} runs/NAME")
-    require("episodes", config.episodes, 1 <= config.episodes <= MAX_EPISODES, f"1 to {MAX_EPISODES:,}")
-    require_seed(config.seed, config.episodes)
-    if config.env is not None and config.suite in rmc_envs.OWN_TASK_ONLY:
-        raise UsageError(
-            f"--suite {config.suite} evaluates each run in the task that it was trained in: leave out --env"
-        )
-
-
 def load_all(paths: Sequence[Path], device: torch.device) -> list[Run]:
     """Load the agents of runs, each checkpoint once.
 
@@ -220,6 +167,21 @@ def load_all(paths: Sequence[Path], device: torch.device) -> list[Run]:
     if not runs:
         raise UsageError("none of these runs holds an agent")
     return list(runs.values())
+
+
+def load_memoryless(path: Path, device: torch.device) -> Run:
+    """Load the agent of the baseline.
+
+    Raises:
+        UsageError: it has a memory.
+    """
+    run = load_with_imports(path, device)
+    if any(part.numel() for part in leaves(run.agent.core.initial_state(1))):
+        raise UsageError(
+            f"--memoryless {path}: its core {run.agent.core_name} has a memory; train one with "
+            "--core feedforward"
+        )
+    return run
 
 
 def names_of(runs: Sequence[Run]) -> dict[Path, str]:
@@ -267,112 +229,6 @@ def env_ids_for(run: Run, config: EvaluateConfig) -> list[str]:
     return list(dict.fromkeys([*own, *suite]))
 
 
-def check(run: Run, env_id: str, config: EvaluateConfig) -> tuple[str, ...]:
-    """Return notes about an environment for the user.
-
-    Raises:
-        UsageError: it cannot be built, or the agent cannot observe or act in it.
-    """
-    try:
-        env, _ = build(run, env_id, 1, config)
-        maze_of(env_id, run)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    except Exception as error:  # whatever the constructor of somebody's environment raises
-        raise UsageError(f"{env_id} cannot be built: {type(error).__name__}: {shown(error)}") from error
-    try:
-        run.require_fit(env_id, env)
-        return (*env.notes, *mask_notes(run, env_id, env))
-    finally:
-        env.close()
-
-
-def mask_notes(run: Run, env_id: str, env: BatchedEnv) -> tuple[str, ...]:
-    """Return a note if an agent that was trained with action masks gets none; the environment is reset."""
-    if run.agent.config.action_masks != "use":
-        return ()
-    env.reset(FIRST_SEED)
-    if env.action_masks() is not None:
-        return ()
-    return (
-        f"warning: {run.name} was trained with action masks, and {env_id} gives none: every action is free",
-    )
-
-
-def build(
-    run: Run, env_id: str, episodes: int, config: EvaluateConfig
-) -> tuple[BatchedEnv, rmc_envs.Implementation]:
-    """Build the environments for a number of episodes, and return which implementation they are."""
-    kind = rmc_envs.choose_implementation(env_id, config.implementation)
-    return rmc_envs.trials(env_id, kind, episodes, run.agent.device, run.options_for(env_id)), kind
-
-
-def evaluate_run(run: Run, env_id: str, config: EvaluateConfig) -> Entry:
-    """Evaluate an agent in one environment, besides a random policy and the best possible one."""
-    started = time.perf_counter()
-    env, kind = build(run, env_id, config.episodes, config)
-    maze = maze_of(env_id, run)
-    count, seed = config.episodes, config.seed
-    try:
-        with waiting(f"episodes of {run.name} in {env_id}", count) as report:
-            played = evaluate(
-                run.agent, env, count, seed=seed, deterministic=not config.stochastic, progress=report
-            )
-        if maze is None:
-            policy = RandomPolicy(env.action_space, seed, run.agent.config.action_masks != "ignore")
-            with waiting(f"episodes of random actions in {env_id}", count) as report:
-                random = figures_of(evaluate(policy, env, count, seed=seed, progress=report), kind)
-        else:
-            assert isinstance(env.action_space, spaces.Discrete)
-            success, steps, reward = rmc_envs.random_walk(maze, 3 if env.action_space.n == 3 else 7)
-            random = Figures(
-                success_rate=success, mean_return=reward, mean_length=steps, implementation="exact"
-            )
-    finally:
-        env.close()
-    entry = Entry(
-        figures_of(played, kind),
-        deterministic=not config.stochastic,
-        seconds=round(time.perf_counter() - started, 2),
-        random=random,
-    )
-    if maze is None:
-        return with_references(entry, env_id, run)
-    length, reward = rmc_envs.best_possible(maze)
-    return dataclasses.replace(
-        entry,
-        best_possible=Figures(success_rate=1.0, mean_return=reward, mean_length=length),
-        hallway=maze.hallway_length,
-        trained_hallway=longest_trained(run),
-    )
-
-
-def with_references(entry: Entry, env_id: str, run: Run) -> Entry:
-    """Return an entry with the stored scores of play without a memory and of reference play, if any."""
-    known = rmc_envs.references(rmc_envs.resolve(env_id))
-    if known is None or run.options_for(env_id):  # they are those of the task without other options
-        return entry
-    return dataclasses.replace(
-        entry,
-        best_memoryless=Figures(mean_return=known.memoryless, implementation="stored"),
-        reference=Figures(mean_return=known.reference, implementation="stored"),
-    )
-
-
-def figures_of(episodes: Episodes, implementation: str) -> Figures:
-    """Return the figures of played episodes."""
-    return Figures(
-        success_rate=episodes.success_rate,
-        success_ci95=episodes.success_ci95,
-        mean_return=episodes.mean_return,
-        return_ci95=episodes.return_ci95,
-        mean_length=episodes.mean_length,
-        episodes=episodes.episodes,
-        first_seed=episodes.first_seed,
-        implementation=implementation,
-    )
-
-
 def summary(entry: Entry) -> str:
     """Return the result of an evaluation in a few words."""
     figures = entry.figures
@@ -380,36 +236,6 @@ def summary(entry: Entry) -> str:
         share = "" if entry.normalized is None else f", normalised {entry.normalized:.3f}"
         return f"return {figures.mean_return:.3f}{share} ({entry.seconds:.1f} s)"
     return f"success {figures.success_rate:.3f} ({entry.seconds:.1f} s)"
-
-
-def maze_of(env_id: str, run: Run) -> rmc_envs.MazeSpec | None:
-    """Return the Memory maze that an id stands for, at the run's view size; None for any other task."""
-    name = rmc_envs.resolve(env_id).replace("rmc/Memory", "MiniGrid-Memory")
-    return rmc_envs.MazeSpec.from_id(name, int(run.options_for(env_id).get("view_size", 7)))
-
-
-def longest_trained(run: Run) -> int | None:
-    """Return the longest hallway of the mazes in which the run was trained; None if it is not known."""
-    trained_in = [] if run.environment is None else split_ids(run.environment.ids)
-    mazes = [maze_of(env_id, run) for env_id in trained_in]
-    lengths = [end - 3 for maze in mazes if maze is not None for end in maze.hallways]
-    return max(lengths, default=None)
-
-
-class Baseline:
-    """The figures of the run without memory, if there is one, evaluated once in each environment."""
-
-    def __init__(self, run: Run | None, config: EvaluateConfig) -> None:
-        self.run, self.config = run, config
-        self.known: dict[str, Figures] = {}
-
-    def figures(self, env_id: str) -> Figures | None:
-        if self.run is None:
-            return None
-        if env_id not in self.known:
-            figures = evaluate_run(self.run, env_id, self.config).figures
-            self.known[env_id] = dataclasses.replace(figures, first_seed=None, run=self.run.name)
-        return self.known[env_id]
 
 
 def keep(job: Job, entry: Entry) -> list[str]:

@@ -78,7 +78,7 @@ class RMC(HoistedCore):
         forget_bias: added to the forget gate before the sigmoid; 1 keeps most of the memory at first.
         forget_bias_end: if given, the units of each head have forget biases from `forget_bias` to this in
             equal steps, so that each slot has short-lived and long-lived units (as the chrono initialisation
-            of Tallec & Ollivier 2018, without chance).
+            of Tallec & Ollivier 2018, without chance). With a `head_size` of 1 all have `forget_bias`.
         coupled_gates: use 1 - f as the input gate, which then has no weights, and no `input_bias`. A free
             input gate lets the memory grow with the length of an episode, so that agents get lost in episodes
             longer than those of training (docs/results/memory-mazes.md).

@@ -20,6 +20,8 @@ WIDTHS: dict[str, tuple[str, ...]] = {
 """Options that set the width of a core; that of all others is `hidden_size`. They keep the proportions of
 their defaults (an option that is None by default is as large as the first), except for the last one, which is
 then adjusted alone. Add those of a core of your own if it has other names for them."""
+MULTIPLES = {"gtrxl": "num_heads"}
+"""By core, the option of which the first width must be a multiple. Add that of a core of your own, if any."""
 TOLERANCE = 0.03
 """Largest relative difference between the numbers of parameters asked for and found."""
 
@@ -52,7 +54,7 @@ def match_parameters(
 
     unit = _unit(name, options)
     # Before anything else, so that wrong options are reported.
-    count({} if unit == 1 else {**{WIDTHS[name][0]: unit}, **options})
+    count({} if unit == 1 else {widths_of(name)[0]: unit, **options})
     defaults = require_no_widths(name, parameters, options)
     found = _nearest(defaults, unit, parameters, count)
     reached = count(found)
@@ -70,7 +72,7 @@ def require_no_widths(name: str, parameters: int, options: Mapping[str, Any]) ->
     Raises:
         ValueError: they are not known, or among these options.
     """
-    known, names = core_options(name), WIDTHS.get(name, ("hidden_size",))
+    known, names = core_options(name), widths_of(name)
     if not set(names) <= known.keys():
         raise ValueError(
             f"the width of core {name} is unknown, since it has no option {' and '.join(names)}: add the "
@@ -86,10 +88,16 @@ def require_no_widths(name: str, parameters: int, options: Mapping[str, Any]) ->
     return {each: first if known[each] is None else known[each] for each in names}
 
 
+def widths_of(name: str) -> tuple[str, ...]:
+    """Return the names of the options that set the width of a core."""
+    return WIDTHS.get(name, ("hidden_size",))
+
+
 def _unit(name: str, options: Mapping[str, Any]) -> int:
     """Return the number of which the first width must be a multiple."""
-    heads = options.get("num_heads", core_options(name)["num_heads"]) if name == "gtrxl" else 1
-    return heads if type(heads) is int and heads > 0 else 1
+    option = MULTIPLES.get(name)
+    unit = 1 if option is None else options.get(option, core_options(name).get(option))
+    return unit if type(unit) is int and unit > 0 else 1
 
 
 def _nearest(

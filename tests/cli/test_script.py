@@ -31,7 +31,7 @@ from rmc_agents.errors import Interrupted, TrainingError, UsageError
 from rmc_agents.options import Options
 from rmc_agents.scripts.nth_farthest_flags import NthFarthestConfig
 from tests.support.commands import ROOT
-from train.evaluate import EvaluateConfig
+from train.evaluate_flags import EvaluateConfig
 from train.play import PlayConfig
 from train.probe import ProbeConfig
 from train.report import ReportConfig

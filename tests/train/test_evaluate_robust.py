@@ -226,3 +226,14 @@ def test_ctrl_c_is_one_line(evaluate: Command, tmp_path: Path, monkeypatch: pyte
             code, _, errors = evaluate("run", *QUICK)
         assert (code, errors) == (130, "error: interrupted\n")
     assert len(checkpoints(tmp_path / "run")) == 1
+
+
+def test_baseline_with_a_memory_is_refused(evaluate: Command, tmp_path: Path) -> None:
+    saved_run(tmp_path / "run", core="gru", actions=3)
+    saved_run(tmp_path / "other", core="lstm", actions=3)
+    code, _, errors = evaluate("run", "--memoryless", "other", *QUICK)
+    assert code == 2
+    assert errors == (
+        "error: --memoryless other: its core lstm has a memory; train one with --core feedforward\n"
+    )
+    assert not (tmp_path / "run" / "evaluation.json").exists()
