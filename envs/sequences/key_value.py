@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -152,17 +153,20 @@ class KeyValue(SeededTask):
             self._all_right = self._all_right & right
             reward = (2 * right.float() - 1) / self.num_pairs
         self._time += 1
+        self._ended = None
         if self._time < len(inputs):
             obs = inputs[self._time]
             return Transition(obs, reward, never, never, obs, never)
-        success = self._all_right
+        success, ended = self._all_right, self._lists
         self._start(self._draw())
+        self._ended = ended
         # The last step shows nothing new: the episode's last observation is the last query again.
         return Transition(self._lists.inputs[0], reward, ~never, never, inputs[-1], success)
 
     def _start(self, lists: Lists, time: int = 0, all_right: Tensor | None = None) -> None:
         # All episodes have the same length, so all environments are at the same step.
         self._lists, self._time = lists, time
+        self._ended: Lists | None = None  # those of the episodes that ended in the latest step
         ones = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         self._all_right = ones if all_right is None else all_right
 
@@ -189,3 +193,27 @@ class KeyValue(SeededTask):
             raise ValueError(f"a state of lists of the shapes {shapes[0]}: expected {shapes[1]}")
         self._start(saved, state["time"], state["all_right"].to(self.device))
         return self._lists.inputs[self._time]
+
+    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
+        """Draw environment i, [height, width, 3], with what is no longer in view faded.
+
+        Args:
+            i: index of the environment.
+            final: draw the end of the episode, if one ended in the latest step.
+            tile_size: pixels per side of a cell.
+
+        Raises:
+            RuntimeError: called before the first `reset`.
+        """
+        if not self._was_reset:
+            raise RuntimeError("render before the first reset: call reset(seed) first")
+        from .pictures import draw_pairs  # slow to import, and only needed here
+
+        ended = self._ended if final else None
+        lists = ended or self._lists
+        rows, K = lists.inputs[:, i], self.num_keys
+        keys, values = rows[:, :K].argmax(1).tolist(), rows[:, K : K + self.num_values].argmax(1).tolist()
+        shown = len(rows) - self.num_pairs
+        pairs = list(zip(keys[:shown], values[:shown], rows[:shown, -1].bool().tolist(), strict=True))
+        queries = list(zip(keys[shown:], lists.answers[:, i].tolist(), strict=True))
+        return draw_pairs(pairs, queries, len(rows) - 1 if ended else self._time, tile_size)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -223,11 +224,13 @@ class NthFarthest(SeededTask):
         never = self._none()
         shown = self._questions.inputs[self._time]
         self._time += 1
+        self._ended = None
         if self._time < self.num_objects:
             obs = self._questions.inputs[self._time]
             return Transition(obs, torch.zeros_like(obs[:, 0]), never, never, obs, never)
-        right = actions == self._questions.answers
+        right, ended = actions == self._questions.answers, self._questions
         self._set_questions(self._draw())
+        self._ended = ended
         # The last step shows nothing new: the episode's last observation is the last object again.
         return Transition(self._questions.inputs[0], right.float(), ~never, never, shown, right)
 
@@ -239,6 +242,7 @@ class NthFarthest(SeededTask):
     def _set_questions(self, questions: Questions, time: int = 0) -> None:
         # All episodes have the same length, so all environments are at the same object.
         self._questions, self._time = questions, time
+        self._ended: Questions | None = None  # those of the episodes that ended in the latest step
         self._aux_targets: AuxiliaryTargets | None = None  # [T, B, K]; computed when needed
 
     def _draw(self) -> Questions:
@@ -262,3 +266,28 @@ class NthFarthest(SeededTask):
             raise ValueError(f"a state with inputs of shape {shapes[0]}: expected {shapes[1]}")
         self._set_questions(saved, state["time"])
         return self._questions.inputs[self._time]
+
+    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
+        """Draw environment i, [height, width, 3], with what is no longer in view faded.
+
+        Args:
+            i: index of the environment.
+            final: draw the end of the episode, if one ended in the latest step.
+            tile_size: pixels per side of a cell.
+
+        Raises:
+            RuntimeError: called before the first `reset`.
+        """
+        if not self._was_reset:
+            raise RuntimeError("render before the first reset: call reset(seed) first")
+        from .pictures import draw_distances  # slow to import, and only needed here
+
+        ended = self._ended if final else None
+        rows, T, D = (ended or self._questions).inputs[:, i], self.num_objects, self.num_dims
+        labels, ranks, references = (rows[:, D + j * T : D + (j + 1) * T].argmax(1) for j in range(3))
+        reference = rows[labels == references[0], :D]
+        distances = (rows[:, :D] - reference).square().sum(1).sqrt().tolist()
+        question = int(ranks[0]), int(references[0])
+        return draw_distances(
+            labels.tolist(), distances, T - 1 if ended else self._time, *question, tile_size
+        )

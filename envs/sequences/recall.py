@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rmc_agents.environment import Transition
@@ -67,10 +68,12 @@ class Recall(SeededTask):
         # Observations: rows 0 to S - 1 are the symbols, row S is the flag, row S + 1 is blank.
         self._views = torch.eye(num_symbols + 2, num_symbols + 1).to(self.device)
         self._symbol = self._time = torch.zeros_like(self.task_of)  # [B]; number of steps in the episode
+        self._before: tuple[Tensor, Tensor] | None = None  # symbols and times before the latest autoreset
 
     def _begin(self) -> Tensor:
         self._symbol = self._draw()
         self._time = torch.zeros_like(self._time)
+        self._before = None
         return self._observe(self._symbol, self._time)
 
     def _advance(self, actions: Tensor) -> Transition:
@@ -79,6 +82,7 @@ class Recall(SeededTask):
         right = answered & (actions == symbol)
         time = self._time + 1
         final_obs = self._observe(symbol, time)
+        self._before = symbol, time
         self._symbol = torch.where(answered, self._draw(), symbol)
         self._time = torch.where(answered, 0, time)
         return Transition(
@@ -107,4 +111,23 @@ class Recall(SeededTask):
     def _restore(self, state: dict[str, Any]) -> Tensor:
         self._require_rows(len(state["symbol"]))
         self._symbol, self._time = state["symbol"].to(self.device), state["time"].to(self.device)
+        self._before = None
         return self._observe(self._symbol, self._time)
+
+    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
+        """Draw environment i, [height, width, 3], with what is no longer in view faded.
+
+        Args:
+            i: index of the environment.
+            final: draw the end of the episode, if one ended in the latest step.
+            tile_size: pixels per side of a cell.
+
+        Raises:
+            RuntimeError: called before the first `reset`.
+        """
+        if not self._was_reset:
+            raise RuntimeError("render before the first reset: call reset(seed) first")
+        from .pictures import draw_recall  # slow to import, and only needed here
+
+        symbol, time = self._before if final and self._before is not None else (self._symbol, self._time)
+        return draw_recall(int(symbol[i]), int(time[i]), self.delay, tile_size)
