@@ -10,17 +10,18 @@ at once; gpu_check.log holds what the stages print. Both are in --out, by defaul
 Without a CUDA device it says so and exits with 0. With one, 0 means that no check failed, and that no stage
 was ended by its time limit.
 
-A machine without a network needs torch, triton, numpy, scipy, matplotlib, tensorboard, jinja2 and rich. Bring
-the rest along (here for Python 3.12 on x86-64):
+A machine without a network needs torch, triton, numpy, scipy, matplotlib, tensorboard, jinja2, rich, pip and
+setuptools. Bring the rest along (here for Python 3.12 on x86-64), in the versions of constraints.txt:
 
-    pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 \\
+    pip download --constraint constraints.txt --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 \\
         --platform manylinux2014_x86_64 -d wheels gymnasium Farama-Notifications minigrid pygame-ce \\
         stable-baselines3 sb3-contrib tyro docstring-parser typeguard
 
 and there, in the folder of the repository:
 
-    pip install --no-index --no-deps --target site wheels/*.whl && ln -sfn "$PWD/envs" site/rmc_envs && \\
-        PYTHONPATH="$PWD/site:$PWD" python -m benchmarks.speed.gpu_check
+    pip install --no-index --no-deps --no-compile wheels/*.whl
+    pip install --no-index --no-deps --no-build-isolation -e .
+    python -m benchmarks.speed.gpu_check
 """
 
 from __future__ import annotations
