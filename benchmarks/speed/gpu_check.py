@@ -13,9 +13,9 @@ was ended by its time limit.
 A machine without a network needs torch, triton, numpy, scipy, matplotlib, tensorboard, jinja2, rich, pip and
 setuptools. Bring the rest along (here for Python 3.12 on x86-64), in the versions of constraints.txt:
 
-    pip download --constraint constraints.txt --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 \\
-        --platform manylinux2014_x86_64 -d wheels gymnasium Farama-Notifications minigrid pygame-ce \\
-        stable-baselines3 sb3-contrib tyro docstring-parser typeguard
+    pip download --constraint constraints.txt --no-deps --only-binary=:all: --python-version 3.12 \\
+        --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 -d wheels gymnasium \\
+        Farama-Notifications minigrid pygame-ce stable-baselines3 sb3-contrib tyro docstring-parser typeguard
 
 and there, in the folder of the repository:
 
