@@ -1,8 +1,10 @@
-"""Base of native tasks: one random generator on the device, and what all of them check."""
+"""Base of native tasks: one random generator on the device, what all of them check, and new episodes for
+some rows."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -104,3 +106,38 @@ class SeededTask(BatchedEnv):
     def _none(self) -> Tensor:
         """Return [B] flags that are false, in a new tensor."""
         return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+
+
+def restart(
+    state: Sequence[Tensor], obs: Tensor, done: Tensor, draw: Callable[[int], Sequence[Tensor]]
+) -> Tensor:
+    """Start new episodes where one ended, and return the observations to act on next.
+
+    On a CPU only the rows that are needed are drawn. On other devices the host would have to wait until it
+    knew how many there are, so rows are drawn for all environments.
+
+    Args:
+        state: tensors [B, ...], whose rows are replaced in place.
+        obs: [B, ...] the last observations, which stay as they are.
+        done: [B] bool, where an episode ended.
+        draw: draws n new episodes: the rows of the state, and the first observations, [n, ...] each.
+    """
+    if done.device.type == "cpu":
+        rows = done.nonzero().squeeze(1)
+        if not len(rows):
+            return obs
+        obs = obs.clone()
+        for tensor, new in zip((*state, obs), draw(len(rows)), strict=True):
+            tensor.index_copy_(0, rows, new)
+        return obs
+    return restart_without_waiting(state, obs, done, draw)
+
+
+def restart_without_waiting(
+    state: Sequence[Tensor], obs: Tensor, done: Tensor, draw: Callable[[int], Sequence[Tensor]]
+) -> Tensor:
+    """Do as `restart`, with rows drawn for all environments."""
+    obs = obs.clone()
+    for tensor, new in zip((*state, obs), draw(len(done)), strict=True):
+        tensor.copy_(torch.where(done.view(-1, *[1] * (tensor.ndim - 1)), new, tensor))
+    return obs

@@ -36,6 +36,13 @@ class Task:
     """Settings of rl-zoo3."""
     level: float | None = None
     """A mean return that is reported by the step from which training has it."""
+    options: Sequence[str] = ()
+    """Options of the environment, as in `--env-options`."""
+
+    @property
+    def title(self) -> str:
+        """Name in tables and figures."""
+        return ", ".join([self.env_id, *self.options])
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,9 @@ def make_run(study: Study, job: Job, runs: Path, steps: int | None, machine: Row
         steps = steps or study.settings_of(job).steps or task.steps
         return shared | train_and_evaluate(study, job, steps, episodes, quick)
     run_dir, steps = runs / job.name, steps or task.steps
-    flags = ["--env", task.env_id, "--core", job.agent, "--total-steps", str(steps), "--seed", str(job.seed)]
+    options = ["--env-options", *task.options] if task.options else []
+    flags = ["--env", task.env_id, *options, "--core", job.agent]
+    flags += ["--total-steps", str(steps), "--seed", str(job.seed)]
     run_script(["train/ppo.py", *flags, "--run-dir", str(run_dir), "--auto-resume"])
     command = ["train/evaluate.py", str(run_dir), "--episodes", str(episodes), "--no-gif", "--no-report"]
     run_script(command)
@@ -103,6 +105,7 @@ def make_run(study: Study, job: Job, runs: Path, steps: int | None, machine: Row
         "seconds": round(float(log["time/total_seconds"].values[-1]), 1),
         "mean_return": figures.mean_return,
         "return_ci95": figures.return_ci95,
+        **({} if figures.success_rate is None else {"success_rate": figures.success_rate}),
         "episodes": figures.episodes,
         "curve": thinned(log[RETURNS]) if RETURNS in log else [],
     }
@@ -131,7 +134,7 @@ def make_report(study: Study, results: Mapping[str, Result], machine: Row) -> Re
     for task, agent in ((task, agent) for task in study.tasks for agent in study.agents):
         found = _of(results, task, agent)
         if found:
-            tables.setdefault(study.tasks[task].env_id, []).append(_row(study, task, agent, found))
+            tables.setdefault(study.tasks[task].title, []).append(_row(study, task, agent, found))
     missing = [name for name in study.jobs if name not in results]
     notes = [
         f"Mean return of {EPISODES} fresh episodes for each seed, with the most likely action, after the "
@@ -162,6 +165,9 @@ def _row(study: Study, task: str, agent: str, found: Sequence[Result]) -> Row:
         "highest seed": _shown(max(returns)),
         "minutes per run": f"{statistics.mean(each['seconds'] for each in found) / 60:.1f}",
     }
+    solved = [each["success_rate"] for each in found if "success_rate" in each]
+    if len(solved) == len(found):
+        row["success rate"] = f"{statistics.mean(solved):.3f} ({min(solved):.3f} to {max(solved):.3f})"
     if level is None:
         return row
     reached = [steps_to(each["curve"], level) for each in found]
@@ -208,7 +214,7 @@ def draw(study: Study, results: Mapping[str, Result]) -> Figure:
             if middle.low is not None and middle.high is not None:
                 axes.fill_between(middle.steps / 1e3, middle.low, middle.high, color=colour, alpha=0.15)
         axes.set(
-            title=study.tasks[task].env_id,
+            title=study.tasks[task].title,
             xlabel="environment steps (thousands)",
             ylabel="return in training",
         )

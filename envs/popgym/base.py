@@ -19,7 +19,7 @@ from torch import Tensor
 from rmc_agents.environment import FullObs, Obs, Transition
 from rmc_agents.tree import clone
 
-from ..seeded import SeededTask
+from ..seeded import SeededTask, restart
 from .scene import Recording, Scene
 
 Levels = Mapping[str, Mapping[str, Any]]
@@ -167,38 +167,3 @@ class FixedLength(PopgymTask):
         self._record_end()
         ends = (never, ~never) if self.TRUNCATES else (~never, never)
         return Transition(self._begin(), reward, *ends, obs)
-
-
-def restart(
-    state: Sequence[Tensor], obs: Tensor, done: Tensor, draw: Callable[[int], Sequence[Tensor]]
-) -> Tensor:
-    """Start new episodes where one ended, and return the observations to act on next.
-
-    On a CPU only the rows that are needed are drawn. On other devices the host would have to wait until it
-    knew how many there are, so rows are drawn for all environments.
-
-    Args:
-        state: tensors [B, ...], whose rows are replaced in place.
-        obs: [B, ...] the last observations, which stay as they are.
-        done: [B] bool, where an episode ended.
-        draw: draws n new episodes: the rows of the state, and the first observations, [n, ...] each.
-    """
-    if done.device.type == "cpu":
-        rows = done.nonzero().squeeze(1)
-        if not len(rows):
-            return obs
-        obs = obs.clone()
-        for tensor, new in zip((*state, obs), draw(len(rows)), strict=True):
-            tensor.index_copy_(0, rows, new)
-        return obs
-    return restart_without_waiting(state, obs, done, draw)
-
-
-def restart_without_waiting(
-    state: Sequence[Tensor], obs: Tensor, done: Tensor, draw: Callable[[int], Sequence[Tensor]]
-) -> Tensor:
-    """Do as `restart`, with rows drawn for all environments."""
-    obs = obs.clone()
-    for tensor, new in zip((*state, obs), draw(len(done)), strict=True):
-        tensor.copy_(torch.where(done.view(-1, *[1] * (tensor.ndim - 1)), new, tensor))
-    return obs

@@ -16,9 +16,12 @@ from benchmarks.studies import (
     classic_control,
     continuous_control,
     control_study,
+    key_value,
     memory_mazes,
     memory_mazes_report,
     nth_farthest,
+    popgym,
+    worlds,
 )
 from benchmarks.studies.control_runs import Study
 from benchmarks.studies.control_sb3 import binned
@@ -253,7 +256,27 @@ def test_report_of_classic_control_shows_seeds_interval_and_steps_to_the_level()
     assert len(control_study.draw(study, results).axes) == 1
 
 
-@pytest.mark.parametrize("study", [continuous_control.STUDY, classic_control.STUDY], ids=lambda s: s.name)
+def test_report_shows_success_rates_where_all_runs_have_them_and_options_in_titles() -> None:
+    def result(task: str, seed: int, **rates: float) -> dict[str, Any]:
+        return control_result("gru", seed, 1.5, []) | {"task": task} | rates
+
+    runs = [
+        *(result("box-world", 11, success_rate=0.25), result("box-world", 12, success_rate=0.5)),
+        *(result("memory-maze", 11, success_rate=0.25), result("memory-maze", 12)),
+    ]
+    results = {f"{each['task']}-gru-s{each['seed']}": each for each in runs}
+    tables = control_study.make_report(worlds.STUDY, results, describe_machine([1])).tables
+    (row,) = tables["rmc/BoxWorldViewport-v0, max_solution=3"]
+    assert row["success rate"] == "0.375 (0.250 to 0.500)"
+    (row,) = tables["rmc/MemoryMaze-9x9-v0"]
+    assert "success rate" not in row
+
+
+@pytest.mark.parametrize(
+    "study",
+    [continuous_control.STUDY, classic_control.STUDY, key_value.STUDY, popgym.STUDY, worlds.STUDY],
+    ids=lambda s: s.name,
+)
 def test_study_of_control_has_presets_and_names_for_all_runs(study: Study) -> None:
     assert {job.task for job in study.jobs.values()} == set(study.tasks)
     for task in study.tasks.values():

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import rmc_envs
-from rmc_envs.popgym.levels import FAMILIES, LEVELS, POPGYM_ALIASES, POPGYM_IDS
 from rmc_envs.measure import measure
+from rmc_envs.popgym.levels import FAMILIES, LEVELS, POPGYM_ALIASES, POPGYM_IDS
 from rmc_envs.references import References
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rmc_envs.popgym.base import restart, restart_without_waiting
+from rmc_envs.seeded import restart, restart_without_waiting
 
 
 @pytest.mark.parametrize("how", [restart, restart_without_waiting])

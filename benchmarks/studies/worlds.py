@@ -1,0 +1,43 @@
+"""Worlds in which a memory relates, binds or is rewritten, from rewards, by memory core.
+
+    python -m benchmarks.studies.worlds                                # all runs without a result: half a day
+    python -m benchmarks.studies.worlds --tasks memory-maze --agents gru
+    python -m benchmarks.studies.worlds --report                       # from stored results
+    python -m benchmarks.studies.worlds --quick                        # tiny runs: a minute
+
+Each run is `python train/ppo.py --env ID`, then `python train/evaluate.py`. Results are stored in
+results/worlds/RUN.json. The study can be stopped at any time: the same command resumes it.
+"""
+
+from __future__ import annotations
+
+from benchmarks.studies import control_study
+from benchmarks.studies.control_runs import SEEDS, Job, Study, Task, by_name
+
+TASKS = {
+    "endless-t-maze": Task("rmc/EndlessTMaze-v0", 600_000),
+    "memory-maze": Task("rmc/MemoryMaze-9x9-v0", 3_000_000),
+    "box-world": Task("rmc/BoxWorldViewport-v0", 10_000_000, options=("max_solution=3",)),
+}
+
+STUDY = Study(
+    "worlds",
+    "Worlds for relational memory",
+    TASKS,
+    by_name(
+        [
+            *(Job(task, core, seed) for task in TASKS for seed in SEEDS for core in ("gru", "rmc")),
+            *(Job(task, "feedforward", SEEDS[0]) for task in TASKS),
+        ]
+    ),
+    notes=["The machine had other work at the same time, so the minutes are too many."],
+)
+
+
+def main() -> None:
+    """Make the runs that have no result yet, and write the report."""
+    control_study.main(STUDY, __doc__)
+
+
+if __name__ == "__main__":
+    main()

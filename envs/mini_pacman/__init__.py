@@ -1,0 +1,1 @@
+"""Mini PacMan: a small maze with food, pills and ghosts, in full view or through a viewport."""
