@@ -401,6 +401,38 @@ class CuedEnv(Protocol):
         ...
 
 
+class ObjectPlaces(NamedTuple):
+    """Where K objects are, from each agent's point of view; for probes of its memory."""
+
+    offset: Tensor
+    """[B, K, 2] int64 cells ahead of the agent and to its right."""
+    known: Tensor
+    """[B, K] bool: the object has been in view in this episode."""
+    in_view: Tensor
+    """[B, K] bool: the object is in view now."""
+
+
+@runtime_checkable
+class ObjectsEnv(Protocol):
+    """A batched task on a grid with objects whose places an agent may remember."""
+
+    num_envs: int
+    device: torch.device
+    object_names: tuple[str, ...]
+
+    def reset(self, seed: int | None = None) -> Obs: ...
+    def step(self, actions: Tensor) -> Transition: ...
+    def action_masks(self) -> Tensor | None: ...
+    def object_places(self) -> ObjectPlaces:
+        """Return where the objects are, as the latest `reset` or `step` left the world."""
+        ...
+
+    def render_places(self, i: int, offset: Any) -> Any:
+        """Draw environment i, [height, width, 3] uint8, with the places [K, 2] at which a probe of the memory
+        finds the objects; NaN for none."""
+        ...
+
+
 @runtime_checkable
 class KnownStarts(Protocol):
     """Environments that identify their start states, so that evaluation plays equal ones once."""

@@ -21,16 +21,19 @@ from rmc_agents.cli.script import checking, import_plugins, run_script, say
 from rmc_agents.errors import UsageError, shown
 
 MAX_VIEW = 99
+MINIGRIDS_MAZES = ("rmc/MemoryS", "rmc/Memory-v0")
+"""Beginnings of native ids that are played as MiniGrid's own environments."""
 
 
 @dataclass(frozen=True)
 class PlayConfig:
-    """Play one of MiniGrid's grids by keyboard, with the agent's own view."""
+    """Play a grid by keyboard, with the agent's own view."""
 
     env: str = "MiniGrid-MemoryS9-v0"
-    """A Memory maze of any odd size, or any other MiniGrid or BabyAI id; `MODULE:ID` imports MODULE first."""
-    view_size: int = 7
-    """Side of the square that the agent sees, in cells."""
+    """A Memory maze of any odd size, any other MiniGrid or BabyAI id, or rmc/MemoryMaze-9x9-v0 and its like;
+    `MODULE:ID` imports MODULE first."""
+    view_size: int | None = None
+    """Side of the square that the agent sees, in cells; the task's own if not given."""
     seed: int = 0
     """Seed of the first episode; each further episode uses the next one."""
     terminal: bool = False
@@ -46,7 +49,8 @@ def main(args: Sequence[str]) -> None:
     with checking():
         config = parse(PlayConfig, None, args, prog=command_name("play"))
         require_seed(config.seed)
-        require("view-size", config.view_size, 3 <= config.view_size <= MAX_VIEW, f"3 to {MAX_VIEW}, odd")
+        if config.view_size is not None:
+            require("view-size", config.view_size, 3 <= config.view_size <= MAX_VIEW, f"3 to {MAX_VIEW}, odd")
         import_plugins(config.imports)
         terminal = config.terminal or not has_screen()
         env = build(config, terminal)
@@ -69,18 +73,35 @@ def build(config: PlayConfig, terminal: bool) -> gymnasium.Env:
     Raises:
         UsageError: the id is not a grid, or cannot be built.
     """
-    env_id = rmc_envs.resolve(config.env).replace("rmc/Memory", "MiniGrid-Memory")
-    if not env_id.startswith(("MiniGrid-", "BabyAI-")):
-        raise UsageError(f"{config.env} cannot be played: choose a grid, such as MiniGrid-MemoryS13-v0")
-    options: dict[str, Any] = {}
-    if not terminal:
-        options = {"render_mode": "human", "agent_pov": not config.whole_maze}
+    options: dict[str, Any] = {} if config.view_size is None else {"view_size": config.view_size}
     try:
-        return rmc_envs.make_reference(env_id, view_size=config.view_size, **options)()
+        env_id = rmc_envs.resolve(config.env)
+        if env_id in rmc_envs.NATIVE and not env_id.startswith(MINIGRIDS_MAZES):
+            return native_grid(env_id, options, config.whole_maze)
+        env_id = env_id.replace("rmc/Memory", "MiniGrid-Memory")
+        if not env_id.startswith(("MiniGrid-", "BabyAI-")):
+            raise ValueError(f"{config.env} cannot be played: choose a grid, such as MiniGrid-MemoryS13-v0")
+        if not terminal:
+            options |= {"render_mode": "human", "agent_pov": not config.whole_maze}
+        return rmc_envs.make_reference(env_id, **options)()
     except ValueError as error:
         raise UsageError(str(error)) from error
     except Exception as error:  # whatever the constructor of somebody's grid raises
         raise UsageError(f"{config.env} cannot be played: {type(error).__name__}: {shown(error)}") from error
+
+
+def native_grid(env_id: str, options: dict[str, Any], whole_maze: bool) -> gymnasium.Env:
+    """Build a native task on a grid.
+
+    Raises:
+        ValueError: the task is no grid with MiniGrid's codes, or has no such option.
+    """
+    from rmc_envs.native_grid import NativeGrid, is_grid  # imports pygame
+
+    env = gymnasium.make(env_id, **options).unwrapped
+    if not is_grid(env.batch):  # type: ignore[attr-defined]
+        raise ValueError(f"{env_id} cannot be played: choose a grid, such as MiniGrid-MemoryS13-v0")
+    return NativeGrid(env, agent_pov=not whole_maze)  # type: ignore[arg-type]
 
 
 def has_screen() -> bool:

@@ -1,4 +1,8 @@
-"""Probe the memory of trained agents: `python train/probe.py runs/NAME` reads it and exchanges its parts."""
+"""Probe the memory of trained agents: `python train/probe.py runs/NAME` reads it and exchanges its parts.
+
+In a task with a cue, such as the Memory mazes, the probes read the cue and parts of the memory are exchanged
+between episodes. In a task with objects, such as Memory Maze, the probes read where the objects are.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,19 @@ from rmc_agents.cli.start import command_name
 # isort: split
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 from gymnasium import spaces
 
 import rmc_envs
-from rmc_agents.agent.saved import Run, split_ids
-from rmc_agents.cli.config import Imports
-from rmc_agents.cli.flags import parse, require, require_seed
+from rmc_agents.agent.saved import Run
+from rmc_agents.cli.flags import parse
 from rmc_agents.cli.script import checking, choose_device, import_plugins, run_script, say
 from rmc_agents.cli.waiting import waiting
-from rmc_agents.environment import BatchedEnv, CuedEnv
+from rmc_agents.environment import BatchedEnv, CuedEnv, ObjectsEnv
 from rmc_agents.errors import Incomplete, UsageError, shown
 from rmc_agents.evaluation.episodes import AgentPolicy, Policy
 from rmc_agents.evaluation.output import output_folder
@@ -36,45 +38,14 @@ from rmc_agents.report.tables import Table, value_cell
 from rmc_agents.runs.files import portable_name
 from rmc_agents.runs.folder import cannot_write_results
 from rmc_agents.runs.versions import versions
-
-MAX_EPISODES, MAX_STEPS = 1_000_000, 100_000
-
-
-@dataclass(frozen=True)
-class ProbeConfig:
-    """Read the memory of agents with linear probes, and exchange parts of it between episodes."""
-
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders (the newest checkpoint of each is read), or single checkpoints in them. The memories of
-    several runs are compared on one plot."""
-    env: str | None = None
-    """Ids of Memory mazes or of other tasks that report where their cue is, separated by commas; each run's
-    own if not given."""
-    episodes: int = 2000
-    """Number of episodes to record in each environment."""
-    steps: int = 40
-    """Number of steps to record of an episode; RAM use grows with it."""
-    seed: int = 2_000_000
-    """Seed of the episodes; the default is far from the seeds of training and of evaluation."""
-    deterministic: bool = False
-    """Take the most likely actions, instead of drawing actions as in training. There are then no more
-    different episodes than a maze has starts."""
-    random_actions: float = 0.0
-    """Share of steps, 0 to 1, with an action drawn uniformly instead of the agent's, so that episodes differ
-    more."""
-    swap_after: int = 2
-    """Number of steps since the cue was last in view at which parts of the memory are exchanged."""
-    swap: bool = True
-    """Exchange parts of the memory between episodes."""
-    imports: Imports = ()
-    """Module that registers cores or tasks of your own; one flag per module. Those that a run
-    remembers are imported anyway."""
-    output: Path | None = None
-    """Folder for figures and pictures, one for each run if there are several. Without this they go into the
-    run folder or, if that is one of the trained agents of this package or cannot be written, into
-    evaluations/NAME."""
-    device: str = "auto"
-    """auto (cuda if there is a GPU), cpu, cuda, cuda:1, ..."""
+from rmc_agents.scripts.probe_flags import (  # pyright: ignore[reportMissingImports]
+    WITH_CUE,
+    WITH_OBJECTS,
+    ProbeConfig,
+    env_ids_for,
+    require_valid,
+)
+from rmc_agents.scripts.probe_places import examine_places  # pyright: ignore[reportMissingImports]
 
 
 @dataclass(frozen=True)
@@ -112,7 +83,7 @@ def main(args: Sequence[str]) -> None:
         outputs = {run.folder: output_folder(run.folder, config.output, len(runs)) for run in runs}
         tasks = [(run, env_id) for run in runs for env_id in env_ids_for(run, config)]
         for run, env_id in tasks:  # all of them, before the first takes its time
-            build(run, env_id, 1).close()
+            build(run, env_id, 1, config)[0].close()
             read_entries(outputs[run.folder] / PROBE)  # raises if the file is damaged
     for folder, output in outputs.items():
         if output != folder:
@@ -122,15 +93,20 @@ def main(args: Sequence[str]) -> None:
     problems: list[str] = []
     for run, env_id in tasks:
         try:
-            found.append(examine(run, env_id, outputs[run.folder], config))
+            findings = examine(run, env_id, outputs[run.folder], config, command)
         except (UsageError, rmc_envs.EnvironmentFailed) as error:
             if len(tasks) == 1:
                 raise
             problems.append(f"{run.name} in {env_id} was not probed: {shown(error, 400)}")
             say(problems[-1])
             continue
-        show(found[-1])
-        problems += write(found[-1], config, command)
+        except OSError as error:
+            problems.append(str(cannot_write_results(outputs[run.folder], error)))
+            continue
+        if findings is not None:
+            found.append(findings)
+            show(findings)
+            problems += write(findings, config, command)
     problems += finish(found, several=len(runs) > 1)
     if problems:
         raise Incomplete("; ".join(dict.fromkeys(problems)))
@@ -161,60 +137,61 @@ def finish(found: Sequence[Findings], several: bool) -> list[str]:
     return []
 
 
-def require_valid(config: ProbeConfig) -> None:
-    """Raise UsageError for flags that make no sense."""
-    if not config.runs:
-        raise UsageError(f"give at least one run folder: {command_name('probe')} runs/NAME")
-    for name, most in (("episodes", MAX_EPISODES), ("steps", MAX_STEPS)):
-        number = getattr(config, name)
-        require(name, number, 2 <= number <= most, f"2 or more, up to {most:,}")
-    require("random-actions", config.random_actions, 0 <= config.random_actions <= 1, "a share from 0 to 1")
-    after = config.swap_after
-    require("swap-after", after, 1 <= after <= MAX_STEPS, f"1 or more, up to {MAX_STEPS:,}")
-    require_seed(config.seed, config.episodes)
+def build(run: Run, env_id: str, num_envs: int | None, config: ProbeConfig) -> tuple[BatchedEnv, ProbeConfig]:
+    """Build a batch of a task with a cue or with objects.
 
+    Args:
+        run: the agent.
+        env_id: id of the task.
+        num_envs: number of environments; None for as many as episodes are recorded.
+        config: the flags.
 
-def env_ids_for(run: Run, config: ProbeConfig) -> list[str]:
-    """Return the environments in which a run is probed."""
-    env_ids = split_ids(config.env) if config.env is not None else run.env_ids
-    if not env_ids:
-        raise UsageError(f"{run.folder}/config.json does not name an environment: choose an --env")
-    return env_ids
-
-
-def build(run: Run, env_id: str, num_envs: int) -> BatchedEnv:
-    """Build a batch of a task with a cue.
+    Returns:
+        the batch, and the flags with the numbers of episodes and steps of this kind of task.
 
     Raises:
-        UsageError: the task does not report where its cue is, or the agent cannot act in it.
+        UsageError: the task reports neither, or the agent cannot act in it.
     """
     try:
         native = rmc_envs.native(env_id) is not None
         if not native:
             rmc_envs.make_reference(env_id)  # raises for an id that nobody knows
-        env = rmc_envs.make(env_id, num_envs, run.agent.device, **run.options_for(env_id)) if native else None
+        options = run.options_for(env_id)
+        env = rmc_envs.make(env_id, num_envs or 1, run.agent.device, **options) if native else None
+        if isinstance(env, CuedEnv | ObjectsEnv):
+            episodes, steps = WITH_OBJECTS if isinstance(env, ObjectsEnv) else WITH_CUE
+            config = replace(config, episodes=config.episodes or episodes, steps=config.steps or steps)
+            if num_envs is None:
+                env.close()
+                env = rmc_envs.make(env_id, config.episodes or 1, run.agent.device, **options)
     except ValueError as error:
         raise UsageError(str(error)) from error
     except Exception as error:  # whatever the constructor of somebody's environment raises
         raise UsageError(f"{env_id} cannot be built: {type(error).__name__}: {shown(error)}") from error
-    if env is None or not isinstance(env, CuedEnv) or not isinstance(env.action_space, spaces.Discrete):
+    probed = isinstance(env, CuedEnv | ObjectsEnv) and isinstance(env.action_space, spaces.Discrete)
+    if env is None or not probed:
         raise UsageError(
-            f"{env_id}: probes need a task with Discrete actions that reports where its cue is; choose an "
-            "--env such as MiniGrid-MemoryS11-v0"
+            f"{env_id}: probes need a task with Discrete actions that reports where its cue is, or where its "
+            "objects are; choose an --env such as MiniGrid-MemoryS11-v0"
         )
     run.require_fit(env_id, env)
-    return env
+    return env, config
 
 
-def examine(run: Run, env_id: str, output: Path, config: ProbeConfig) -> Findings:
+def examine(run: Run, env_id: str, output: Path, config: ProbeConfig, command: str) -> Findings | None:
     """Record one agent in one environment, probe its memory and exchange its parts.
+
+    Returns:
+        the findings; None in a task with objects, whose results are shown and written at once.
 
     Raises:
         UsageError: the episodes are too alike for any probe, or do not fit into memory.
+        OSError: the results cannot be written.
     """
-    env = build(run, env_id, config.episodes)
-    assert isinstance(env, CuedEnv)
+    env, config = build(run, env_id, None, config)
     assert isinstance(env.action_space, spaces.Discrete)
+    assert config.episodes is not None
+    assert config.steps is not None
     num_actions = int(env.action_space.n)
 
     def new_policy() -> Policy:
@@ -223,6 +200,19 @@ def examine(run: Run, env_id: str, output: Path, config: ProbeConfig) -> Finding
 
     name = f"{run.name} in {env_id}"
     try:
+        if isinstance(env, ObjectsEnv):
+            examine_places(
+                run,
+                env_id,
+                env,
+                new_policy,
+                output=output,
+                seed=config.seed,
+                steps=config.steps,
+                command=command,
+            )
+            return None
+        assert isinstance(env, CuedEnv)
         with waiting(f"recorded steps of {name}", config.steps) as report:
             recording = record(new_policy(), env, seed=config.seed, steps=config.steps, progress=report)
         require_variety(recording, name)

@@ -357,10 +357,10 @@ def _score(
     if two_classes:
         right = ((predicted > 0) == (y > 0)).astype(np.float64)
         value, n = float(np.average(right, weights=weight)), effective_number(weight)
-        interval = wilson(value * n, n) if group is None else _bootstrap(weight * right, weight, own)
+        interval = wilson(value * n, n) if group is None else bootstrap(weight * right, weight, own)
         return Score(value, *interval)
     spread = (y - float(np.average(y, weights=weight))) ** 2
-    low, high = _bootstrap(weight * (y - predicted) ** 2, weight * spread, own)
+    low, high = bootstrap(weight * (y - predicted) ** 2, weight * spread, own)
     return Score(r_squared(y, predicted, weight), 1 - high, 1 - low)
 
 
@@ -371,7 +371,7 @@ def _target(recording: Recording, target: str, samples: Samples) -> Floats:
     return (recording.x if target == POSITION else recording.since)[samples.at].astype(np.float64)
 
 
-def _bootstrap(above: Floats, below: Floats, group: NDArray[np.int64]) -> Interval:
+def bootstrap(above: Floats, below: Floats, group: NDArray[np.int64]) -> Interval:
     """Return the 95 % bootstrap interval of sum(above) / sum(below); whole groups are resampled."""
     sums = np.stack([np.bincount(_rank(group), weights=part) for part in (above, below)], axis=1)
     totals = _resamples(len(sums)) @ sums

@@ -118,6 +118,21 @@ def test_users_task_with_a_cue_is_probed(tmp_path: Path, monkeypatch: pytest.Mon
     assert (run / "media" / "mine-Maze-v0-probe.png").is_file()
 
 
+def test_places_of_objects_are_probed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    env_id = "rmc/MemoryMaze-9x9-v0"
+    run = saved_run(tmp_path / "run", env_id, "gru")
+    probe.main([str(run), "--episodes", "40", "--steps", "60"])
+    found = entry(run, env_id)["places"]
+    assert (found["episodes"], found["steps"], found["objects"]) == (40, 60, ["red", "green", "blue"])
+    assert set(found["scores"]) == {WHOLE, OBSERVATION}
+    assert any(found["scores"][WHOLE])
+    shown = capsys.readouterr().out
+    assert "chance" in shown
+    assert "1 to 10" in shown
+    with Image.open(run / "media" / "rmc-MemoryMaze-9x9-v0-places.gif") as image:
+        assert image.n_frames > 30  # type: ignore[attr-defined]
+
+
 def test_run_without_an_environment_needs_the_flag_env(tmp_path: Path) -> None:
     run = saved_run(tmp_path / "run", core="gru", actions=3)
     config = json.loads((run / "config.json").read_text())

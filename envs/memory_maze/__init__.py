@@ -1,0 +1,5 @@
+"""Memory Maze on a grid: mazes of rooms in which the agent goes to one coloured object after the other."""
+
+from .task import MemoryMaze
+
+__all__ = ["MemoryMaze"]
