@@ -17,14 +17,20 @@ from rmc_agents.environment import (
     EnvConfig,
     EnvironmentFailed,
     GroundTruth,
+    ObjectPlaces,
+    ObjectsEnv,
     Obs,
     Transition,
 )
 
+from .box_world.box_world import BoxWorld
 from .building import build, make, make_reference, runs_on_device, spaces_of
 from .checks.contract import check
 from .checks.report import ContractError
+from .color_cubes.color_cubes import ColorCubes
 from .gymnasium.adapter import GymnasiumEnvs
+from .memory_maze import MemoryMaze
+from .mini_pacman.mini_pacman import MiniPacMan
 from .minigrid.baselines import best_possible, random_walk
 from .minigrid.memory import MemoryMazes
 from .minigrid.missions import read_mission
@@ -33,9 +39,13 @@ from .popgym.levels import POPGYM_IDS, popgym_id
 from .references import References, references
 from .registry import MEMORY_MAZES, NATIVE, native, register, resolve
 from .sequences.key_value import KeyValue
+from .sequences.memory_cards import MemoryCards
+from .sequences.memory_chain import MemoryChain
 from .sequences.nth_farthest import NthFarthest
 from .sequences.recall import Recall
 from .suites import OWN_TASK_ONLY, SUITES, Implementation, Suite, choose_implementation, trials
+from .t_maze.endless import EndlessTMaze
+from .t_maze.passive_active import TMaze
 
 __all__ = [
     "MEMORY_MAZES",
@@ -45,7 +55,10 @@ __all__ = [
     "SUITES",
     "AuxiliaryTargets",
     "BatchedEnv",
+    "BoxWorld",
+    "ColorCubes",
     "ContractError",
+    "EndlessTMaze",
     "EnvConfig",
     "EnvironmentFailed",
     "GroundTruth",
@@ -53,12 +66,19 @@ __all__ = [
     "Implementation",
     "KeyValue",
     "MazeSpec",
+    "MemoryCards",
+    "MemoryChain",
+    "MemoryMaze",
     "MemoryMazes",
+    "MiniPacMan",
     "NthFarthest",
+    "ObjectPlaces",
+    "ObjectsEnv",
     "Obs",
     "Recall",
     "References",
     "Suite",
+    "TMaze",
     "Transition",
     "best_possible",
     "build",

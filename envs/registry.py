@@ -9,6 +9,7 @@ import difflib
 import importlib.util
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import gymnasium
@@ -18,14 +19,24 @@ from rmc_agents.environment import BatchedEnv
 from rmc_agents.errors import shown
 from rmc_agents.plugins import import_module
 
+from .box_world.box_world import BoxWorld
+from .color_cubes.color_cubes import ColorCubes
 from .gymnasium.masked_velocities import register_masked
+from .gymnasium.originals import INSTALL as ORIGINALS
+from .gymnasium.originals import import_original
+from .memory_maze import MemoryMaze
+from .mini_pacman.mini_pacman import MiniPacMan
 from .minigrid.memory import MemoryMazes, Seeding
 from .minigrid.reference import is_minigrid
 from .minigrid.tables import MazeSpec
 from .popgym.levels import FAMILIES, POPGYM_ALIASES, POPGYM_IDS
 from .sequences.key_value import KeyValue
+from .sequences.memory_cards import MemoryCards
+from .sequences.memory_chain import MemoryChain
 from .sequences.nth_farthest import NthFarthest
 from .sequences.recall import Recall
+from .t_maze.endless import EndlessTMaze
+from .t_maze.passive_active import TMaze
 
 NATIVE: dict[str, Callable[..., BatchedEnv]] = {}
 """Native tasks: the Gymnasium id of each, and the function that builds a batch of it from
@@ -55,12 +66,19 @@ PACKAGES = {
     "HandReach": ("gymnasium_robotics", "gymnasium-robotics"),
     "PointMaze": ("gymnasium_robotics", "gymnasium-robotics"),
     "FlappyBird": ("flappy_bird_gymnasium", "flappy-bird-gymnasium"),
+    "Endless-": ("memory_gym", "--no-deps memory-gym"),
+    "MemoryMaze-": ("memory_maze", "memory-maze gym"),
     "Meta-World/": ("metaworld", "metaworld"),
+    "MortarMayhem": ("memory_gym", "--no-deps memory-gym"),
+    "MysteryPath": ("memory_gym", "--no-deps memory-gym"),
+    "SearingSpotlights": ("memory_gym", "--no-deps memory-gym"),
     "MiniWorld-": ("miniworld", "miniworld"),
     "Panda": ("panda_gym", "panda-gym"),
     "PyFlyt/": ("PyFlyt.gym_envs", "pyflyt"),
     "Vizdoom": ("vizdoom.gymnasium_wrapper", "vizdoom"),
     "dm_control/": ("shimmy", "shimmy[dm-control]"),
+    "memory_len/": ("bsuite", "bsuite"),
+    "memory_size/": ("bsuite", "bsuite"),
     "highway-": ("highway_env", "highway-env"),
     "merge-v": ("highway_env", "highway-env"),
     "mo-": ("mo_gymnasium", "mo-gymnasium"),
@@ -95,7 +113,7 @@ def _register_with_gymnasium(env_id: str) -> None:
 def resolve(env_id: str) -> str:
     """Import the modules that ids of the form `MODULE:ID` name, and return the ids without them.
 
-    Ids of Atari games import ale_py.
+    Ids of Atari games import ale_py, and the modules of `gymnasium.originals` register their environments.
 
     Args:
         env_id: an id, or several separated by commas, each with or without a module. Modules may lie in the
@@ -110,7 +128,9 @@ def resolve(env_id: str) -> str:
     names = []
     for part in env_id.split(","):
         module, colon, name = part.strip().partition(":")
-        if colon or (module.startswith(ATARI) and _is_installed("ale_py")):
+        if colon and module in ORIGINALS:
+            import_original(module)
+        elif colon or (module.startswith(ATARI) and _is_installed("ale_py")):
             import_module(module if colon else "ale_py")
         names.append(name if colon else module)
     return ",".join(names)
@@ -224,6 +244,17 @@ def _maze_builder(env_ids: str) -> Callable[..., MemoryMazes] | None:
 register("rmc/Recall-v0", Recall)
 register("rmc/KeyValue-v0", KeyValue)
 register("rmc/NthFarthest-v0", NthFarthest)
+register("rmc/MemoryCards-v0", MemoryCards)
+register("rmc/MemoryChain-v0", MemoryChain)
+register("rmc/ColorCubes-v0", ColorCubes)
+register("rmc/TMaze-v0", TMaze)
+register("rmc/EndlessTMaze-v0", EndlessTMaze)
+register("rmc/BoxWorld-v0", BoxWorld)
+register("rmc/BoxWorldViewport-v0", partial(BoxWorld, view_size=5))
+for _size in (9, 11, 13, 15):
+    register(f"rmc/MemoryMaze-{_size}x{_size}-v0", partial(MemoryMaze, size=_size))
+register("rmc/MiniPacMan-v0", MiniPacMan)
+register("rmc/MiniPacManViewport-v0", partial(MiniPacMan, view_size=5))
 register("rmc/Memory-v0", build_maze)
 for _maze in MEMORY_MAZES:
     _builder = _maze_builder(_maze)

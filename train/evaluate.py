@@ -44,7 +44,6 @@ from rmc_agents.report.suite import best_in_training, suite_table
 from rmc_agents.runs.files import portable_name
 from rmc_agents.runs.folder import cannot_write_results
 from rmc_agents.runs.versions import versions
-from rmc_agents.tree import leaves
 from rmc_agents.scripts.evaluate_entry import (  # pyright: ignore[reportMissingImports]
     Baseline,
     check,
@@ -54,6 +53,7 @@ from rmc_agents.scripts.evaluate_flags import (  # pyright: ignore[reportMissing
     EvaluateConfig,
     require_valid,
 )
+from rmc_agents.tree import leaves
 
 GIF_EPISODES = 3
 """Episodes in a GIF."""

@@ -12,7 +12,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from .base import Levels
-from .cards import SUITS, DealtCards
+from .cards import DealtCards
+from .kinds import SUITS
 
 PLAY, WATCH = 0, 1
 

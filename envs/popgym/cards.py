@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -21,33 +21,15 @@ from rmc_agents.errors import shown
 
 from ..numbers import require_whole
 from .base import FixedLength
+from .kinds import NUM_KINDS, SUITS, Kind, symbol
 from .scene import Scene
 
 DECK = 52
 """Number of cards of a deck."""
-SUITS = 4
-RANKS = 13
-
-Kind = Literal["colors", "suits", "ranks"]
-"""Which property of a card counts."""
-NUM_KINDS: dict[Kind, int] = {"colors": 2, "suits": SUITS, "ranks": RANKS}
 KEYS = 16
 """A power of two above the number of kinds."""
 MAX_DECKS = 1000
 """Largest number of decks that are shuffled together."""
-
-
-NAMES: dict[Kind, tuple[str, ...]] = {
-    "suits": ("♠", "♥", "♣", "♦"),
-    "ranks": ("A", "2", "3", "4", "5", "6", "7", "8", "9", "10", "J", "Q", "K"),
-    "colors": ("●", "○"),
-}
-"""Symbols in pictures."""
-
-
-def symbol(kind: Kind, number: int) -> str:
-    """Return the symbol of a suit, rank or colour; a question mark for a number that is none."""
-    return NAMES[kind][number] if 0 <= number < len(NAMES[kind]) else "?"
 
 
 def kinds_of(cards: Tensor, kind: Kind) -> Tensor:

@@ -18,7 +18,8 @@ from rmc_agents.environment import Transition
 
 from ..numbers import require_whole
 from .base import Levels, PopgymTask
-from .cards import DECK, MAX_DECKS, NUM_KINDS, Kind, require_kind, shuffle
+from .cards import DECK, MAX_DECKS, require_kind, shuffle
+from .kinds import NUM_KINDS, Kind
 from .scene import Scene
 
 NO_CARD = -1

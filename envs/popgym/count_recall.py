@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..numbers import require_whole
 from .base import FixedLength, Levels
-from .cards import DECK, MAX_DECKS, NUM_KINDS, Kind, require_kind, shuffle, symbol
+from .cards import DECK, MAX_DECKS, require_kind, shuffle
+from .kinds import NUM_KINDS, Kind, symbol
 from .scene import Scene
 
 

@@ -12,7 +12,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from .base import Levels
-from .cards import RANKS, DealtCards
+from .cards import DealtCards
+from .kinds import RANKS
 
 
 @final

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ..drawing import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PAPER, SKY, VERMILLION, Board, font
-from .cards import Kind, symbol
+from .kinds import Kind, symbol
 
 PER_ROW = 13
 """Cards in a row."""

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..numbers import require_whole
 from .base import Levels
-from .cards import DECK, MAX_DECKS, SUITS, DealtCards
+from .cards import DECK, MAX_DECKS, DealtCards
+from .kinds import SUITS
 
 
 @final

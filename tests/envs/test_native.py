@@ -9,12 +9,14 @@ import torch
 
 import rmc_envs
 from rmc_envs import BatchedEnv, Obs, Transition
+from tests.support.seeding import takes_seeding
+from tests.support.short_episodes import short_episodes
 
 ALL = [*rmc_envs.NATIVE, "MiniGrid-MemoryS9-v0,MiniGrid-MemoryS7-v0"]
 BLANK_AT_FIRST = ("Concentration", "Battleship", "MineSweeper", "MultiarmedBandit")
 """Tasks whose first observation is always the same."""
 WITH_SEEDINGS: list[tuple[str, dict]] = [(env_id, {}) for env_id in ALL] + [
-    (env_id, {"seeding": "farama"}) for env_id in ALL if "Memory" in env_id
+    (env_id, {"seeding": "farama"}) for env_id in ALL if takes_seeding(env_id)
 ]
 
 
@@ -64,12 +66,13 @@ def assert_follows_contract(batch: BatchedEnv, obs: Obs, step: Transition | None
 @pytest.mark.parametrize(("env_id", "options"), WITH_SEEDINGS)
 def test_native_task_passes_the_checker(env_id: str, options: dict) -> None:
     on_the_host = options.get("seeding") == "farama"
+    options = {**short_episodes(env_id), **options}
     rmc_envs.check(rmc_envs.make(env_id, num_envs=4, **options), steps=300, meta=not on_the_host)
 
 
 @pytest.mark.parametrize("env_id", ALL)
 def test_native_task_returns_valid_values_and_repeats_a_seed(env_id: str) -> None:
-    one, same, other = (rmc_envs.make(env_id, num_envs=6) for _ in range(3))
+    one, same, other = (rmc_envs.make(env_id, num_envs=6, **short_episodes(env_id)) for _ in range(3))
     assert len(one.tasks) == 1 + int(one.task_of.max())
     assert one.task_of.shape == (6,)
     obs = one.reset(seed=3)
@@ -133,6 +136,7 @@ def test_reset_without_seed_continues_the_seeded_sequence(env_id: str) -> None:
 
 @pytest.mark.parametrize(("env_id", "options"), WITH_SEEDINGS)
 def test_restored_state_continues_bit_for_bit(env_id: str, options: dict) -> None:
+    options = {**short_episodes(env_id), **options}
     batch = rmc_envs.make(env_id, num_envs=5, **options)
     batch.reset(seed=11)
     actions = random_actions(batch, 400)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import rmc_envs
-from rmc_envs.popgym.base import PopgymTask
-from rmc_envs.popgym.cards import Kind, kinds_of
 from rmc_envs.players import Player, RandomPlayer
+from rmc_envs.popgym.base import PopgymTask
+from rmc_envs.popgym.cards import kinds_of
+from rmc_envs.popgym.kinds import Kind
 
 ROUNDING = 1e-6
 """Tolerance for float32 where sine and cosine of torch and of NumPy differ in the last bit of a float64."""

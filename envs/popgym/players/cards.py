@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...players import Player
-from ..cards import RANKS, SUITS
+from ..kinds import RANKS, SUITS
 
 
 class RepeatFirstMemoryless(Player):

@@ -8,6 +8,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import rmc_envs
 from rmc_envs.gymnasium.api import Drawable
+from tests.support.seeding import takes_seeding
+from tests.support.short_episodes import short_episodes
 
 
 # Spaces of tasks that are other people's: POPGym's velocities have no bounds, and its torques reach 2.
@@ -17,7 +19,7 @@ from rmc_envs.gymnasium.api import Drawable
 def test_single_environment_passes_gymnasiums_checker(env_id: str) -> None:
     env = gymnasium.make(env_id)
     check_env(env.unwrapped)
-    if "Memory" in env_id:
+    if isinstance(env.unwrapped.batch, Drawable):
         drawn = gymnasium.make(env_id, render_mode="rgb_array")
         check_env(drawn.unwrapped)
     else:
@@ -75,13 +77,16 @@ def test_single_environment_ends_once_and_then_needs_a_reset(env_id: str) -> Non
 @pytest.mark.parametrize("env_id", rmc_envs.NATIVE)
 def test_vector_environment_equals_gymnasiums_around_single_ones(env_id: str) -> None:
     """Observations, rewards, ends and infos have equal types; and equal values where seeds mean the same."""
-    ours = gymnasium.make_vec(env_id, num_envs=3)
-    theirs = SyncVectorEnv([lambda: gymnasium.make(env_id)] * 3, autoreset_mode=AutoresetMode.SAME_STEP)
+    options = short_episodes(env_id)
+    ours = gymnasium.make_vec(env_id, num_envs=3, **options)
+    theirs = SyncVectorEnv(
+        [lambda: gymnasium.make(env_id, **options)] * 3, autoreset_mode=AutoresetMode.SAME_STEP
+    )
     assert ours.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
     assert ours.observation_space == theirs.observation_space
     assert ours.action_space == theirs.action_space
     (ours_obs, ours_info), (theirs_obs, theirs_info) = ours.reset(seed=5), theirs.reset(seed=5)
-    seeded_alike = "Memory" in env_id  # one generator for each environment
+    seeded_alike = takes_seeding(env_id)  # one generator for each environment
     ends, ends_together, ends_alike = 0, 0, True
     ours.action_space.seed(0)
     for _ in range(700):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rmc_envs.popgym.cards import DECK, NUM_KINDS, Kind, kinds_of, shuffle
+from rmc_envs.popgym.cards import DECK, kinds_of, shuffle
+from rmc_envs.popgym.kinds import NUM_KINDS, Kind
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,1 @@
+"""Color-Cubes: cubes that move, and whose places have to be remembered."""
