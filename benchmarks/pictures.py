@@ -87,6 +87,7 @@ def draw(shown: Scene) -> NDArray[np.uint8] | None:
     _, player_class = PLAYERS.get(popgym_level(shown.env_id), (RandomPlayer, RandomPlayer))
     player = player_class(env, shown.seed)
     obs, starts = env.reset(shown.seed), torch.ones(1, dtype=torch.bool)
+    env.render()  # some tasks record what they draw, from their first picture on
     for _ in range(shown.steps):
         assert not isinstance(obs, ObservationIds)
         step = env.step(player.act(obs, starts))

@@ -48,11 +48,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)  # the fastest at these sizes
     stored = json.loads(args.output.read_text(encoding="utf-8")) if args.output.is_file() else {}
-    print(f"{'task':40}" + "".join(f"{name:>18}" for name in References._fields))
+    print(f"{'task':40}" + "".join(f"{name:>24}" for name in References._fields))
     for env_id in args.ids:
         scores = stored[env_id] = measure(env_id, args.episodes)
         cells = (f"{scores[name]:.3f} +- {scores[f'{name} error']:.3f}" for name in References._fields)
-        print(f"{env_id:40}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
+        print(f"{env_id:40}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
         ordered = {each: stored[each] for each in PLAYERS if each in stored}
         args.output.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
 

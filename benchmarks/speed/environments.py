@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import rmc_envs
@@ -40,6 +41,8 @@ PYTHON_UP_TO = 1024
 """Largest number of environments for SyncVectorEnv: its speed hardly changes beyond."""
 BLOCK = 64
 """Steps whose actions are drawn beforehand; they are used again and again."""
+WORLDS = ("MemoryMaze-9x9", "BoxWorld", "BoxWorldViewport", "MiniPacMan", "MiniPacManViewport")
+SMALL = ("KeyValue", "TMaze", "EndlessTMaze", "MemoryCards", "MemoryChain", "ColorCubes")
 ALTERNATIVES = ("sync", "envpool", "original")
 """What the native tasks are compared with."""
 
@@ -177,7 +180,17 @@ def target_table(rows: Sequence[Row]) -> list[Row]:
             at_least=x,
         )
         for n, x in ((1024, 5e6), (16, 5e5))
-    ] + popgym_targets(rows)
+    ] + [*task_targets(rows), *popgym_targets(rows)]
+
+
+def task_targets(rows: Sequence[Row]) -> list[Row]:
+    """Return the targets for this package's own tasks."""
+    found = {row["task"]: row["native steps/s"] for row in rows if row["environments"] == 1024}
+    return [
+        target(f"{name}, 1024 environments, one thread: steps/s", found.get(f"rmc/{name}-v0"), at_least=x)
+        for names, x in ((WORLDS, 5e5), (SMALL, 5e6))
+        for name in names
+    ]
 
 
 def popgym_targets(rows: Sequence[Row]) -> list[Row]:
@@ -243,21 +256,11 @@ def summarize(rows: Sequence[Row]) -> Summary:
 
 
 def plot(rows: Sequence[Row]) -> Figure:
-    """Draw steps per second by number of environments: of all tasks, and of one maze by implementation."""
-    figure = Figure(figsize=(13, 5), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
+    """Draw the speed of all tasks at one number of environments, and of one maze by that number."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    markers = "osD^vP*X<>"
-    for i, task in enumerate(tasks):
-        own = [row for row in rows if row["task"] == task]
-        left.plot(
-            [row["environments"] for row in own],
-            [row["native steps/s"] for row in own],
-            marker=markers[i % len(markers)],
-            color=OKABE_ITO[i % len(OKABE_ITO)],
-            label=task,
-        )
-    left.set_title("Native tasks", loc="left")
+    figure = Figure(figsize=(13, max(5.0, 0.21 * len(tasks))), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    draw_tasks(left, rows)
     maze = next(
         (task for task in ("rmc/MemoryS13-v0", *tasks) if task in tasks and farama_id(task)), tasks[0]
     )
@@ -265,16 +268,37 @@ def plot(rows: Sequence[Row]) -> Figure:
         points = [(row["environments"], row[f"{name} steps/s"]) for row in rows if row["task"] == maze]
         points = [point for point in points if point[1] is not None]
         if points:
-            right.plot(*zip(*points, strict=True), marker=markers[i], color=OKABE_ITO[i], label=name)
+            right.plot(*zip(*points, strict=True), marker="osD^"[i], color=OKABE_ITO[i], label=name)
     right.set_title(f"{maze} by implementation", loc="left")
-    for axes in (left, right):
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xlabel("environments")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    left.set_ylabel("environment steps per second")
+    right.set_xscale("log", base=2)
+    right.set(yscale="log", xlabel="environments", ylabel="environment steps per second")
+    right.grid(alpha=0.3)
+    right.legend(fontsize=8)
     return figure
+
+
+def draw_tasks(axes: Axes, rows: Sequence[Row]) -> None:
+    """Draw a point for the speed of each task, sorted by it, and one for the original, where it was timed."""
+    count = max(
+        (row["environments"] for row in rows if row["environments"] <= PYTHON_UP_TO),
+        default=rows[0]["environments"],
+    )
+    own = sorted((row for row in rows if row["environments"] == count), key=lambda row: row["native steps/s"])
+    for place, row in enumerate(own):
+        original = row["original steps/s"] or row["sync steps/s"]
+        if original is not None:
+            axes.plot([original, row["native steps/s"]], [place, place], color="#cccccc", zorder=1)
+            axes.scatter(original, place, color=OKABE_ITO[1], marker="s", s=18, zorder=2)
+        axes.scatter(row["native steps/s"], place, color=OKABE_ITO[0], s=18, zorder=2)
+    axes.scatter([], [], color=OKABE_ITO[0], label=f"native, {count:,} environments")
+    axes.scatter(
+        [], [], color=OKABE_ITO[1], marker="s", label="original (POPGym: one; MiniGrid: SyncVectorEnv)"
+    )
+    axes.set_yticks(range(len(own)), [row["task"].removeprefix("rmc/") for row in own], fontsize=7)
+    axes.set_title("Native tasks", loc="left")
+    axes.set(xscale="log", xlabel="environment steps per second", ylim=(-1, len(own)))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
 
 
 def main() -> None:
