@@ -91,9 +91,9 @@ class MiniPacMan(SeededTask):
     Death terminates the episode, and step `max_steps` truncates it, over all levels. There is no `success`.
 
     ## What a score means
-    In the regular mode random play scores 10. In full view, a player that looks 2 steps ahead for ghosts
-    scores 560, and one that looks 12 steps ahead 1010. Through the viewport the same player scores 470 if it
-    forgets what it saw, and 580 if it remembers where food is left. Santoro et al. (2018) report 677 for RMC
+    In the regular mode random play scores 9. In full view, a player that looks 2 steps ahead for ghosts
+    scores 580, and one that looks 12 steps ahead 1000. Through the viewport the same player scores 450 if it
+    forgets what it saw, and 550 if it remembers where food is left. Santoro et al. (2018) report 677 for RMC
     and 550 for an LSTM with a viewport, and 1159 and 598 in full view. They do not say after how many frames
     episodes end, so these figures show an order of magnitude.
 
