@@ -104,17 +104,15 @@ def _memory_maze(size: int, total_steps: int) -> RunConfig:
             total_steps=total_steps,
             num_steps=256,
             # Some tens of steps lie between two visits of the same place.
-            bptt_length=128,
+            bptt_length=64,
             minibatch_size=2048,
             learning_rate=1e-3,
             learning_rate_end=3e-4,
-            # With 0.01, the policy was nearly deterministic after a million steps, and stopped improving.
-            entropy_coef=0.03,
-            entropy_coef_end=0.005,
+            entropy_coef=0.01,
+            entropy_coef_end=0.003,
             gamma=0.99,
-            normalize_rewards=True,
             # To predict where objects are that have been in view, a memory has to keep their places.
-            aux_coef=1.0,
+            aux_coef=0.5,
             target_kl=0.03,
         ),
     )
