@@ -20,6 +20,7 @@ import rmc_envs
 from rmc_agents.environment import BatchedEnv, Transition
 from rmc_envs import registry
 from rmc_envs.numbers import require_flag, require_whole
+from tests.support.native_tasks import parameters
 
 
 @pytest.mark.parametrize("vectorization", ["auto", "async"])
@@ -284,7 +285,7 @@ SMALL_PICTURE = "ignore:The minimal resolution for an image is 36x36:UserWarning
 """About a 7x7 grid of codes; SB3 takes every `Box(0, 255, uint8)` for a picture."""
 
 
-@pytest.mark.parametrize("env_id", [env_id for env_id in rmc_envs.NATIVE if env_id.startswith("rmc/")])
+@pytest.mark.parametrize("env_id", [parameters(each) for each in rmc_envs.NATIVE if each.startswith("rmc/")])
 @pytest.mark.filterwarnings(SMALL_PICTURE)
 # Spaces of POPGym: velocities have no bounds, and torques reach 2.
 @pytest.mark.filterwarnings("ignore:.*A Box observation space m.*imum value is -?infinity:UserWarning")

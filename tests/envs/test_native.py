@@ -9,14 +9,16 @@ import torch
 
 import rmc_envs
 from rmc_envs import BatchedEnv, Obs, Transition
+from tests.support.native_tasks import parameters
 from tests.support.seeding import takes_seeding
 from tests.support.short_episodes import short_episodes
 
 ALL = [*rmc_envs.NATIVE, "MiniGrid-MemoryS9-v0,MiniGrid-MemoryS7-v0"]
 BLANK_AT_FIRST = ("Concentration", "Battleship", "MineSweeper", "MultiarmedBandit")
 """Tasks whose first observation is always the same."""
-WITH_SEEDINGS: list[tuple[str, dict]] = [(env_id, {}) for env_id in ALL] + [
-    (env_id, {"seeding": "farama"}) for env_id in ALL if takes_seeding(env_id)
+EVERY = [parameters(env_id) for env_id in ALL]
+WITH_SEEDINGS = [parameters(env_id, {}) for env_id in ALL] + [
+    parameters(env_id, {"seeding": "farama"}) for env_id in ALL if takes_seeding(env_id)
 ]
 
 
@@ -70,7 +72,7 @@ def test_native_task_passes_the_checker(env_id: str, options: dict) -> None:
     rmc_envs.check(rmc_envs.make(env_id, num_envs=4, **options), steps=300, meta=not on_the_host)
 
 
-@pytest.mark.parametrize("env_id", ALL)
+@pytest.mark.parametrize("env_id", EVERY)
 def test_native_task_returns_valid_values_and_repeats_a_seed(env_id: str) -> None:
     one, same, other = (rmc_envs.make(env_id, num_envs=6, **short_episodes(env_id)) for _ in range(3))
     assert len(one.tasks) == 1 + int(one.task_of.max())
@@ -92,7 +94,7 @@ def test_native_task_returns_valid_values_and_repeats_a_seed(env_id: str) -> Non
     assert differ
 
 
-@pytest.mark.parametrize("env_id", ALL)
+@pytest.mark.parametrize("env_id", EVERY)
 def test_auxiliary_targets_match_aux_size(env_id: str) -> None:
     batch = rmc_envs.make(env_id, num_envs=6)
     batch.reset(seed=3)
@@ -122,7 +124,7 @@ def shown_first(batch: BatchedEnv, seed: int | None) -> Obs:
     return obs
 
 
-@pytest.mark.parametrize("env_id", ALL)
+@pytest.mark.parametrize("env_id", EVERY)
 def test_reset_without_seed_continues_the_seeded_sequence(env_id: str) -> None:
     runs = []
     for _ in range(2):
@@ -155,7 +157,7 @@ def test_restored_state_continues_bit_for_bit(env_id: str, options: dict) -> Non
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-@pytest.mark.parametrize("env_id", ALL)
+@pytest.mark.parametrize("env_id", EVERY)
 def test_step_before_reset_and_foreign_state_are_refused(env_id: str) -> None:
     batch = rmc_envs.make(env_id, num_envs=4)
     action = random_actions(batch, 1)[0]
@@ -171,7 +173,7 @@ def test_step_before_reset_and_foreign_state_are_refused(env_id: str) -> None:
         other.load_state_dict(state)
 
 
-@pytest.mark.parametrize("env_id", ALL)
+@pytest.mark.parametrize("env_id", EVERY)
 def test_step_runs_on_the_meta_device(env_id: str) -> None:
     """The meta device holds shapes and no numbers, so any `.item()` or stray CPU tensor fails there."""
     batch = rmc_envs.make(env_id, num_envs=6, device="meta")

@@ -23,6 +23,7 @@ from rmc_envs.gymnasium.workers import Workers
 from tests.conftest import CORES_WITH_MEMORY
 from tests.support.agents import MAZE, fresh_agent, small_agent, small_env
 from tests.support.faulty_env import FaultyEnv
+from tests.support.native_tasks import EVERY_TASK
 from tests.support.trainers import QUICK, assert_identical, ppo_trainer, save_interrupted
 
 TASKS = [f"{MAZE},MiniGrid-MemoryS9-v0", *rmc_envs.NATIVE]
@@ -137,7 +138,7 @@ def test_state_dict_of_another_run_is_refused_and_changes_nothing(tmp_path: Path
         run.load_state_dict({name: part for name, part in good.items() if name != "generator"})
 
 
-@pytest.mark.parametrize("task", list(rmc_envs.NATIVE))
+@pytest.mark.parametrize("task", EVERY_TASK)
 def test_run_resumed_on_another_kind_of_device_draws_other_numbers(task: str, tmp_path: Path) -> None:
     first = ppo_trainer(tmp_path, env=rmc_envs.make(task, 8))
     first.run()

@@ -21,6 +21,7 @@ from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor, VecTrans
 import rmc_envs
 from rmc_agents.environment import Transition
 from rmc_agents.sb3 import BatchedVecEnv, without_text
+from tests.support.native_tasks import parameters
 from tests.support.sb3 import MAZE, maze, recall, small_model
 
 
@@ -146,7 +147,7 @@ def test_evaluate_policy_does_not_warn_about_a_missing_monitor() -> None:
     assert 0 <= mean <= 1
 
 
-@pytest.mark.parametrize("env_id", sorted(rmc_envs.NATIVE))
+@pytest.mark.parametrize("env_id", [parameters(each) for each in sorted(rmc_envs.NATIVE)])
 # The mazes' images are small because they are symbolic.
 @pytest.mark.filterwarnings("ignore:The minimal resolution for an image is 36x36:UserWarning")
 # The torques of POPGym's pendulums reach 2.

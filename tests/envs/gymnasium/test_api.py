@@ -8,6 +8,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import rmc_envs
 from rmc_envs.gymnasium.api import Drawable
+from tests.support.native_tasks import EVERY_TASK
 from tests.support.seeding import takes_seeding
 from tests.support.short_episodes import short_episodes
 
@@ -15,7 +16,7 @@ from tests.support.short_episodes import short_episodes
 # Spaces of tasks that are other people's: POPGym's velocities have no bounds, and its torques reach 2.
 @pytest.mark.filterwarnings("ignore:.*A Box observation space m.*imum value is -?infinity:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*we recommend using a symmetric and normalized space:UserWarning")
-@pytest.mark.parametrize("env_id", rmc_envs.NATIVE)
+@pytest.mark.parametrize("env_id", EVERY_TASK)
 def test_single_environment_passes_gymnasiums_checker(env_id: str) -> None:
     env = gymnasium.make(env_id)
     check_env(env.unwrapped)
@@ -32,14 +33,14 @@ def test_single_environment_passes_gymnasiums_checker(env_id: str) -> None:
 # SB3 warns that symbolic views are too small for its own image network.
 @pytest.mark.filterwarnings("ignore:The minimal resolution for an image is 36x36:UserWarning")
 @pytest.mark.filterwarnings("ignore:We recommend you to use a symmetric and normalized Box:UserWarning")
-@pytest.mark.parametrize("env_id", rmc_envs.NATIVE)
+@pytest.mark.parametrize("env_id", EVERY_TASK)
 def test_single_environment_passes_sb3s_checker(env_id: str) -> None:
     from stable_baselines3.common.env_checker import check_env as check_for_sb3
 
     check_for_sb3(gymnasium.make(env_id).unwrapped, skip_render_check=False)
 
 
-@pytest.mark.parametrize("env_id", rmc_envs.NATIVE)
+@pytest.mark.parametrize("env_id", EVERY_TASK)
 def test_metadata_lists_only_the_render_modes_of_the_task(env_id: str) -> None:
     modes = ["rgb_array"] if isinstance(rmc_envs.make(env_id), Drawable) else []
     assert gymnasium.make(env_id).metadata["render_modes"] == modes
@@ -50,7 +51,7 @@ def test_metadata_lists_only_the_render_modes_of_the_task(env_id: str) -> None:
         assert env.render().shape[-1] == 3
 
 
-@pytest.mark.parametrize("env_id", rmc_envs.NATIVE)
+@pytest.mark.parametrize("env_id", EVERY_TASK)
 def test_single_environment_ends_once_and_then_needs_a_reset(env_id: str) -> None:
     env = gymnasium.make(env_id)
     with pytest.raises(gymnasium.error.ResetNeeded):
@@ -74,7 +75,7 @@ def test_single_environment_ends_once_and_then_needs_a_reset(env_id: str) -> Non
         env.step(env.action_space.high + 1 if is_box else -1)
 
 
-@pytest.mark.parametrize("env_id", rmc_envs.NATIVE)
+@pytest.mark.parametrize("env_id", EVERY_TASK)
 def test_vector_environment_equals_gymnasiums_around_single_ones(env_id: str) -> None:
     """Observations, rewards, ends and infos have equal types; and equal values where seeds mean the same."""
     options = short_episodes(env_id)

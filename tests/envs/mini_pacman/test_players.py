@@ -19,5 +19,6 @@ def test_memory_of_the_food_clears_the_maze_sooner() -> None:
     assert reference > 140  # the second level
 
 
+@pytest.mark.slow
 def test_foresight_in_full_view_survives_for_longer() -> None:
     assert score(MiniPacManReference, None, 700) > score(MiniPacManShortSighted, None, 700) + 50
