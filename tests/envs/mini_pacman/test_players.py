@@ -1,5 +1,7 @@
 """Players of Mini PacMan: memory and foresight raise the score."""
 
+import pytest
+
 from rmc_envs.mini_pacman.mini_pacman import MiniPacMan
 from rmc_envs.mini_pacman.players import MiniPacManMemoryless, MiniPacManReference, MiniPacManShortSighted
 from rmc_envs.players import Player, RandomPlayer, play
