@@ -169,7 +169,10 @@ def _adapt(config: EnvConfig, device: str | torch.device) -> GymnasiumEnvs:
     env_id, names = config.ids, resolve(config.ids)
     options: dict[str, Any] = dict(config.env_options)
     if "," in names:
-        raise ValueError(f"{env_id}: only Memory mazes can be mixed, and only with vectorization='auto'")
+        raise ValueError(
+            f"{env_id}: only MiniGrid's Memory mazes (MiniGrid-MemoryS13-v0 and others) can be mixed, and "
+            "only with vectorization='auto'"
+        )
     vector = batched_by_itself(env_id, config.num_envs, options)
     if vector is None and config.vectorization == "auto" and "preprocessing" in options:
         vector = _atari_batch(env_id, config.num_envs, options)

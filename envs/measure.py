@@ -42,9 +42,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--ids", nargs="+", choices=list(PLAYERS), default=list(PLAYERS))
+    parser.add_argument(
+        "--ids",
+        nargs="+",
+        choices=list(PLAYERS),
+        default=list(PLAYERS),
+        metavar="ID",
+        help="all, if not given",
+    )
     parser.add_argument("--episodes", type=int, default=2000, help="number of episodes of each player")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name(STORED))
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).with_name(STORED), help="file to add the scores to"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)  # the fastest at these sizes
     stored = json.loads(args.output.read_text(encoding="utf-8")) if args.output.is_file() else {}

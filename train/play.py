@@ -30,8 +30,8 @@ class PlayConfig:
     """Play a grid by keyboard, with the agent's own view."""
 
     env: str = "MiniGrid-MemoryS9-v0"
-    """A Memory maze of any odd size, any other MiniGrid or BabyAI id, or rmc/MemoryMaze-9x9-v0 and its like;
-    `MODULE:ID` imports MODULE first."""
+    """A Memory maze of any odd size, any other MiniGrid or BabyAI id, or a Memory Maze such as
+    rmc/MemoryMaze-9x9-v0; `MODULE:ID` imports MODULE first."""
     view_size: int | None = None
     """Side of the square that the agent sees, in cells; the task's own if not given."""
     seed: int = 0
@@ -78,9 +78,11 @@ def build(config: PlayConfig, terminal: bool) -> gymnasium.Env:
         env_id = rmc_envs.resolve(config.env)
         if env_id in rmc_envs.NATIVE and not env_id.startswith(MINIGRIDS_MAZES):
             return native_grid(env_id, options, config.whole_maze)
-        env_id = env_id.replace("rmc/Memory", "MiniGrid-Memory")
+        if env_id.startswith(MINIGRIDS_MAZES):
+            env_id = env_id.replace("rmc/Memory", "MiniGrid-Memory")
         if not env_id.startswith(("MiniGrid-", "BabyAI-")):
-            raise ValueError(f"{config.env} cannot be played: choose a grid, such as MiniGrid-MemoryS13-v0")
+            rmc_envs.make_reference(env_id)  # raises, with similar ids, if there is no such id
+            raise ValueError(not_playable(config.env))
         if not terminal:
             options |= {"render_mode": "human", "agent_pov": not config.whole_maze}
         return rmc_envs.make_reference(env_id, **options)()
@@ -100,8 +102,16 @@ def native_grid(env_id: str, options: dict[str, Any], whole_maze: bool) -> gymna
 
     env = gymnasium.make(env_id, **options).unwrapped
     if not is_grid(env.batch):  # type: ignore[attr-defined]
-        raise ValueError(f"{env_id} cannot be played: choose a grid, such as MiniGrid-MemoryS13-v0")
+        raise ValueError(not_playable(env_id))
     return NativeGrid(env, agent_pov=not whole_maze)  # type: ignore[arg-type]
+
+
+def not_playable(env_id: str) -> str:
+    """Return why an id cannot be played."""
+    return (
+        f"{env_id} cannot be played: choose a grid with turns and steps forward, such as "
+        "MiniGrid-MemoryS13-v0 or rmc/MemoryMaze-9x9-v0"
+    )
 
 
 def has_screen() -> bool:

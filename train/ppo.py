@@ -196,6 +196,11 @@ def build(
         if config.ppo.aux_coef and not env.aux_size:
             raise ValueError(
                 f"--aux-coef {config.ppo.aux_coef:g}: {environment.env} has no auxiliary targets"
+                + (
+                    ""
+                    if environment.vectorization == "auto"
+                    else f" with --vectorization {environment.vectorization}: add --aux-coef 0"
+                )
             )
         evaluation = make_evaluation(config, processes, device)
         trainer = Trainer(

@@ -285,7 +285,7 @@ def draw_tasks(axes: Axes, rows: Sequence[Row]) -> None:
     )
     own = sorted((row for row in rows if row["environments"] == count), key=lambda row: row["native steps/s"])
     for place, row in enumerate(own):
-        original = row["original steps/s"] or row["sync steps/s"]
+        original = row.get("original steps/s") or row["sync steps/s"]
         if original is not None:
             axes.plot([original, row["native steps/s"]], [place, place], color="#cccccc", zorder=1)
             axes.scatter(original, place, color=OKABE_ITO[1], marker="s", s=18, zorder=2)

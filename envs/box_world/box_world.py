@@ -88,7 +88,8 @@ class BoxWorld(SeededTask):
     `aux_coef`.
 
     ## Actions
-    `Discrete(4)`: up, down, left, right. A number outside the space is an error on a CPU.
+    `Discrete(4)`: up, down, left, right. A larger number raises IndexError on a CPU; a negative one counts
+    from the last one.
 
     ## Reward and end of an episode
     A box of the solution is opened: 1, also the box with the gem. The first box of a distractor is opened:

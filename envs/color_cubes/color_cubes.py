@@ -65,8 +65,8 @@ class ColorCubes(SeededTask):
     - The cube in the agent's cell: 0 none, or its colour, 1 to N.
 
     ## Actions
-    `Discrete(4)`: up, right, down, left. A move off the grid does nothing. A number outside the space is an
-    error on a CPU.
+    `Discrete(4)`: up, right, down, left. A move off the grid does nothing. Numbers outside the space are
+    not checked, and may move the agent to any other cell.
 
     ## Reward and end of an episode
     Stepping onto the target is rewarded by 1. The last of `num_targets` targets terminates the episode, and
@@ -98,7 +98,7 @@ class ColorCubes(SeededTask):
 
     ## Differences from the original
     The code of the original is not public. The rules follow the paper's description; sizes, the step limit
-    and the probability of the levels are of our own, so that published figures are not comparable.
+    and the probability of the levels are our own, so that published figures are not comparable.
 
     Source: O. Shchendrigin et al., "Memory Retention Is Not Enough to Master Memory Tasks in Reinforcement
     Learning", 2026.

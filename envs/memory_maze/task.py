@@ -79,8 +79,8 @@ class MemoryMaze(SeededTask):
     half of the possible targets without a memory.
 
     ## Actions
-    `Discrete(3)`: 0 turn left, 1 turn right, 2 forward, which does nothing before a wall. An action outside
-    the space raises IndexError on a CPU (a device-side assertion on CUDA).
+    `Discrete(3)`: 0 turn left, 1 turn right, 2 forward, which does nothing before a wall. An action above
+    2 raises IndexError on a CPU (a device-side assertion on CUDA); a negative one counts from the last one.
 
     ## Reward and end of an episode
     1 for each target that is reached. An episode is truncated after `max_steps` steps, and never terminates.
@@ -319,6 +319,7 @@ class MemoryMaze(SeededTask):
             raise RuntimeError("render before the first reset: call reset(seed) first")
         from .picture import Banner, Picture
 
+        i = range(self.num_envs)[i]  # raises IndexError, and counts negative ones from the last
         ended = final and self._last is not None
         world, scene = self._last if ended and self._last is not None else (self.world, self.scene)
         world, scene = World(*(x[i : i + 1] for x in world)), Scene(*(x[i : i + 1] for x in scene))

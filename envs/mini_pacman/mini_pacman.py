@@ -77,7 +77,8 @@ class MiniPacMan(SeededTask):
     the maze, and where it is, could know. They are learned with `aux_coef`.
 
     ## Actions
-    `Discrete(5)`: stay, right, up, left, down. A number outside the space is an error on a CPU.
+    `Discrete(5)`: stay, right, up, left, down. A larger number raises IndexError on a CPU; a negative one
+    counts from the last one.
 
     ## Reward and end of an episode
     | mode | step | food | pill | ghost eaten | death | a level ends |

@@ -28,7 +28,7 @@ class MemoryCards(SeededTask):
     ## Rules
     The place of each card is random. At every step one of the cards that are left, drawn uniformly, is face
     up, alone. The agent names a place. If the partner lies there, both cards are removed; otherwise the card
-    is turned face down again. The card at the place that was named is never shown.
+    is turned face down again. Naming a place does not show what lies there.
 
     ## Observation
     `MultiDiscrete([P + 2] * 2 P)`: for each place 0 (face down), 1 to P (the kind of the card that is face

@@ -223,4 +223,4 @@ class EndlessTMaze(SeededTask):
         columns, sides = self.length + 1, ("left", "right")
         scene = Corridor(junction=end, x=x, y=0, goal=side, cue=shown, columns=columns, sides=sides)
         number = min(passed + 1, self.num_corridors)
-        return draw(scene, f"corridor {number} of {self.num_corridors}, {passed} right", tile_size)
+        return draw(scene, f"corridor {number} of {self.num_corridors}, {passed} correct", tile_size)

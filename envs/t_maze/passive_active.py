@@ -57,8 +57,8 @@ class TMaze(SeededTask):
     All cells of the corridor look the same. There are six observations, in `observation_table`.
 
     ## Actions
-    `Discrete(4)`: right, up, left, down. A step into a wall does nothing. A number outside the space is an
-    error on a CPU.
+    `Discrete(4)`: right, up, left, down. A step into a wall does nothing. Numbers outside the space are not
+    checked, and may move the agent to any other cell.
 
     ## Reward and end of an episode
     The last step is rewarded by 1 in the right arm and by 0 elsewhere. With `dense`, each earlier step costs

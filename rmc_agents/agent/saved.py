@@ -24,7 +24,7 @@ from rmc_agents.spaces.serialization import space_from_json
 from rmc_agents.spaces.text import AnnotatedText
 from rmc_agents.tree import to_device
 
-GRIDS = ("MiniGrid-", "BabyAI-")
+GRIDS = ("MiniGrid-", "BabyAI-", "rmc/MemoryS", "rmc/Memory-v0")
 """Prefixes of the ids of Farama's grid worlds."""
 
 
@@ -55,7 +55,7 @@ class Run:
         if self.environment is not None and env_id in self.env_ids:
             return {name: x for name, x in self.environment.env_options.items() if name != "seeding"}
         space, actions = self.agent.observation_space, self.agent.action_space
-        grid = env_id.startswith((*GRIDS, "rmc/Memory"))
+        grid = env_id.startswith(GRIDS)
         if grid and isinstance(space, spaces.Dict) and "image" in space.spaces:
             three = isinstance(actions, spaces.Discrete) and actions.n == 3
             options: dict[str, Any] = {

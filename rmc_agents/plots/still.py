@@ -212,7 +212,8 @@ def _series(
             (entries[f"slot {slot + 1}"],) = plot.plot(
                 values[:, slot], color=colour, marker=marker, ms=5, lw=1.5, markevery=every
             )
-        entries[f"the choice: {ending}"] = plot.axvline(end, color="black", ls="--", lw=1.5)
+        name = "the end" if moments[-1].cue is None else "the choice"
+        entries[f"{name}: {ending}"] = plot.axvline(end, color="black", ls="--", lw=1.5)
         plot.set_title(title, fontsize=11, loc="left")
         plot.set_xlabel("step", fontsize=11)
         plot.set_ylim(0, 1)

@@ -29,6 +29,8 @@ STORED = {
     "studies.nth_farthest_ppo": "nth_farthest_ppo",
     "studies.continuous_control": "continuous_control",
     "studies.key_value": "key_value",
+    "studies.popgym": "popgym",
+    "studies.worlds": "worlds",
     "robustness.soak": "reliability",
 }
 """Benchmarks with stored results, and the name of their files."""
