@@ -127,6 +127,8 @@ class MLflowTracker(Callback):
 
     def _begin(self, trainer: Any) -> None:
         """Find the run and log its params."""
+        # Threads that write one metric at a time break MLflow's file of it; one thread keeps the order.
+        os.environ.setdefault("MLFLOW_ASYNC_LOGGING_THREADPOOL_SIZE", "1")
         mlflow: Any = importlib.import_module("mlflow")
         self.is_own = mlflow.active_run() is None
         run = self._start(mlflow, trainer) if self.is_own else mlflow.active_run()

@@ -153,6 +153,25 @@ def test_mlflow_holds_curves_and_hyperparameters(mlflow: Any, tmp_path: Path) ->
     assert mlflow.active_run() is None
 
 
+def test_mlflow_gets_all_figures_of_quick_iterations(mlflow: Any, tmp_path: Path) -> None:
+    ppo_trainer(tmp_path / "mine", callbacks=[stop_after(1)]).run()
+    trainer = ppo_trainer(tmp_path / "mine")
+    trainer.restore()
+    tracker = MLflowTracker("quick")
+    tracker.on_start(trainer)
+    for i in range(40):
+        trainer.steps = i
+        tracker.on_iteration(trainer, {"a": float(i), "b": 2.0 * i})
+    tracker.on_end(trainer, {})
+    assert not tracker.has_failed
+    (run,) = mlflow.search_runs(experiment_names=["quick"], output_format="list")
+    for name, factor in (("a", 1), ("b", 2)):
+        history = mlflow.MlflowClient().get_metric_history(run.info.run_id, name)
+        assert sorted((metric.step, metric.value) for metric in history) == [
+            (i, factor * i) for i in range(40)
+        ]
+
+
 def test_failed_training_is_a_failed_run_of_mlflow(mlflow: Any, tmp_path: Path) -> None:
     class Broken(Callback):
         def on_iteration(self, trainer: Any, figures: dict[str, float]) -> None:
