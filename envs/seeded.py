@@ -7,8 +7,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rmc_agents.environment import BatchedEnv, Obs, Transition
@@ -19,8 +21,9 @@ from .numbers import MAX_ENVS, require_whole
 class SeededTask(BatchedEnv):
     """A task with one `torch.Generator` on its device.
 
-    A subclass implements `_begin`, `_advance`, `_save` and `_restore`. This class seeds the generator,
-    refuses a step before the first reset and actions of the wrong shape, and saves the generator.
+    A subclass implements `_begin`, `_advance`, `_save`, `_restore` and `_render`. This class seeds the
+    generator, refuses a step or a picture before the first reset and actions of the wrong shape, and saves
+    the generator.
 
     Args:
         task: name of the task.
@@ -73,6 +76,10 @@ class SeededTask(BatchedEnv):
             ValueError: the state belongs to another number of environments, or to another task.
         """
 
+    @abstractmethod
+    def _render(self, i: int, final: bool, tile_size: int) -> NDArray[np.uint8]:
+        """Draw environment i for `render`, after a reset."""
+
     def reset(self, seed: int | None = None) -> Obs:
         if seed is not None and self._generator is not None:
             self._generator.manual_seed(seed)
@@ -80,14 +87,12 @@ class SeededTask(BatchedEnv):
         return self._begin()
 
     def step(self, actions: Tensor) -> Transition:
-        if not self._was_reset:
-            raise RuntimeError("step before the first reset: call reset(seed) first")
+        self._require_reset("step")
         self.require_actions(actions)
         return self._advance(actions)
 
     def state_dict(self) -> dict[str, Any]:
-        if not self._was_reset:
-            raise RuntimeError("state_dict before the first reset: call reset(seed) first")
+        self._require_reset("state_dict")
         generator = None if self._generator is None else self._generator.get_state()
         return {**self._save(), "generator": generator}
 
@@ -97,6 +102,27 @@ class SeededTask(BatchedEnv):
         if self._generator is not None:
             self._generator.set_state(state["generator"].cpu())
         return obs
+
+    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
+        """Draw environment i, [height, width, 3], with what the agent does not see faded.
+
+        Args:
+            i: index of the environment.
+            final: draw the state after the last step, before its autoreset: if an episode ended in it, the
+                last picture of that episode (`final_obs`) instead of the first of the next one (`obs`).
+            tile_size: pixels per side of a cell.
+
+        Raises:
+            RuntimeError: called before the first `reset`, or `final` before any other picture of a task that
+                records what its pictures need from the first call on (POPGym's tasks).
+        """
+        self._require_reset("render")
+        return self._render(i, final, tile_size)
+
+    def _require_reset(self, what: str) -> None:
+        """Raise RuntimeError before the first `reset`."""
+        if not self._was_reset:
+            raise RuntimeError(f"{what} before the first reset: call reset(seed) first")
 
     def _require_rows(self, count: int) -> None:
         """Raise ValueError unless a state is of as many environments as this batch."""

@@ -267,20 +267,8 @@ class BoxWorld(SeededTask):
         self._seen = {"image": image, "key": self._key.clone()}
         return Transition(self._seen, reward, terminated, truncated, final_obs, gem)
 
-    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
-        """Draw environment i, [height, width, 3]: the room, with what the agent sees highlighted.
-
-        Args:
-            i: index of the environment.
-            final: draw the state after the last step, before its autoreset: if an episode ended in it, the
-                last picture of that episode (`final_obs`) instead of the first of the next one (`obs`).
-            tile_size: pixels per side of a cell.
-
-        Raises:
-            RuntimeError: called before the first `reset`.
-        """
-        if not self._was_reset:
-            raise RuntimeError("render before the first reset: call reset(seed) first")
+    def _render(self, i: int, final: bool, tile_size: int) -> NDArray[np.uint8]:
+        """Draw the room, with what the agent sees highlighted."""
         from .picture import draw  # imports Matplotlib
 
         state = (self._grid, self._position, self._key, self._time, self._score)

@@ -253,21 +253,10 @@ class ColorCubes(SeededTask):
         self._obs = state["obs"].to(self.device, copy=True)
         return self._obs
 
-    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
-        """Draw environment i, [height, width, 3]: cubes that the agent does not see are dimmed.
-
-        Args:
-            i: index of the environment.
-            final: draw the state after the latest step, before its autoreset.
-            tile_size: pixels per side of a cell.
-
-        Raises:
-            RuntimeError: called before the first `reset`.
-        """
+    def _render(self, i: int, final: bool, tile_size: int) -> NDArray[np.uint8]:
+        """Draw the cubes; those that the agent does not see are dimmed."""
         from .picture import draw
 
-        if not self._was_reset:
-            raise RuntimeError("render before the first reset: call reset(seed) first")
         world, touched = self._world, bool(self._world.time[i] == 0)
         colors = True
         if self._last is not None and (final or not touched):

@@ -283,17 +283,8 @@ class MemoryMaze(SeededTask):
         self._set_world(world, scene)
         return self._observe()
 
-    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
-        """Draw the maze of environment i, [height, width, 3], with the agent's view highlighted.
-
-        Args:
-            i: index of the environment.
-            final: draw the last state of the episode that ended in the latest step, if one did.
-            tile_size: pixels per side of a cell.
-
-        Raises:
-            RuntimeError: called before the first `reset`.
-        """
+    def _render(self, i: int, final: bool, tile_size: int) -> NDArray[np.uint8]:
+        """Draw the maze, with the agent's view highlighted."""
         from .picture import draw  # slow to import, and only needed here
 
         return draw(*self._shown(i, final), tile_size)
@@ -315,8 +306,7 @@ class MemoryMaze(SeededTask):
 
     def _shown(self, i: int, final: bool = False) -> tuple[Picture, Banner]:
         """Return what a picture of environment i shows."""
-        if not self._was_reset:
-            raise RuntimeError("render before the first reset: call reset(seed) first")
+        self._require_reset("render")
         from .picture import Banner, Picture
 
         i = range(self.num_envs)[i]  # raises IndexError, and counts negative ones from the last
@@ -336,8 +326,7 @@ class MemoryMaze(SeededTask):
 
     def render_view(self, i: int = 0, tile_size: int = 32) -> NDArray[np.uint8]:
         """Draw what the agent of environment i sees, [height, width, 3]; see `render`."""
-        if not self._was_reset:
-            raise RuntimeError("render_view before the first reset: call reset(seed) first")
+        self._require_reset("render_view")
         from .picture import Banner, draw_view
 
         one, pose = Lines(*(x[i : i + 1] for x in self._lines)), self.scene.pose[i : i + 1]

@@ -86,21 +86,8 @@ class PopgymTask(SeededTask):
             self._recording.add(actions, transition)
         return transition
 
-    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
-        """Draw environment i, [height, width, 3], with what is hidden from the agent faded.
-
-        Args:
-            i: index of the environment.
-            final: draw the state after the last step, before its autoreset: if an episode ended in it, the
-                last picture of that episode (`final_obs`) instead of the first of the next one (`obs`).
-            tile_size: pixels per side of a cell.
-
-        Raises:
-            RuntimeError: called before the first `reset`, or `final` before any other picture: what pictures
-                of an end need is recorded from the first call on, since recording costs time.
-        """
-        if not self._was_reset:
-            raise RuntimeError("render before the first reset: call reset(seed) first")
+    def _render(self, i: int, final: bool, tile_size: int) -> NDArray[np.uint8]:
+        """Draw what `_picture` draws, from the steps that are recorded since the first picture."""
         if self._recording is None:
             self._recording = Recording()
             if final:

@@ -157,21 +157,10 @@ class MemoryCards(SeededTask):
         self._last = None
         return self._obs
 
-    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
-        """Draw environment i, [height, width, 3]: face-down cards are dimmed, the place named is outlined.
-
-        Args:
-            i: index of the environment.
-            final: draw the cards after the latest step, before its autoreset.
-            tile_size: pixels per side of a cell.
-
-        Raises:
-            RuntimeError: called before the first `reset`.
-        """
+    def _render(self, i: int, final: bool, tile_size: int) -> NDArray[np.uint8]:
+        """Draw the cards: those that lie face down are dimmed, and the place named is outlined."""
         from ..drawing import FAINT, GREEN, INK, PALETTE, VERMILLION, Board
 
-        if not self._was_reset:
-            raise RuntimeError("render before the first reset: call reset(seed) first")
         obs, kinds, named = self._obs, self._kinds, None
         if self._last is not None and (final or int(self._time[i]) > 0):
             obs, kinds, places, right = self._last

@@ -131,21 +131,10 @@ class MemoryChain(SeededTask):
         self._ended = None
         return self._observe()
 
-    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
-        """Draw environment i, [height, width, 3]: its bits, dimmed unless they are in view, and the query.
-
-        Args:
-            i: index of the environment.
-            final: draw the end of the episode that ended in the latest step.
-            tile_size: pixels per side of a cell.
-
-        Raises:
-            RuntimeError: called before the first `reset`.
-        """
+    def _render(self, i: int, final: bool, tile_size: int) -> NDArray[np.uint8]:
+        """Draw the bits, dimmed unless they are in view, and the query."""
         from ..drawing import BLUE, ORANGE, PAPER, SKY, Board
 
-        if not self._was_reset:
-            raise RuntimeError("render before the first reset: call reset(seed) first")
         over = self._ended if final and self._time == 0 else None
         bits, query = over or (self._bits, self._query)
         time = self.length + 1 if over else self._time

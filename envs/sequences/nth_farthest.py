@@ -267,19 +267,8 @@ class NthFarthest(SeededTask):
         self._set_questions(saved, state["time"])
         return self._questions.inputs[self._time]
 
-    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
-        """Draw environment i, [height, width, 3], with what is no longer in view faded.
-
-        Args:
-            i: index of the environment.
-            final: draw the end of the episode, if one ended in the latest step.
-            tile_size: pixels per side of a cell.
-
-        Raises:
-            RuntimeError: called before the first `reset`.
-        """
-        if not self._was_reset:
-            raise RuntimeError("render before the first reset: call reset(seed) first")
+    def _render(self, i: int, final: bool, tile_size: int) -> NDArray[np.uint8]:
+        """Draw the objects, and bars for their distances."""
         from .pictures import draw_distances  # slow to import, and only needed here
 
         ended = self._ended if final else None

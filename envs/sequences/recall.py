@@ -114,19 +114,8 @@ class Recall(SeededTask):
         self._before = None
         return self._observe(self._symbol, self._time)
 
-    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
-        """Draw environment i, [height, width, 3], with what is no longer in view faded.
-
-        Args:
-            i: index of the environment.
-            final: draw the end of the episode, if one ended in the latest step.
-            tile_size: pixels per side of a cell.
-
-        Raises:
-            RuntimeError: called before the first `reset`.
-        """
-        if not self._was_reset:
-            raise RuntimeError("render before the first reset: call reset(seed) first")
+    def _render(self, i: int, final: bool, tile_size: int) -> NDArray[np.uint8]:
+        """Draw one cell for each step."""
         from .pictures import draw_recall  # slow to import, and only needed here
 
         symbol, time = self._before if final and self._before is not None else (self._symbol, self._time)

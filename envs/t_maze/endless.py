@@ -199,21 +199,10 @@ class EndlessTMaze(SeededTask):
         self._shown, self._ended = self._look(self._x, self._end, self._cue), None
         return self._observe(self._shown)
 
-    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
-        """Draw environment i, [height, width, 3]: its corridor, walked from left to right.
-
-        Args:
-            i: index of the environment.
-            final: draw the state after the latest step, before its autoreset.
-            tile_size: pixels per side of a cell.
-
-        Raises:
-            RuntimeError: called before the first `reset`.
-        """
+    def _render(self, i: int, final: bool, tile_size: int) -> NDArray[np.uint8]:
+        """Draw the corridor, walked from left to right."""
         from .picture import Corridor, draw
 
-        if not self._was_reset:
-            raise RuntimeError("render before the first reset: call reset(seed) first")
         state = (self._x, self._end, self._cue, self._passed)
         if final and self._ended is not None:
             state = self._ended

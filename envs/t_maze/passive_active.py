@@ -183,21 +183,10 @@ class TMaze(SeededTask):
         self._ended = None
         return self._observe()
 
-    def render(self, i: int = 0, final: bool = False, tile_size: int = 32) -> NDArray[np.uint8]:
-        """Draw environment i, [height, width, 3]: the corridor near the agent, and both arms.
-
-        Args:
-            i: index of the environment.
-            final: draw the last state of the episode that ended in the latest step.
-            tile_size: pixels per side of a cell.
-
-        Raises:
-            RuntimeError: called before the first `reset`.
-        """
+    def _render(self, i: int, final: bool, tile_size: int) -> NDArray[np.uint8]:
+        """Draw the corridor near the agent, and both arms."""
         from .picture import Corridor, draw
 
-        if not self._was_reset:
-            raise RuntimeError("render before the first reset: call reset(seed) first")
         over = self._ended if final and self._time == 0 else None
         place, arm, shown = over or (self._place, self._arm, self._shown)
         at, row = int(place[i]), int(shown[i])

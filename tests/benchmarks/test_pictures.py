@@ -28,6 +28,7 @@ def test_every_family_of_native_tasks_is_on_the_page() -> None:
     families = {
         re.sub(r"^Memory(S\d+(Random)?)?$", "MemoryS9", env_id.removeprefix("rmc/").removesuffix("-v0"))
         for env_id in rmc_envs.NATIVE
+        if env_id.startswith("rmc/")  # not those that other tests register
     }
     families = {re.sub(r"^MemoryMaze-.*", "MemoryMaze-9x9", name) for name in families}
     families = {name for name in families if f"{name}Viewport" not in families}
