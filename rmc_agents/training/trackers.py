@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import json
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,12 +157,15 @@ class MLflowTracker(Callback):
         return run
 
     def on_iteration(self, trainer: Any, figures: dict[str, float]) -> None:
-        import mlflow
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric
 
-        with self._tolerating_failures():  # in a thread, since a server may take its time
-            self.latest = mlflow.log_metrics(
-                figures, step=trainer.count, run_id=self.run_id, synchronous=False
-            )
+        now, step = time.time_ns() // 1_000_000, trainer.count
+        # In a thread, since a server may take its time. `mlflow.log_metrics` would first read the run, here,
+        # while that thread writes to it.
+        with self._tolerating_failures():
+            metrics = [Metric(name, value, now, step) for name, value in figures.items()]
+            self.latest = MlflowClient().log_batch(self.run_id, metrics, synchronous=False)
 
     def on_end(self, trainer: Any, figures: dict[str, float]) -> None:
         self._finish("FINISHED")

@@ -153,16 +153,23 @@ def test_mlflow_holds_curves_and_hyperparameters(mlflow: Any, tmp_path: Path) ->
     assert mlflow.active_run() is None
 
 
-def test_mlflow_gets_all_figures_of_quick_iterations(mlflow: Any, tmp_path: Path) -> None:
+def test_mlflow_gets_all_figures_of_quick_iterations(
+    mlflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("an iteration reads the run that a thread writes to")
+
     ppo_trainer(tmp_path / "mine", callbacks=[stop_after(1)]).run()
     trainer = ppo_trainer(tmp_path / "mine")
     trainer.restore()
     tracker = MLflowTracker("quick")
     tracker.on_start(trainer)
-    for i in range(40):
-        trainer.steps = i
-        tracker.on_iteration(trainer, {"a": float(i), "b": 2.0 * i})
-    tracker.on_end(trainer, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "get_run", refuse)
+        for i in range(40):
+            trainer.steps = i
+            tracker.on_iteration(trainer, {"a": float(i), "b": 2.0 * i})
+        tracker.on_end(trainer, {})
     assert not tracker.has_failed
     (run,) = mlflow.search_runs(experiment_names=["quick"], output_format="list")
     for name, factor in (("a", 1), ("b", 2)):
@@ -197,8 +204,11 @@ def test_mlflow_that_fails_during_training_is_one_warning(
     def refuse(*_: Any, **__: Any) -> None:
         raise mlflow.MlflowException("the server is gone")
 
-    monkeypatch.setattr(mlflow, "log_metrics", refuse)
-    trainer = ppo_trainer(tmp_path, callbacks=[MLflowTracker()])
+    class Gone(Callback):
+        def on_start(self, trainer: Any) -> None:
+            monkeypatch.setattr(mlflow.MlflowClient, "log_batch", refuse)
+
+    trainer = ppo_trainer(tmp_path, callbacks=[MLflowTracker(), Gone()])
     with pytest.warns(UserWarning, match="figures were not sent to MLflow: the server is gone") as caught:
         trainer.run()
     assert len(caught) == 1
