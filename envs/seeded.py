@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rmc_agents.environment import BatchedEnv, Obs, Transition
+from rmc_agents.tree import clone
 
+from .fixed_addresses import FixedAddresses
 from .numbers import MAX_ENVS, require_whole
 
 
@@ -23,7 +26,8 @@ class SeededTask(BatchedEnv):
 
     A subclass implements `_begin`, `_advance`, `_save`, `_restore` and `_render`. This class seeds the
     generator, refuses a step or a picture before the first reset and actions of the wrong shape, and saves
-    the generator.
+    the generator. A subclass whose steps change nothing but tensors, which are attributes or in dictionaries
+    and tuples that are, says `capturable = True`: then a CUDA graph can record its steps.
 
     Args:
         task: name of the task.
@@ -54,6 +58,8 @@ class SeededTask(BatchedEnv):
         if self.device.type != "meta":  # it has no generators
             self._generator = torch.Generator(self.device)
             self._generator.seed()
+            self.generators = (self._generator,)
+        self._addresses = FixedAddresses(self)
         self._was_reset = False
 
     @abstractmethod
@@ -91,10 +97,19 @@ class SeededTask(BatchedEnv):
         self.require_actions(actions)
         return self._advance(actions)
 
+    def prepare_steps(self, count: int) -> None:
+        if not self.capturable:
+            super().prepare_steps(count)
+        self._addresses.prepare()
+
+    def recorded_steps(self) -> AbstractContextManager[None]:
+        return self._addresses.steps() if self.capturable else super().recorded_steps()
+
     def state_dict(self) -> dict[str, Any]:
         self._require_reset("state_dict")
         generator = None if self._generator is None else self._generator.get_state()
-        return {**self._save(), "generator": generator}
+        # Copies, since recorded steps change the state in place.
+        return {**clone(self._save()), "generator": generator}
 
     def load_state_dict(self, state: dict[str, Any]) -> Obs:
         obs = self._restore(state)

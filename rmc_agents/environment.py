@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
@@ -231,6 +231,8 @@ class BatchedEnv(ABC):
             by hand.
         can_assign: whether `assign` works, which a curriculum needs.
         capturable: whether steps can be recorded in a CUDA graph; see `prepare_steps`.
+        generators: what steps draw random numbers from, besides torch's default generator, if they are
+            `capturable`.
         observe_ids: whether observations are returned as ids; set by a trainer for its own calls, of tasks
             with an `observation_table`.
         modules: modules that register the task, so that a run folder can name them; set by `rmc_envs.make`.
@@ -252,6 +254,7 @@ class BatchedEnv(ABC):
     config: EnvConfig | None = None
     can_assign: bool = False
     capturable: bool = False
+    generators: tuple[torch.Generator, ...] = ()
     observe_ids: bool = False
     modules: tuple[str, ...] = ()
     own_spaces: tuple[spaces.Space[Any], spaces.Space[Any]] | None = None
@@ -312,6 +315,13 @@ class BatchedEnv(ABC):
         tensors of fixed addresses, and on the host they change nothing. Call it before every `count` steps.
         """
         raise NotImplementedError(f"{self.tasks[0]} cannot be recorded in a CUDA graph")
+
+    def recorded_steps(self) -> AbstractContextManager[None]:
+        """Return the context in which the prepared steps are taken, and which is recorded with them.
+
+        At its end the state has to be at the addresses from which the steps began.
+        """
+        return nullcontext()
 
     def assign(self, task_of: Sequence[int]) -> Obs:
         """Give each environment a task of `tasks`. Environments whose task changes start a new episode in it.

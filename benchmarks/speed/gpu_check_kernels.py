@@ -108,7 +108,7 @@ def _fail_to_capture(session: Session) -> None:
         numbers = torch.rand(3, generator=generator, device=session.device)
         return numbers + float(torch.rand((), device=session.device) < 2)  # waits
 
-    graph = Graph(partial(draw, generators[0]), session.device, generator=generators[0])
+    graph = Graph(partial(draw, generators[0]), session.device, generators=[generators[0]])
     equal = all(torch.equal(graph(), draw(generators[1])) for _ in range(WARM_UP_CALLS + 3))
     session.note("failed capture", reason=graph.failure, passed=equal and graph.failure is not None)
 

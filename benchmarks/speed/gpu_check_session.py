@@ -19,6 +19,7 @@ import torch
 import rmc_envs
 from benchmarks.speed.device_checks import describe, synchronize
 from rmc_agents import ActorCritic, PPOConfig, Trainer
+from rmc_agents.cli.config import RunConfig
 from rmc_agents.cli.presets import find_preset
 from rmc_agents.cores.kernels import triton_common
 
@@ -124,27 +125,37 @@ def make_trainer(
     core: str,
     sizes: Sizes,
     *,
+    task: str = MAZE,
     graphs: bool = False,
     curriculum: bool = False,
     folder: Path | None = None,
 ) -> Trainer:
-    """Return a trainer of the preset of `MAZE` with other sizes; without a curriculum, without a KL limit.
+    """Return a trainer of the preset of a task with other sizes; without a curriculum, without a KL limit.
 
     Args:
         session: the stage.
         core: name of the core.
         sizes: sizes of an iteration.
+        task: id of a native task.
         graphs: use CUDA graphs.
         curriculum: train in the preset's mixture of mazes.
         folder: the run folder; nothing is written there before `save`.
     """
-    preset = find_preset(MAZE)
-    assert preset is not None
+    preset = find_preset(task) or RunConfig()
     mazes = preset.environment.train_on if curriculum else None
-    env = rmc_envs.make(mazes or MAZE, sizes.num_envs, session.device, actions=3)
+    actions: dict[str, Any] = {"actions": 3} if task == MAZE else {}
+    env = rmc_envs.make(mazes or task, sizes.num_envs, session.device, **actions)
     torch.manual_seed(0)
-    options = preset.agent.core_options if core == "rmc" else {}
-    agent = ActorCritic(env.observation_space, env.action_space, core, options).to(session.device)
+    options = dict(vars(preset.agent))
+    own_core, core_options = options.pop("core"), options.pop("core_options")
+    agent = ActorCritic(
+        env.observation_space,
+        env.action_space,
+        core,
+        core_options if core == own_core else {},
+        aux_size=env.aux_size if preset.ppo.aux_coef else 0,
+        **options,
+    ).to(session.device)
     config = PPOConfig(
         **{
             **vars(preset.ppo),

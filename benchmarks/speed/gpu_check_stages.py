@@ -18,6 +18,7 @@ from benchmarks.speed.gpu_check_device import checks, machine
 from benchmarks.speed.gpu_check_kernels import compiled, graphs, triton
 from benchmarks.speed.gpu_check_session import Session
 from benchmarks.speed.gpu_check_target import target
+from benchmarks.speed.gpu_check_tasks import cores, task_speed, tasks
 from benchmarks.speed.gpu_check_training import kernels, resume, speed, waits
 
 
@@ -40,6 +41,9 @@ STAGES = {
     "waits": Stage(waits, 40),
     "resume": Stage(resume, 40),
     "graphs": Stage(graphs, 70),
+    "cores": Stage(cores, 60),
+    "tasks": Stage(tasks, 120),
+    "task-speed": Stage(task_speed, 90),
     "commands": Stage(commands, 120),
     "speed": Stage(speed, 150, least_seconds=30),
     "target": Stage(target, 250, least_seconds=60),

@@ -19,6 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.speed.device_checks import install, synchronize
 from benchmarks.speed.gpu_check_session import (
+    MAZE,
     PRESET,
     QUICK,
     Session,
@@ -117,7 +118,9 @@ def speed(session: Session) -> None:
             session.attempt("speed", measure, needs=10, core=core, mode=mode, **sizes.facts)
 
 
-def measure_speed(session: Session, core: str, sizes: Sizes, mode: str, iterations: int = 3) -> None:
+def measure_speed(
+    session: Session, core: str, sizes: Sizes, mode: str, iterations: int = 3, task: str = MAZE
+) -> None:
     """Note the steps per second of training, medians over iterations after a warm-up."""
     gc.collect()
     if session.cuda:
@@ -129,7 +132,7 @@ def measure_speed(session: Session, core: str, sizes: Sizes, mode: str, iteratio
             stack.enter_context(without_triton())
         torch.backends.cuda.matmul.allow_tf32 = "tf32" in mode
         stack.callback(setattr, torch.backends.cuda.matmul, "allow_tf32", False)
-        trainer = make_trainer(session, core, sizes, graphs=graphs)
+        trainer = make_trainer(session, core, sizes, task=task, graphs=graphs)
         if "bf16" in mode or "compile" in mode:
             install(trainer.agent, mode)
         first, *rows = [trainer.iterate() for _ in range((WARM_UP_CALLS + 2 if graphs else 2) + iterations)]
@@ -138,6 +141,7 @@ def measure_speed(session: Session, core: str, sizes: Sizes, mode: str, iteratio
     steps = sizes.transitions
     session.note(
         "speed",
+        task=None if task == MAZE else task,
         core=core,
         mode=mode,
         **sizes.facts,

@@ -120,6 +120,7 @@ class BoxWorld(SeededTask):
     """
 
     reports_success = True
+    capturable = True
 
     def __init__(
         self,

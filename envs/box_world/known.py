@@ -60,7 +60,7 @@ def known_places(
     locks = grid.gather(1, boxes[:, of_solution] + 1).long() - LOCK
     is_missing = boxes[:, of_solution] == 0
     known = (seen[:, of_solution] | is_missing).long().flip(1).cumprod(1).flip(1).bool()
-    beside = places[:, of_solution] + torch.tensor([0, 1 / SCALE], device=grid.device)
+    beside = torch.stack([rows[:, of_solution], columns[:, of_solution] + 1 / SCALE], dim=2)
     leading = _by_color(beside, locks.clamp(min=0), known & (locks > 0) & ~is_missing)
     values, weights = zip(keys, (leading[0][:, 1:], leading[1][:, 1:]), strict=True)
     return AuxiliaryTargets(

@@ -105,6 +105,7 @@ class ColorCubes(SeededTask):
     """
 
     reports_success = True
+    capturable = True
 
     def __init__(
         self,

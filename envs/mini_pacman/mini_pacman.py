@@ -115,6 +115,7 @@ class MiniPacMan(SeededTask):
     """
 
     reports_success = False
+    capturable = True
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class PopgymTask(SeededTask):
     LEVELS: ClassVar[Levels]
 
     reports_success = False
+    capturable = True
 
     def __init__(
         self,
@@ -120,6 +121,8 @@ class FixedLength(PopgymTask):
 
     A subclass sets `length` and implements `_draw`, `_observe` and `_reward`.
     """
+
+    capturable = False  # the host counts the steps
 
     TRUNCATES: ClassVar[bool] = False
     """Whether the last step truncates the episode; it terminates it otherwise."""

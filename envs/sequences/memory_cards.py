@@ -63,6 +63,7 @@ class MemoryCards(SeededTask):
     """
 
     reports_success = True
+    capturable = True
 
     def __init__(
         self,

@@ -45,6 +45,7 @@ class Recall(SeededTask):
     """
 
     reports_success = True
+    capturable = True
 
     def __init__(
         self, num_envs: int = 1, device: str | torch.device = "cpu", num_symbols: int = 4, delay: int = 8

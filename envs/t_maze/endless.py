@@ -85,6 +85,7 @@ class EndlessTMaze(SeededTask):
     """
 
     reports_success = True
+    capturable = True
 
     def __init__(
         self,

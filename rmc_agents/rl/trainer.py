@@ -9,6 +9,7 @@ explains non-finite numbers; `snapshot` checks a checkpoint before training cont
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -144,7 +145,8 @@ class Trainer(Resumable):
                 f"memory: {str(error).splitlines()[0][:200]}"
             ) from error
         refused = why_not_captured(agent)
-        self.collect = Graph(self._collect, agent.device, graphs and env.capturable, self.generator, refused)
+        drawn_from = [generator for generator in (self.generator, *env.generators) if generator is not None]
+        self.collect = Graph(self._collect, agent.device, graphs and env.capturable, drawn_from, refused)
         self.running = initial_accumulator(env.num_envs, agent.device)
         self.own_parts = (*OWN_PARTS, OWN_PART)
         self.curriculum = make_curriculum(env) if curriculum else None
@@ -273,7 +275,8 @@ class Trainer(Resumable):
         }
 
     def _collect(self, carry: Carry) -> Carry:
-        return collect(self.agent, self.env, carry, self.rollout, self.generator)
+        with self.env.recorded_steps() if self.collect.enabled else contextlib.nullcontext():
+            return collect(self.agent, self.env, carry, self.rollout, self.generator)
 
     def _read_rollout(self) -> tuple[dict[str, float], int]:
         """Read from the device the figures of all processes' episodes, and the number of own truncated steps.

@@ -6,7 +6,7 @@ by one. A graph launches them all in one call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ class Graph:
         function: takes and returns trees of tensors, of the same shapes in every call.
         device: where it computes.
         enabled: false to call the function always.
-        generator: what it draws random numbers from, besides torch's default generator.
+        generators: what it draws random numbers from, besides torch's default generator.
         refused: why the function must not be recorded; None if it may be.
     """
 
@@ -37,10 +37,10 @@ class Graph:
         function: Callable[..., Tree],
         device: torch.device,
         enabled: bool = True,
-        generator: torch.Generator | None = None,
+        generators: Sequence[torch.Generator] = (),
         refused: str | None = None,
     ) -> None:
-        self.function, self.generator = function, generator
+        self.function, self.generators = function, generators
         wanted = enabled and device.type == "cuda"
         self.enabled = wanted and refused is None
         self.paused = False
@@ -102,8 +102,8 @@ class Graph:
     def _capture(self) -> None:
         """Record the function; where that is not possible, note the reason and call it from now on."""
         graph = torch.cuda.CUDAGraph()
-        if self.generator is not None:
-            graph.register_generator_state(self.generator)
+        for generator in self.generators:
+            graph.register_generator_state(generator)
         try:
             with torch.cuda.graph(graph):
                 self._outputs = self.function(*self._inputs)
@@ -118,7 +118,5 @@ class Graph:
 
     def _release_generators(self) -> None:
         """Let generators draw again, which after a failed capture still wait for its end."""
-        generators = [torch.cuda.default_generators[torch.cuda.current_device()], self.generator]
-        for generator in generators:
-            if generator is not None:
-                generator.graphsafe_set_state(generator.clone_state())
+        for generator in (torch.cuda.default_generators[torch.cuda.current_device()], *self.generators):
+            generator.graphsafe_set_state(generator.clone_state())

@@ -87,7 +87,7 @@ def test_replays_read_new_arguments_and_change_tensors_in_place(cuda: torch.devi
         return total * 2, pair.a[index]
 
     generator = torch.Generator()
-    graph = Graph(function, cuda, generator=generator)
+    graph = Graph(function, cuda, generators=[generator])
     FakeGraph.captured = graph
     expected, pair = torch.zeros(3), Pair(torch.arange(6.0), None)
     for i in range(10):
@@ -147,7 +147,7 @@ def test_function_that_cannot_be_captured_is_called(
 
     monkeypatch.setattr(torch.cuda, "graph", capture)
     generator: Any = Generator()
-    graph = Graph(function, cuda, generator=generator)
+    graph = Graph(function, cuda, generators=[generator])
     for i in range(WARM_UP_CALLS + 3):
         assert torch.equal(graph(torch.full((2,), float(i))), torch.full((2,), i + 1.0))
     assert [generator.state, torch.cuda.default_generators[0].state] == [1, 1]  # type: ignore[attr-defined]

@@ -1,0 +1,156 @@
+"""Steps of native tasks as a CUDA graph needs them: state at fixed addresses, nothing on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import rmc_envs
+from rmc_agents.environment import BatchedEnv
+from rmc_agents.tree import clone, leaves
+from rmc_envs.fixed_addresses import FixedAddresses
+from rmc_envs.seeded import SeededTask
+from tests.support.native_tasks import EVERY_TASK
+
+B, T = 16, 60
+
+
+def random_actions(env: BatchedEnv, steps: int) -> list[Tensor]:
+    env.action_space.seed(0)
+    shape = (env.num_envs, *(env.action_space.shape or ()))
+    return [
+        torch.stack([torch.as_tensor(env.action_space.sample()) for _ in range(env.num_envs)]).view(shape)
+        for _ in range(steps)
+    ]
+
+
+def take_steps(env: BatchedEnv, context: AbstractContextManager[None], actions: list[Tensor]) -> None:
+    with context:
+        for action in actions:
+            env.step(action)
+
+
+def addresses(env: BatchedEnv) -> dict[str, list[int]]:
+    trees = {
+        name: [x.data_ptr() for x in leaves(value)]
+        for name, value in vars(env).items()
+        if isinstance(value, Tensor | tuple | dict) and all(isinstance(x, Tensor) for x in _flat(value))
+    }
+    return {name: found for name, found in trees.items() if found}
+
+
+def _flat(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return [x for part in value for x in _flat(part)] if isinstance(value, tuple) else [value]
+
+
+def require_equal(ours: Any, theirs: Any) -> None:
+    for a, b in zip(leaves(ours), leaves(theirs), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("env_id", EVERY_TASK)
+def test_recorded_steps_equal_others_and_leave_the_state_where_it_was(env_id: str) -> None:
+    recorded, plain = rmc_envs.make(env_id, B), rmc_envs.make(env_id, B)
+    if not isinstance(recorded, SeededTask):
+        pytest.skip("tests/envs/minigrid/test_memory.py tests this")
+    actions = random_actions(plain, T)
+    recorded.reset(0), plain.reset(0)
+    if not recorded.capturable:
+        with pytest.raises(RuntimeError, match="which is no tensor"):
+            take_steps(recorded, FixedAddresses(recorded).steps(), actions)
+        with pytest.raises(NotImplementedError, match="cannot be recorded in a CUDA graph"):
+            recorded.prepare_steps(T)
+        return
+    kept: list[dict[str, list[int]]] = []
+    for piece in range(5):
+        recorded.prepare_steps(T)
+        with recorded.recorded_steps():
+            for action in actions:
+                ours, theirs = recorded.step(action), plain.step(action)
+                require_equal(ours, theirs)
+                require_equal(recorded.auxiliary_targets(), plain.auxiliary_targets())
+        kept.append(addresses(recorded))
+        if piece == 1:
+            require_equal(recorded.reset(7), plain.reset(7))
+        if piece == 2:
+            state = recorded.state_dict()
+            before = clone(state)
+            require_equal(recorded.load_state_dict(state), plain.load_state_dict(plain.state_dict()))
+        if piece == 3:  # the steps since then changed tensors in place
+            require_equal(tensors_of(state), tensors_of(before))
+    assert kept[0]
+    assert all(found == kept[0] for found in kept)
+
+
+def tensors_of(state: Any) -> tuple[Tensor, ...]:
+    if isinstance(state, Tensor):
+        return (state,)
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return tuple(x for part in parts for x in tensors_of(part))
+
+
+class HostLists(TorchFunctionMode):
+    """Notes tensors that are made from numbers of the host, for which a graph would have to wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if function in (torch.tensor, torch.as_tensor, torch.from_numpy):
+            self.found.append(function.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+class HostTensors(TorchDispatchMode):
+    """Notes operations that move numbers between the host and the device, which a graph cannot record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        devices = {x.device.type for x in _flat((*args, *(kwargs or {}).values())) if isinstance(x, Tensor)}
+        if "cpu" in devices:
+            self.found.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("env_id", EVERY_TASK)
+def test_steps_use_no_tensor_of_the_host(env_id: str) -> None:
+    """On the device `meta`, which has no numbers, steps that wait for some would fail."""
+    env = rmc_envs.make(env_id, B, "meta")
+    env.reset(0)
+    shape = (B, *(env.action_space.shape or ()))
+    action = torch.zeros(shape, dtype=torch.as_tensor(env.action_space.sample()).dtype, device="meta")
+    env.step(action)
+    with HostLists() as lists, HostTensors() as tensors:
+        for _ in range(3):
+            env.step(action)
+            env.auxiliary_targets()
+            env.action_masks()
+    assert lists.found + tensors.found == []
+
+
+def test_steps_that_fail_leave_the_task_as_it_was() -> None:
+    env = rmc_envs.make("rmc/Recall-v0", B)
+    obs = env.reset(0)
+    assert isinstance(obs, Tensor)
+    before = dict(vars(env))
+    action = torch.zeros(B, dtype=torch.int64)
+    with pytest.raises(ValueError, match="actions of shape"):
+        take_steps(env, env.recorded_steps(), [action, action[1:]])
+    assert all(vars(env)[name] is value for name, value in before.items())
