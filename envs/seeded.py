@@ -3,8 +3,9 @@ some rows."""
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -19,14 +20,17 @@ from rmc_agents.tree import clone
 
 from .fixed_addresses import FixedAddresses
 from .numbers import MAX_ENVS, require_whole
+from .saved_options import require_rows, require_same_options, saved_options
 
 
 class SeededTask(BatchedEnv):
     """A task with one `torch.Generator` on its device.
 
     A subclass implements `_begin`, `_advance`, `_save`, `_restore` and `_render`. This class seeds the
-    generator, refuses a step or a picture before the first reset and actions of the wrong shape, and saves
-    the generator. A subclass whose steps change nothing but tensors, which are attributes or in dictionaries
+    generator, refuses a step or a picture before the first reset and actions of the wrong shape, saves the
+    generator, and refuses states of a task with other options. A subclass keeps each option of its
+    constructor as an attribute of the same name, with None replaced by what it stands for, or returns them
+    in `_options`. A subclass whose steps change nothing but tensors, which are attributes or in dictionaries
     and tuples that are, says `capturable = True`: then a CUDA graph can record its steps.
 
     Args:
@@ -72,14 +76,14 @@ class SeededTask(BatchedEnv):
 
     @abstractmethod
     def _save(self) -> dict[str, Any]:
-        """Return everything that the next step depends on but the generator."""
+        """Return everything that the next step depends on but the generator and the options."""
 
     @abstractmethod
     def _restore(self, state: dict[str, Any]) -> Obs:
-        """Continue from what `_save` returned, and return the observations that belong to it.
+        """Continue from what `_save` returned in a task with the same options; return its observations.
 
         Raises:
-            ValueError: the state belongs to another number of environments, or to another task.
+            ValueError: the state belongs to another number of environments.
         """
 
     @abstractmethod
@@ -109,9 +113,18 @@ class SeededTask(BatchedEnv):
         self._require_reset("state_dict")
         generator = None if self._generator is None else self._generator.get_state()
         # Copies, since recorded steps change the state in place.
-        return {**clone(self._save()), "generator": generator}
+        options = saved_options(self, self._options())
+        return {**clone(self._save()), "generator": generator, "options": options}
 
     def load_state_dict(self, state: dict[str, Any]) -> Obs:
+        """Continue from a state of a task with the same options, and return its observations.
+
+        Raises:
+            ValueError: the state belongs to another number of environments, or to a task of another class or
+                with other options, which the message names. States of older versions lack the options, and
+                are not compared.
+        """
+        require_same_options(state.get("options"), saved_options(self, self._options()))
         obs = self._restore(state)
         self._was_reset = True
         if self._generator is not None:
@@ -139,10 +152,14 @@ class SeededTask(BatchedEnv):
         if not self._was_reset:
             raise RuntimeError(f"{what} before the first reset: call reset(seed) first")
 
+    def _options(self) -> Mapping[str, Any]:
+        """Return the options that decide the rules, by name."""
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names if name not in ("num_envs", "device")}
+
     def _require_rows(self, count: int) -> None:
         """Raise ValueError unless a state is of as many environments as this batch."""
-        if count != self.num_envs:
-            raise ValueError(f"a state of {count} environments: expected {self.num_envs}")
+        require_rows(count, self.num_envs)
 
     def _none(self) -> Tensor:
         """Return [B] flags that are false, in a new tensor."""

@@ -54,7 +54,7 @@ def require_types(config: Any) -> None:
     """Raise TypeError for a field of the wrong type; tuples in options become lists, as in a run folder."""
     for field in dataclasses.fields(config):
         value, default = getattr(config, field.name), getattr(type(config), field.name, {})
-        if field.name in ("run_dir", "resume", "imports", "may_change", "preset_file"):
+        if field.name in ("imports", "may_change") or "Path" in str(field.type):
             continue
         optional = (str,) if "str" in str(field.type) else (int, float)
         kinds = {float: (int, float), type(None): (*optional, type(None))}

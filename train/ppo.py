@@ -17,7 +17,8 @@ import torch
 import rmc_envs
 from rmc_agents import ActorCritic, Trainer
 from rmc_agents.agent.acceleration import accelerate
-from rmc_agents.agent.saved import saved_observation_space, split_ids
+from rmc_agents.agent.config import AgentConfig
+from rmc_agents.agent.saved import initialize, saved_agent_config, saved_observation_space, split_ids
 from rmc_agents.cli.config import RunConfig, Selection
 from rmc_agents.cli.flags import in_flags, parse, parse_some
 from rmc_agents.cli.ineffective import ineffective
@@ -69,6 +70,8 @@ def configure(args: Sequence[str]) -> tuple[RunConfig, RunConfig | None, list[st
         own = rmc_envs.spaces_of(selection.env, selection.env_options) if selection.preset else None
         default, preset = defaults_for(selection, own)
         default = without_widths(default, selection)
+        if selection.init_from is not None:
+            default = dataclasses.replace(default, agent=_trained_agent(selection.init_from, selection.core))
     about = f"Defaults: {preset}" if preset else "Defaults: general settings (no preset)"
     config = parse(RunConfig, default, args, command_name("ppo"), f"{RunConfig.__doc__}\n\n{about}")
     config = merge_options(default, config)
@@ -77,6 +80,18 @@ def configure(args: Sequence[str]) -> tuple[RunConfig, RunConfig | None, list[st
     elif config.run.may_change and not config.run.auto_resume:
         raise UsageError("--may-change lists flags that may differ from a resumed run: give --resume, too")
     return config, default if resume else None, [*([preset] if preset else []), *notes]
+
+
+def _trained_agent(path: Path, core: str | None) -> AgentConfig:
+    """Return the configuration of the agent of --init-from.
+
+    Raises:
+        UsageError: there is none, or one with another core than --core names.
+    """
+    agent = saved_agent_config(path)
+    if core not in (None, agent.core):
+        raise UsageError(f"--init-from {path} holds an agent with --core {agent.core}, not {core}")
+    return agent
 
 
 def number_of_processes(
@@ -215,7 +230,12 @@ def build(
             eval_tasks=[task for task in split_ids(environment.env) if task in env.tasks],
             curriculum=environment.curriculum,
             graphs=run.graphs and not run.compile,  # which makes its own
-            extra={"precision": run.precision, "track": run.track, "imports": list(run.imports)},
+            extra={
+                "precision": run.precision,
+                "track": run.track,
+                "imports": list(run.imports),
+                **({"init_from": str(run.init_from)} if run.init_from else {}),
+            },
             processes=processes,
             callbacks=[*callbacks, *make_trackers(run.track)] if processes.rank == 0 else (),
             evaluation=evaluation,
@@ -287,7 +307,10 @@ def make_agent(config: RunConfig, env: rmc_envs.BatchedEnv, processes: Processes
     torch.manual_seed(run.seed)
     try:
         with checking(names_options=True):
-            return make()
+            made = make()
+        if run.init_from is not None and resume is None:
+            initialize(made, run.init_from)
+        return made
     except UsageError as error:
         if not isinstance(error.__cause__, TypeError):
             raise

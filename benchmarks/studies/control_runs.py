@@ -38,11 +38,20 @@ class Task:
     """A mean return that is reported by the step from which training has it."""
     options: Sequence[str] = ()
     """Options of the environment, as in `--env-options`."""
+    gpu: Sequence[str] = ()
+    """Flags of `train/ppo.py` for training on a GPU; none for training on a CPU."""
 
     @property
     def title(self) -> str:
         """Name in tables and figures."""
-        return ", ".join([self.env_id, *self.options])
+        return ", ".join([self.env_id, *self.options, *(["on a GPU"] if self.gpu else [])])
+
+    @property
+    def flags(self) -> list[str]:
+        """Flags of `train/ppo.py` that all runs share."""
+        options = ["--env-options", *self.options] if self.options else []
+        device = [*self.gpu, "--device", "cuda"] if self.gpu else []
+        return ["--env", self.env_id, *options, "--total-steps", str(self.steps), *device]
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ import math
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 
 from benchmarks.common import ROOT, make_study_parser, prepare, run_script, stored_results, study_machine
@@ -52,6 +54,7 @@ def main(study: Study, doc: str | None) -> None:
     jobs = [] if args.report else _chosen(study, args)
     folder, runs = args.out / study.name, args.out / "runs" if args.quick else args.runs
     missing = [job for job in jobs if not (folder / f"{job.name}.json").exists()]
+    missing = [job for job in missing if can_be_made(study, job, runs)]
     for job in missing:
         result = make_run(study, job, runs, QUICK_STEPS if args.quick else args.steps, machine, args.quick)
         write_json(folder / f"{job.name}.json", result)
@@ -91,11 +94,10 @@ def make_run(study: Study, job: Job, runs: Path, steps: int | None, machine: Row
     if job.agent in study.sb3:
         steps = steps or study.settings_of(job).steps or task.steps
         return shared | train_and_evaluate(study, job, steps, episodes, quick)
-    run_dir, steps = runs / job.name, steps or task.steps
-    options = ["--env-options", *task.options] if task.options else []
-    flags = ["--env", task.env_id, *options, "--core", job.agent]
-    flags += ["--total-steps", str(steps), "--seed", str(job.seed)]
-    run_script(["train/ppo.py", *flags, "--run-dir", str(run_dir), "--auto-resume"])
+    run_dir, task = runs / job.name, replace(task, steps=steps or task.steps)
+    flags = [*task.flags, "--core", job.agent, "--seed", str(job.seed)]
+    if not is_finished(run_dir, task.steps):
+        run_script(["train/ppo.py", *flags, "--run-dir", str(run_dir), "--auto-resume"])
     command = ["train/evaluate.py", str(run_dir), "--episodes", str(episodes), "--no-gif", "--no-report"]
     run_script(command)
     log, figures = read_log(run_dir), read_evaluation(run_dir)[task.env_id].figures
@@ -109,6 +111,20 @@ def make_run(study: Study, job: Job, runs: Path, steps: int | None, machine: Row
         "episodes": figures.episodes,
         "curve": thinned(log[RETURNS]) if RETURNS in log else [],
     }
+
+
+def is_finished(run_dir: Path, steps: int) -> bool:
+    """Return whether a run has been trained for so many steps, here or on another machine."""
+    if not (run_dir / "config.json").exists():
+        return False
+    seconds = read_log(run_dir).get("time/total_seconds")
+    return seconds is not None and seconds.steps[-1] >= steps
+
+
+def can_be_made(study: Study, job: Job, runs: Path) -> bool:
+    """Return whether a run can be made here: it needs no GPU, there is one, or it was trained elsewhere."""
+    task = study.tasks[job.task]
+    return not task.gpu or torch.cuda.is_available() or is_finished(runs / job.name, task.steps)
 
 
 def thinned(curve: Curve) -> list[list[float]]:

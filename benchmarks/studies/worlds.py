@@ -18,6 +18,15 @@ TASKS = {
     "endless-t-maze": Task("rmc/EndlessTMaze-v0", 600_000),
     "memory-maze": Task("rmc/MemoryMaze-9x9-v0", 3_000_000),
     "box-world": Task("rmc/BoxWorldViewport-v0", 10_000_000, options=("max_solution=3",)),
+    "memory-maze-gpu": Task(
+        "rmc/MemoryMaze-9x9-v0", 60_000_000, gpu=("--scale", "16", "--precision", "tf32")
+    ),
+    "box-world-gpu": Task(
+        "rmc/BoxWorldViewport-v0",
+        90_000_000,
+        options=("max_solution=3",),
+        gpu=("--num-envs", "4096", "--minibatch-size", "16384", "--precision", "tf32"),
+    ),
 }
 
 STUDY = Study(
@@ -30,7 +39,11 @@ STUDY = Study(
             *(Job(task, "feedforward", SEEDS[0]) for task in TASKS),
         ]
     ),
-    notes=["The machine had other work at the same time, so the minutes are too many."],
+    notes=[
+        "The machine had other work at the same time, so the minutes are too many.",
+        "On a GPU: trained on one NVIDIA H100, with six runs on it at the same time, and evaluated on the "
+        "CPU of the machine below.",
+    ],
 )
 
 

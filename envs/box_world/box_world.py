@@ -168,6 +168,9 @@ class BoxWorld(SeededTask):
                 f"and there are {NUM_COLORS}"
             )
         self.view_size = view_size
+        self.min_solution, self.max_solution = min_solution, max_solution
+        self.min_distractors, self.max_distractors = min_distractors, max_distractors
+        self.distractor_length = distractor_length
         self.max_steps = (120 if view_size is None else 240) if max_steps is None else max_steps
         require_whole("max_steps", self.max_steps, 1, 1_000_000)
         side = SIDE + 2 if view_size is None else view_size
@@ -290,32 +293,15 @@ class BoxWorld(SeededTask):
             tile_size,
         )
 
+    _STATE = ("grid", "position", "key", "time", "score", "boxes", "seen_boxes")
+
     def _save(self) -> dict[str, Any]:
-        return {
-            "grid": self._grid.clone(),
-            "position": self._position.clone(),
-            "key": self._key.clone(),
-            "time": self._time.clone(),
-            "score": self._score.clone(),
-            "boxes": self._boxes.clone(),
-            "seen_boxes": self._seen_boxes.clone(),
-        }
+        return {name: getattr(self, f"_{name}").clone() for name in self._STATE}
 
     def _restore(self, state: dict[str, Any]) -> dict[str, Tensor]:
         self._require_rows(len(state["time"]))
-        shapes = [
-            tuple(grid.shape[1:] + boxes.shape[1:])
-            for grid, boxes in ((state["grid"], state["boxes"]), (self._grid, self._boxes))
-        ]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"a state with {shapes[0][0]} cells and {shapes[0][1] - 1} boxes at most: expected "
-                f"{shapes[1][0]} and {shapes[1][1] - 1}, as of view_size={self.view_size} and max_solution"
-            )
-        saved = {name: x.to(self.device, copy=True) for name, x in state.items() if name != "generator"}
-        self._grid, self._position, self._key = saved["grid"], saved["position"], saved["key"]
-        self._time, self._score = saved["time"], saved["score"]
-        self._boxes, self._seen_boxes = saved["boxes"], saved["seen_boxes"]
+        for name in self._STATE:
+            setattr(self, f"_{name}", state[name].to(self.device, copy=True))
         self._seen = {"image": self._image(self._grid, self._position), "key": self._key.clone()}
         self._last = None
         return self._seen

@@ -239,16 +239,10 @@ class ColorCubes(SeededTask):
 
     def _save(self) -> dict[str, Any]:
         world = {name: value.clone() for name, value in self._world._asdict().items()}
-        return {"world": world, "obs": self._obs, "size": self.size}
+        return {"world": world, "obs": self._obs}
 
     def _restore(self, state: dict[str, Any]) -> Tensor:
-        cubes = state["world"]["cubes"]
-        self._require_rows(len(cubes))
-        sizes = (state["size"], cubes.shape[1])
-        if sizes != (self.size, self.num_cubes):
-            raise ValueError(
-                f"a state of (size, num_cubes) = {sizes}: expected {(self.size, self.num_cubes)}"
-            )
+        self._require_rows(len(state["obs"]))
         saved = {name: value.to(self.device, copy=True) for name, value in state["world"].items()}
         self._world, self._last = World(**saved), None
         self._obs = state["obs"].to(self.device, copy=True)

@@ -166,7 +166,8 @@ class MemoryMaze(SeededTask):
         name = f"rmc/MemoryMaze-{size}x{size}-v0"
         super().__init__(name, num_envs, device, observation_space, spaces.Discrete(3))
         self.size, self.num_objects, self.max_steps = size, num_objects, max_steps
-        self.view_size, self.redraw = view_size, redraw
+        self.view_size, self.see_through_walls = view_size, see_through_walls
+        self.redraw, self.maze_seed = redraw, maze_seed
         self.aux_size = 2 * num_objects
         self.object_names = OBJECT_COLOURS[:num_objects]
         self.viewer = Viewer(size + 2, view_size, see_through_walls, self.device)
@@ -263,8 +264,6 @@ class MemoryMaze(SeededTask):
 
     def _save(self) -> dict[str, Any]:
         return {
-            "size": self.size,
-            "view_size": self.view_size,
             "world": list(self.world),
             "scene": list(self.scene),
             "time": self._time,
@@ -273,11 +272,6 @@ class MemoryMaze(SeededTask):
     def _restore(self, state: dict[str, Any]) -> dict[str, Tensor]:
         world = World(*(x.to(self.device) for x in state["world"]))
         self._require_rows(len(world.walls))
-        saved = (state["size"], state["view_size"], world.objects.shape[1])
-        own = (self.size, self.view_size, self.num_objects)
-        if saved != own:
-            text = "size {}, view size {} and {} objects"
-            raise ValueError(f"a state of {text.format(*saved)}: expected {text.format(*own)}")
         scene = Scene(*(x.to(self.device) for x in state["scene"]))
         self._last, self._time = None, state["time"]
         self._set_world(world, scene)

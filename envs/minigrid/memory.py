@@ -20,6 +20,7 @@ from rmc_agents.spaces.annotated import minigrid_image
 from rmc_agents.tree import upload
 
 from ..numbers import MAX_ENVS, require_whole
+from ..saved_options import require_rows, require_same_options, saved_options
 from . import tables as minigrid_tables
 from .picture import draw_state
 from .starts import DeviceStarts, FaramaStarts, Starts
@@ -132,6 +133,7 @@ class MemoryMazes(BatchedEnv):
                 "direction": spaces.Discrete(4),
             }
         )
+        self.actions = actions
         self.action_space = spaces.Discrete(actions)
 
         tables = minigrid_tables.build_tables(specs, actions)
@@ -267,24 +269,32 @@ class MemoryMazes(BatchedEnv):
         if self._state is None:
             raise RuntimeError("state_dict before the first reset: call reset(seed) first")
         return {
+            "options": self._options(),
             "mazes": self._maze_of,
             "state": self._state.clone(),
             "clock": self._clock.clone(),
             **self._starts.state_dict(),
         }
 
+    def _options(self) -> dict[str, Any]:
+        """Return what a state holds of the options."""
+        options = {
+            "mazes": [spec.env_id for spec in self.specs],
+            "view_size": self.specs[0].view_size,
+            "actions": self.actions,
+            "seeding": self.seeding,
+        }
+        return saved_options(self, options)
+
     def load_state_dict(self, state: dict[str, Any]) -> Obs:
         """Continue from the `state_dict` of an instance with the same mazes, actions and seeding.
 
         Raises:
-            ValueError: the state belongs to another number of environments or another seeding.
+            ValueError: the state belongs to another number of environments or to other options, which the
+                message names. States of older versions lack the options, and are not compared.
         """
-        if len(state["state"]) != self.num_envs or bool(state["numpy"]) != (self.seeding == "farama"):
-            raise ValueError(
-                f"a state of {len(state['state'])} environments with "
-                f"{'farama' if state['numpy'] else 'device'} seeding: expected {self.num_envs} with "
-                f"{self.seeding}"
-            )
+        require_same_options(state.get("options"), self._options())
+        require_rows(len(state["state"]), self.num_envs)
         self._set_mazes(np.array(state["mazes"]))
         here = self._place(state["state"].to(self.device), state["clock"].to(self.device))
         self._arrived = None

@@ -54,6 +54,10 @@ class PopgymTask(SeededTask):
     ) -> None:
         super().__init__(self._name(options), num_envs, device, observation_space, action_space)
         self._recording: Recording | None = None
+        self._given = options
+
+    def _options(self) -> Mapping[str, Any]:
+        return self._given
 
     @classmethod
     def _name(cls, options: Mapping[str, Any]) -> str:

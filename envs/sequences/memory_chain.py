@@ -117,15 +117,10 @@ class MemoryChain(SeededTask):
         return Transition(first, reward, ~never, never, obs, right)
 
     def _save(self) -> dict[str, Any]:
-        return {"time": self._time, "length": self.length, "bits": self._bits, "query": self._query}
+        return {"time": self._time, "bits": self._bits, "query": self._query}
 
     def _restore(self, state: dict[str, Any]) -> Tensor:
         self._require_rows(len(state["bits"]))
-        sizes = (state["length"], state["bits"].shape[1])
-        if sizes != (self.length, self.num_bits):
-            raise ValueError(
-                f"a state of (length, num_bits) = {sizes}: expected {(self.length, self.num_bits)}"
-            )
         self._time = state["time"]
         self._bits, self._query = state["bits"].to(self.device), state["query"].to(self.device)
         self._ended = None

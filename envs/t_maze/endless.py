@@ -179,7 +179,6 @@ class EndlessTMaze(SeededTask):
 
     def _save(self) -> dict[str, Any]:
         return {
-            "sizes": [self.num_corridors, self.length],
             "x": self._x,
             "end": self._end,
             "cue": self._cue,
@@ -189,11 +188,6 @@ class EndlessTMaze(SeededTask):
 
     def _restore(self, state: dict[str, Any]) -> Obs:
         self._require_rows(len(state["x"]))
-        if state["sizes"] != [self.num_corridors, self.length]:
-            raise ValueError(
-                f"a state of (num_corridors, length) = {tuple(state['sizes'])}: expected "
-                f"{(self.num_corridors, self.length)}"
-            )
         self._x, self._end, self._cue, self._passed, self._time = (
             state[name].to(self.device) for name in ("x", "end", "cue", "passed", "time")
         )

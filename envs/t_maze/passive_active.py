@@ -164,7 +164,6 @@ class TMaze(SeededTask):
 
     def _save(self) -> dict[str, Any]:
         return {
-            "length": self.length,
             "time": self._time,
             "place": self._place,
             "arm": self._arm,
@@ -174,8 +173,6 @@ class TMaze(SeededTask):
 
     def _restore(self, state: dict[str, Any]) -> Obs:
         self._require_rows(len(state["place"]))
-        if state["length"] != self.length:
-            raise ValueError(f"a state of corridors of length {state['length']}: expected {self.length}")
         self._time = state["time"]
         self._place, self._arm, self._unseen, self._shown = (
             state[name].to(self.device) for name in ("place", "arm", "unseen", "shown")

@@ -10,9 +10,11 @@ import torch
 from gymnasium import spaces
 
 from rmc_agents.agent.actor_critic import ActorCritic
+from rmc_agents.agent.config import AgentConfig
 from rmc_agents.agent.shapes import shapes_only
 from rmc_agents.environment import EnvConfig
 from rmc_agents.errors import NotAnAgent, UsageError, shown
+from rmc_agents.options import require_types
 from rmc_agents.runs.checkpoint import read_checkpoint, read_newest, save_checkpoint
 from rmc_agents.runs.files import write_json
 from rmc_agents.runs.folder import checkpoints, read_config, run_folder_of
@@ -140,17 +142,54 @@ def _load(
     run: Path, run_dir: Path, config: dict[str, Any], device: torch.device | str
 ) -> tuple[Path, ActorCritic]:
     """Return the file of the weights, and the agent."""
-    shared = run / WEIGHTS
-    if run.is_file():
-        path, payload = run, read_checkpoint(run, device)
-    elif shared.exists() and not checkpoints(run):
-        path, payload = shared, {"agent": to_device(read_tensors(shared), torch.device(device))}
-    else:
-        path, payload, _ = read_newest(run, device)
+    path, payload = _read_weights(run, device)
     require_fit(config, payload, path)
     agent = build_agent(config, run_dir).to(device)
     load_weights(agent, payload, path)
     return path, agent.eval()
+
+
+def _read_weights(run: Path, device: torch.device | str) -> tuple[Path, dict[str, Any]]:
+    """Return the file of the weights, and a checkpoint or the part of one that holds them."""
+    shared = run / WEIGHTS
+    if run.is_file():
+        return run, read_checkpoint(run, device)
+    if shared.exists() and not checkpoints(run):
+        return shared, {"agent": to_device(read_tensors(shared), torch.device(device))}
+    return read_newest(run, device)[:2]
+
+
+def initialize(agent: ActorCritic, run: Path | str) -> None:
+    """Give an agent the weights of a trained one, to continue from them in another task.
+
+    Args:
+        agent: of the same sizes and with the same spaces.
+        run: a run folder, one checkpoint in it, or a folder that `save_pretrained` wrote.
+
+    Raises:
+        UsageError: no run, no readable weights, or weights of an agent of other sizes, or one that reads its
+            observations in another way.
+    """
+    run = Path(run)
+    require_same_reading(agent, run_folder_of(run))
+    path, payload = _read_weights(run, agent.device)
+    load_weights(agent, payload, path)
+
+
+def saved_agent_config(run: Path) -> AgentConfig:
+    """Return the configuration of the agent of a run folder, of a checkpoint in it, or of a shared folder.
+
+    Raises:
+        UsageError: no run, or a config.json that describes no agent.
+    """
+    folder = run_folder_of(run)
+    saved = read_config(folder)
+    try:
+        config = AgentConfig(**saved["agent"])
+        require_types(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{folder}/config.json does not describe an agent: {_brief(error)}") from error
+    return config
 
 
 def export_agent(run: Path | str, folder: Path | str) -> Path:

@@ -72,6 +72,9 @@ class RunOptions:
     them."""
     run_dir: Path | None = None
     """Run folder; runs/ENV-CORE-SEED if not given."""
+    init_from: Path | None = None
+    """Start from the weights of this trained agent (a run folder, a checkpoint, or a shared folder), with its
+    core and sizes as defaults and all else new: for a curriculum of tasks, or another reward."""
     resume: Path | None = None
     """Run folder to resume, from its newest intact checkpoint; other settings are read from it,
     except --total-steps, --device, --threads, --checkpoint-seconds and the like."""
@@ -149,4 +152,5 @@ class Selection(Start):
     match_parameters: int | None = None
     preset: bool = True
     preset_file: Path | None = None
+    init_from: Path | None = None
     scale: int = 1

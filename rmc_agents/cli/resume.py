@@ -137,6 +137,7 @@ def configured(saved: dict[str, Any], run_dir: Path) -> RunConfig:
             precision=saved.get("precision", RunOptions.precision),
             imports=tuple(saved.get("imports", ())),
             seed=saved["seed"],
+            init_from=Path(saved["init_from"]) if saved.get("init_from") else None,
             processes=processes_of(saved),
             eval_every=evaluation.get("every"),
             eval_episodes=evaluation.get("episodes", RunOptions.eval_episodes),

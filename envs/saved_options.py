@@ -1,0 +1,52 @@
+"""Options in saved states, so that no state is loaded into a task with other rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rmc_agents.errors import shown
+
+KIND = "task"
+"""Name under which the class of the task is saved."""
+
+
+def plain(value: Any) -> Any:
+    """Return an option as a checkpoint can hold it: arrays and tuples as lists, NumPy's numbers as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    return [plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def saved_options(task: object, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a state holds of the rules: the class of the task, and its options."""
+    return {KIND: type(task).__name__, **{name: plain(value) for name, value in options.items()}}
+
+
+def require_same_options(saved: Mapping[str, Any] | None, own: Mapping[str, Any]) -> None:
+    """Raise ValueError, with the options that differ, unless a state has the options of a task.
+
+    Args:
+        saved: of the state; None for a state of an older version, which does not hold them.
+        own: of the task.
+    """
+    if saved is None or saved == own:
+        return
+    if saved.get(KIND) != own[KIND]:
+        raise ValueError(f"a state of {saved.get(KIND)}: expected {own[KIND]}")
+    differ = [name for name in {**own, **saved} if saved.get(name) != own.get(name)]
+    found, expected = (
+        ", ".join(f"{name}={shown(repr(options.get(name)), 100)}" for name in differ)
+        for options in (saved, own)
+    )
+    raise ValueError(f"a state of a task with {found}: expected {expected}")
+
+
+def require_rows(count: int, expected: int) -> None:
+    """Raise ValueError unless a state is of as many environments as a batch."""
+    if count != expected:
+        raise ValueError(f"a state of {count} environments: expected {expected}")
