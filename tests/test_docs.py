@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import rmc_envs
+from rmc_agents.agent.config import AgentConfig
 from rmc_agents.cli.config import RunConfig
 from rmc_agents.cli.flags import parse
 from rmc_agents.cores import CORES
@@ -120,6 +121,7 @@ def parse_command(command: Command, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(script, "parse", stop)
     for other in ("import_modules", "run_to_resume"):  # neither modules nor runs of the examples exist
         monkeypatch.setattr(script, other, lambda *_: None, raising=False)
+    monkeypatch.setattr(script, "saved_agent_config", lambda _: AgentConfig(), raising=False)
     with pytest.raises(Parsed) as stopped:
         script.main(words)
     return stopped.value.args[0]

@@ -239,12 +239,14 @@ class ColorCubes(SeededTask):
 
     def _save(self) -> dict[str, Any]:
         world = {name: value.clone() for name, value in self._world._asdict().items()}
-        return {"world": world, "obs": self._obs}
+        touched = None if self._last is None else self._last[1]
+        return {"world": world, "obs": self._obs, "pictures": touched}
 
     def _restore(self, state: dict[str, Any]) -> Tensor:
         self._require_rows(len(state["obs"]))
         saved = {name: value.to(self.device, copy=True) for name, value in state["world"].items()}
-        self._world, self._last = World(**saved), None
+        self._world, touched = World(**saved), state.get("pictures")  # older states lack it
+        self._last = None if touched is None else (self._world, touched.to(self.device))
         self._obs = state["obs"].to(self.device, copy=True)
         return self._obs
 

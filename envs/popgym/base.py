@@ -85,6 +85,12 @@ class PopgymTask(SeededTask):
             self._recording.clear()
         return obs
 
+    def load_state_dict(self, state: dict[str, Any]) -> Obs:
+        obs = super().load_state_dict(state)
+        if self._recording is not None:
+            self._recording.clear()
+        return obs
+
     def step(self, actions: Tensor) -> Transition:
         transition = super().step(actions)
         if self._recording is not None:
@@ -92,7 +98,11 @@ class PopgymTask(SeededTask):
         return transition
 
     def _render(self, i: int, final: bool, tile_size: int) -> NDArray[np.uint8]:
-        """Draw what `_picture` draws, from the steps that are recorded since the first picture."""
+        """Draw what `_picture` draws, from the steps that are recorded since the first picture.
+
+        A state does not hold the recorded steps: after `load_state_dict`, pictures of the running episode
+        lack its earlier actions and rewards, such as the mark of the latest answer.
+        """
         if self._recording is None:
             self._recording = Recording()
             if final:

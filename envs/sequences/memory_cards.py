@@ -144,6 +144,7 @@ class MemoryCards(SeededTask):
             "time": self._time.clone(),
             "card": self._card.clone(),
             "obs": self._obs,
+            "pictures": None if self._last is None else [x.clone() for x in self._last[2:]],
         }
 
     def _restore(self, state: dict[str, Any]) -> Tensor:
@@ -152,7 +153,12 @@ class MemoryCards(SeededTask):
             state[name].to(self.device, copy=True)
             for name in ("kinds", "lying", "left", "time", "card", "obs")
         )
-        self._last = None
+        named = state.get("pictures")  # older states lack it
+        if named is not None:
+            places, right = (x.to(self.device) for x in named)
+            self._last = (self._obs, self._kinds, places, right)
+        else:
+            self._last = None
         return self._obs
 
     def _render(self, i: int, final: bool, tile_size: int) -> NDArray[np.uint8]:

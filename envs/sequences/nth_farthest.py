@@ -206,8 +206,8 @@ class NthFarthest(SeededTask):
         """
         require_whole("num_objects", num_objects, 2, 1000)
         require_whole("num_dims", num_dims, 1, 10_000)
-        if max_rank is not None:
-            require_whole("max_rank", max_rank, 1, num_objects)
+        max_rank = num_objects if max_rank is None else max_rank
+        require_whole("max_rank", max_rank, 1, num_objects)
         observation_space = spaces.Box(-1.0, 1.0, (num_dims + 3 * num_objects,), np.float32)
         super().__init__(
             "rmc/NthFarthest-v0", num_envs, device, observation_space, spaces.Discrete(num_objects)

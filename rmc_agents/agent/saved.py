@@ -171,7 +171,12 @@ def initialize(agent: ActorCritic, run: Path | str) -> None:
             observations in another way.
     """
     run = Path(run)
-    require_same_reading(agent, run_folder_of(run))
+    folder = run_folder_of(run)
+    for name in ("observation_space", "action_space"):
+        saved, own = space_from_json(read_config(folder)[name]), getattr(agent, name)
+        if saved != own:
+            raise UsageError(f"{folder} was trained with {name} {saved}; the new agent has {own}")
+    require_same_reading(agent, folder)
     path, payload = _read_weights(run, agent.device)
     load_weights(agent, payload, path)
 

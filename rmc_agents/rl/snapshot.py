@@ -24,6 +24,8 @@ from rmc_agents.tree import leaves, unflatten
 
 OWN_PARTS = ("generator", "env", "carry", "running")
 """Parts of a state that each process has for itself; all others are equal in all processes."""
+_NEWER = ("options", "pictures")
+"""Parts of an environments' state that checkpoints of older versions lack."""
 
 
 class Episodes(NamedTuple):
@@ -104,7 +106,10 @@ def _episodes(state: Mapping[str, Any], own: Episodes, actions: spaces.Space[Any
     env = state["env"]
     if (env is None) != (own.env is None):
         raise ValueError("the environments were of another kind")
-    require_same_form("the environments' state", own.env, env)
+    if env is not None and own.env is not None:
+        expected = {name: part for name, part in own.env.items() if name in env or name not in _NEWER}
+        given = {name: env[name] for name in expected if name in env}  # an older one may hold more
+        require_same_form("the environments' state", expected, given)
     return Episodes(
         _running(unflatten(own.running, state["running"])), _carry(own.carry, state["carry"], actions), env
     )

@@ -171,12 +171,3 @@ def test_pictures_show_state_and_end() -> None:
 def test_options_out_of_range_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BoxWorld(1, **options)
-
-
-def test_state_of_another_view_or_of_other_levels_is_refused() -> None:
-    task = BoxWorld(2)
-    task.reset(seed=0)
-    with pytest.raises(ValueError, match="196 cells and 10 boxes at most: expected 256 and 10"):
-        BoxWorld(2, view_size=5).load_state_dict(task.state_dict())
-    with pytest.raises(ValueError, match="expected 196 and 8"):
-        BoxWorld(2, max_solution=3).load_state_dict(task.state_dict())
