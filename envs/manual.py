@@ -148,7 +148,7 @@ def view(image: NDArray[np.uint8], numbered: bool = False) -> str:
 
     Args:
         image: MiniGrid's symbolic image.
-        numbered: show a ball as the number of its colour, from 1, instead of B.
+        numbered: show a ball as the number of its color, from 1, instead of B.
     """
     size = len(image)
     cells = [[_symbol(image[x, y], numbered) for x in range(size)] for y in range(size)]

@@ -8,6 +8,8 @@ from rmc_agents.errors import shown
 
 MAX_ENVS = 2**31 - 1
 """Largest number of environments in a batch."""
+MAX_SEED = 2**63 - 1
+"""Largest seed."""
 
 
 def require_whole(name: str, value: object, least: int, most: int) -> None:
@@ -23,6 +25,19 @@ def require_whole(name: str, value: object, least: int, most: int) -> None:
         return
     found = shown(repr(value), 60)
     raise ValueError(f"{name}={found}: expected at least {least} and at most {most:,}, as a whole number")
+
+
+def whole_seed(seed: object) -> int | None:
+    """Return a seed, None for none, as Python's int.
+
+    Raises:
+        ValueError: it is not a whole number from 0 to `MAX_SEED`.
+    """
+    if seed is None:
+        return None
+    require_whole("seed", seed, 0, MAX_SEED)
+    assert isinstance(seed, int | np.integer)
+    return int(seed)
 
 
 def require_flag(name: str, value: object) -> None:

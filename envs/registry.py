@@ -55,6 +55,8 @@ MEMORY_MAZES = tuple(
 )
 """The six Memory mazes that MiniGrid registers."""
 
+OWN = "rmc/"
+"""Beginning of the ids of this package."""
 ATARI = "ALE/"
 """Beginning of the ids of Atari games."""
 PACKAGES = {
@@ -181,7 +183,11 @@ def require_known(env_id: str) -> None:
 
 
 def _suggestion(name: str) -> str:
-    """Return a sentence about the package that registers an id, or about similar ids."""
+    """Return sentences about our task of that name, the package that registers an id, or similar ids."""
+    own = f"{OWN}{name}"
+    if own in gymnasium.registry or _maze_builder(own) is not None:
+        others = [module for beginning, (module, _) in PACKAGES.items() if name.startswith(beginning)]
+        return f" Did you mean {' or '.join([own, *(f'{module}:{name}' for module in others)])}?"
     near = difflib.get_close_matches(name[:100], [*NATIVE, *MEMORY_MAZES, *POPGYM_IDS], n=4, cutoff=0.9)
     if near:  # a misspelled task of this package, even if another package has ids that begin alike
         return f" Did you mean {', '.join(near)}?"

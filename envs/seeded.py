@@ -19,7 +19,7 @@ from rmc_agents.environment import BatchedEnv, Obs, Transition
 from rmc_agents.tree import clone
 
 from .fixed_addresses import FixedAddresses
-from .numbers import MAX_ENVS, require_whole
+from .numbers import MAX_ENVS, require_whole, whole_seed
 from .saved_options import require_rows, require_same_options, saved_options
 
 
@@ -28,10 +28,10 @@ class SeededTask(BatchedEnv):
 
     A subclass implements `_begin`, `_advance`, `_save`, `_restore` and `_render`. This class seeds the
     generator, refuses a step or a picture before the first reset and actions of the wrong shape, saves the
-    generator, and refuses states of a task with other options. A subclass keeps each option of its
-    constructor as an attribute of the same name, with None replaced by what it stands for, or returns them
-    in `_options`. A subclass whose steps change nothing but tensors, which are attributes or in dictionaries
-    and tuples that are, says `capturable = True`: then a CUDA graph can record its steps.
+    generator, and refuses states of a task with other options: the arguments of its constructor that are
+    attributes of the same name, or what `_options` returns. A subclass replaces a None that stands for a
+    number by that number. A subclass whose steps change nothing but tensors, which are attributes or in
+    dictionaries and tuples that are, says `capturable = True`: then a CUDA graph can record its steps.
 
     Args:
         task: name of the task.
@@ -91,6 +91,15 @@ class SeededTask(BatchedEnv):
         """Draw environment i for `render`, after a reset."""
 
     def reset(self, seed: int | None = None) -> Obs:
+        """Start a new episode in every environment, and return the observations.
+
+        Args:
+            seed: of the generator, from 0 to 2**63 - 1; None continues its sequence.
+
+        Raises:
+            ValueError: a seed that is no such number.
+        """
+        seed = whole_seed(seed)
         if seed is not None and self._generator is not None:
             self._generator.manual_seed(seed)
         self._was_reset = True
@@ -154,8 +163,13 @@ class SeededTask(BatchedEnv):
 
     def _options(self) -> Mapping[str, Any]:
         """Return the options that decide the rules, by name."""
-        names = inspect.signature(type(self)).parameters
-        return {name: getattr(self, name) for name in names if name not in ("num_envs", "device")}
+        return {
+            name: getattr(self, name)
+            for kind in type(self).__mro__[::-1]
+            if issubclass(kind, SeededTask) and kind is not SeededTask
+            for name in inspect.signature(kind).parameters
+            if name not in ("num_envs", "device") and hasattr(self, name)
+        }
 
     def _require_rows(self, count: int) -> None:
         """Raise ValueError unless a state is of as many environments as this batch."""

@@ -4,7 +4,7 @@
 def printable(text: str) -> str:
     r"""Return one line of text, with control characters and lone surrogates as escapes such as `\x1b`.
 
-    Written to a terminal, a control character could move the cursor or change colours; a lone surrogate (from
+    Written to a terminal, a control character could move the cursor or change colors; a lone surrogate (from
     a file name that is not UTF-8) cannot be written at all.
     """
     if text.isprintable():

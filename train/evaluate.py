@@ -3,6 +3,7 @@
 python train/evaluate.py runs/NAME                              # in the environment that it was trained for
 python train/evaluate.py runs/NAME --suite memory-mazes         # in mazes of all sizes, also unseen ones
 python train/evaluate.py runs/* --env MiniGrid-MemoryS13-v0     # compare runs, by core
+python train/evaluate.py runs/NAME --env-options max_solution=5 # in the same task with other options
 python train/evaluate.py runs/popgym-* --suite popgym-easy      # each run in its own task of POPGym
 """
 
@@ -51,6 +52,8 @@ from rmc_agents.scripts.evaluate_entry import (  # pyright: ignore[reportMissing
 )
 from rmc_agents.scripts.evaluate_flags import (  # pyright: ignore[reportMissingImports]
     EvaluateConfig,
+    name_of,
+    options_of,
     require_valid,
 )
 from rmc_agents.tree import leaves
@@ -70,11 +73,13 @@ class Job:
     """Folder for the results of the run."""
     run_name: str
     """Name of the run in tables, which no other run has."""
+    env_name: str
+    """Name of the environment in results, with the options that are given."""
 
     @property
     def name(self) -> str:
         """Name for messages."""
-        return f"{self.run_name} in {self.env_id}"
+        return f"{self.run_name} in {self.env_name}"
 
 
 def main(args: Sequence[str]) -> None:
@@ -98,7 +103,7 @@ def main(args: Sequence[str]) -> None:
         outputs = {run.folder: output_folder(run.folder, config.output, len(runs)) for run in runs}
         names = names_of(runs)
         jobs = [
-            Job(run, env_id, outputs[run.folder], names[run.folder])
+            Job(run, env_id, outputs[run.folder], names[run.folder], name_of(env_id, config))
             for run, env_ids in env_ids_by_run(runs, config)
             for env_id in env_ids
         ]
@@ -135,7 +140,7 @@ def main(args: Sequence[str]) -> None:
             say(problems[-1])
             continue
         training = training_of(job.run.environment)
-        results.append(Result(job.run_name, job.run.agent.core_name, job.env_id, entry, training))
+        results.append(Result(job.run_name, job.run.agent.core_name, job.env_name, entry, training))
         say(f"{job.name}: {summary(entry)}")
         problems += keep(job, entry)
         if config.gif and (
@@ -241,10 +246,10 @@ def summary(entry: Entry) -> str:
 def keep(job: Job, entry: Entry) -> list[str]:
     """Save an entry, and say if better figures are kept; return what went wrong."""
     try:
-        path = save_entry(job.output, job.env_id, entry)
+        path = save_entry(job.output, job.env_name, entry)
     except OSError as error:
         return [f"the figures were not saved: {cannot_write_results(job.output, error)}"]
-    note = kept_note(path, job.env_id, entry)
+    note = kept_note(path, job.env_name, entry)
     if note is not None:
         say(note)
     return []
@@ -256,9 +261,10 @@ def draw(job: Job, config: EvaluateConfig) -> str:
 
     run, env_id = job.run, job.env_id
     seeds = range(config.seed, config.seed + min(GIF_EPISODES, config.episodes))
-    stem = job.output / "media" / portable_name(env_id)
+    stem = job.output / "media" / portable_name(job.env_name)
     try:
-        env = rmc_envs.make_reference(env_id, render_mode="rgb_array", **run.options_for(env_id))()
+        options = options_of(run, env_id, config)
+        env = rmc_envs.make_reference(env_id, render_mode="rgb_array", **options)()
         try:
             with waiting(f"pictures of {job.name}", len(seeds)) as report:
                 paths, _ = save_pictures(

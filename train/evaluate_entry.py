@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from gymnasium import spaces
 
@@ -14,7 +16,11 @@ from rmc_agents.environment import BatchedEnv
 from rmc_agents.errors import UsageError, shown
 from rmc_agents.evaluation.entries import Entry, Figures
 from rmc_agents.evaluation.episodes import FIRST_SEED, Episodes, RandomPolicy, evaluate
-from rmc_agents.scripts.evaluate_flags import EvaluateConfig  # pyright: ignore[reportMissingImports]
+from rmc_agents.scripts.evaluate_flags import (  # pyright: ignore[reportMissingImports]
+    EvaluateConfig,
+    name_of,
+    options_of,
+)
 
 
 def check(run: Run, env_id: str, config: EvaluateConfig) -> tuple[str, ...]:
@@ -25,7 +31,7 @@ def check(run: Run, env_id: str, config: EvaluateConfig) -> tuple[str, ...]:
     """
     try:
         env, _ = build(run, env_id, 1, config)
-        maze_of(env_id, run)
+        maze_of(env_id, options_of(run, env_id, config))
     except ValueError as error:
         raise UsageError(str(error)) from error
     except Exception as error:  # whatever the constructor of somebody's environment raises
@@ -54,23 +60,25 @@ def build(
 ) -> tuple[BatchedEnv, rmc_envs.Implementation]:
     """Build the environments for a number of episodes, and return which implementation they are."""
     kind = rmc_envs.choose_implementation(env_id, config.implementation)
-    return rmc_envs.trials(env_id, kind, episodes, run.agent.device, run.options_for(env_id)), kind
+    options = options_of(run, env_id, config)
+    return rmc_envs.trials(env_id, kind, episodes, run.agent.device, options), kind
 
 
 def evaluate_run(run: Run, env_id: str, config: EvaluateConfig) -> Entry:
     """Evaluate an agent in one environment, besides a random policy and the best possible one."""
     started = time.perf_counter()
     env, kind = build(run, env_id, config.episodes, config)
-    maze = maze_of(env_id, run)
+    options, name = options_of(run, env_id, config), name_of(env_id, config)
+    maze = maze_of(env_id, options)
     count, seed = config.episodes, config.seed
     try:
-        with waiting(f"episodes of {run.name} in {env_id}", count) as report:
+        with waiting(f"episodes of {run.name} in {name}", count) as report:
             played = evaluate(
                 run.agent, env, count, seed=seed, deterministic=not config.stochastic, progress=report
             )
         if maze is None:
             policy = RandomPolicy(env.action_space, seed, run.agent.config.action_masks != "ignore")
-            with waiting(f"episodes of random actions in {env_id}", count) as report:
+            with waiting(f"episodes of random actions in {name}", count) as report:
                 random = figures_of(evaluate(policy, env, count, seed=seed, progress=report), kind)
         else:
             assert isinstance(env.action_space, spaces.Discrete)
@@ -87,7 +95,7 @@ def evaluate_run(run: Run, env_id: str, config: EvaluateConfig) -> Entry:
         random=random,
     )
     if maze is None:
-        return with_references(entry, env_id, run)
+        return entry if options else with_references(entry, env_id)
     length, reward = rmc_envs.best_possible(maze)
     return dataclasses.replace(
         entry,
@@ -97,10 +105,13 @@ def evaluate_run(run: Run, env_id: str, config: EvaluateConfig) -> Entry:
     )
 
 
-def with_references(entry: Entry, env_id: str, run: Run) -> Entry:
-    """Return an entry with the stored scores of play without a memory and of reference play, if any."""
+def with_references(entry: Entry, env_id: str) -> Entry:
+    """Return an entry with the stored scores of play without a memory and of reference play, if any.
+
+    They are those of the task without options.
+    """
     known = rmc_envs.references(rmc_envs.resolve(env_id))
-    if known is None or run.options_for(env_id):  # they are those of the task without other options
+    if known is None:
         return entry
     return dataclasses.replace(
         entry,
@@ -123,16 +134,16 @@ def figures_of(episodes: Episodes, implementation: str) -> Figures:
     )
 
 
-def maze_of(env_id: str, run: Run) -> rmc_envs.MazeSpec | None:
-    """Return the Memory maze that an id stands for, at the run's view size; None for any other task."""
+def maze_of(env_id: str, options: Mapping[str, Any]) -> rmc_envs.MazeSpec | None:
+    """Return the Memory maze that an id stands for, at the view size of the options; None for other tasks."""
     name = rmc_envs.resolve(env_id).replace("rmc/Memory", "MiniGrid-Memory")
-    return rmc_envs.MazeSpec.from_id(name, int(run.options_for(env_id).get("view_size", 7)))
+    return rmc_envs.MazeSpec.from_id(name, int(options.get("view_size", 7)))
 
 
 def longest_trained(run: Run) -> int | None:
     """Return the longest hallway of the mazes in which the run was trained; None if it is not known."""
     trained_in = [] if run.environment is None else split_ids(run.environment.ids)
-    mazes = [maze_of(env_id, run) for env_id in trained_in]
+    mazes = [maze_of(env_id, run.options_for(env_id)) for env_id in trained_in]
     lengths = [end - 3 for maze in mazes if maze is not None for end in maze.hallways]
     return max(lengths, default=None)
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 import rmc_envs
+from rmc_agents.agent.saved import Run
 from rmc_agents.cli.config import Imports
 from rmc_agents.cli.flags import require, require_seed
 from rmc_agents.cli.start import command_name
 from rmc_agents.errors import UsageError
 from rmc_agents.evaluation.episodes import FIRST_SEED
+from rmc_agents.options import Options
 
 MAX_EPISODES = 10_000_000
 
@@ -27,6 +29,9 @@ class EvaluateConfig:
     env: str | None = None
     """Gymnasium ids, separated by commas. Without this and without a suite, each run is evaluated in its own
     environment."""
+    env_options: Options = field(default_factory=dict)
+    """Options of these environments, such as max_solution=5 for Box-World. They replace those of training;
+    the results are named after them."""
     suite: rmc_envs.Suite | None = None
     """memory-mazes: MiniGrid's six, then S17, S25, S33 and S65 of fixed length, at the agent's view size.
     popgym-easy, popgym-medium, popgym-hard: each run in the task of POPGym's level that it was trained in,
@@ -71,3 +76,15 @@ def require_valid(config: EvaluateConfig) -> None:
         raise UsageError(
             f"--suite {config.suite} evaluates each run in the task that it was trained in: leave out --env"
         )
+    if config.env_options and config.suite is not None:
+        raise UsageError(f"--env-options changes the tasks of --suite {config.suite}: leave out one of them")
+
+
+def options_of(run: Run, env_id: str, config: EvaluateConfig) -> dict[str, Any]:
+    """Return the options of an environment: those of training, replaced by those that are given."""
+    return {**run.options_for(env_id), **config.env_options}
+
+
+def name_of(env_id: str, config: EvaluateConfig) -> str:
+    """Return the name of an environment in results, with the options that are given."""
+    return " ".join([env_id, *(f"{name}={value}" for name, value in config.env_options.items())])

@@ -242,9 +242,9 @@ def plot(tables: Tables) -> Figure:
     figure = Figure(figsize=(13, 4.2 * len(series)), layout="constrained")
     for axes, (title, labels) in zip(figure.subplots(len(series), 1), series.items(), strict=True):
         rows = tables[title]
-        for (key, label), colour, marker in zip(labels.items(), OKABE_ITO, "osD", strict=False):
+        for (key, label), color, marker in zip(labels.items(), OKABE_ITO, "osD", strict=False):
             points = [(x, row[key]) for x, row in enumerate(rows) if row[key]]
-            axes.plot(*zip(*points, strict=True), marker, color=colour, label=label, markersize=7)
+            axes.plot(*zip(*points, strict=True), marker, color=color, label=label, markersize=7)
         cores = [row["core"].replace("feedforward", "feed-\nforward") for row in rows]
         names = [f"{c}\n{r['T']}x{r['B']}\n{r['threads']} thr." for c, r in zip(cores, rows, strict=True)]
         axes.set_xticks(range(len(rows)), names, fontsize=6)

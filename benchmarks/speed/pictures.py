@@ -164,7 +164,7 @@ def make_notes(sizes: Sizes) -> list[str]:
     return [
         f"{GAME}, {sizes.num_envs} environments, {sizes.num_steps} steps, minibatches of "
         f"{sizes.minibatch_size}, {sizes.epochs} epochs, one torch thread, everything on one core.",
-        "Preprocessing: 84x84 grey pixels, four frames for an action, a stack of four. SB3 has its own "
+        "Preprocessing: 84x84 gray pixels, four frames for an action, a stack of four. SB3 has its own "
         "AtariWrapper; ours is ale_py's batch.",
         "Policy: the rest of a rollout. Without environments: policy and update.",
         f"Medians over {sizes.rounds} interleaved rounds after one of warm-up; ratios within a round.",

@@ -293,15 +293,15 @@ def plot(rows: Sequence[Row], collected: Sequence[Row]) -> Figure:
 
 
 def _draw_panel(axes: Any, rows: Sequence[Row], x: str, y: str, x_label: str, y_label: str) -> None:
-    for core, colour, marker in (("rmc", OKABE_ITO[0], "o"), ("lstm", OKABE_ITO[1], "s")):
+    for core, color, marker in (("rmc", OKABE_ITO[0], "o"), ("lstm", OKABE_ITO[1], "s")):
         points = [(row[x], row[y]) for row in rows if row["core"] == core]
         if not points:
             continue
-        axes.plot(*zip(*points, strict=True), marker=marker, color=colour, label=core)
+        axes.plot(*zip(*points, strict=True), marker=marker, color=color, label=core)
         if y != "steps/s":
             slope = points[-1][1] / points[-1][0]
             line = [slope * value for value, _ in points]
-            axes.plot([value for value, _ in points], line, ":", color=colour, alpha=0.6)
+            axes.plot([value for value, _ in points], line, ":", color=color, alpha=0.6)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel(x_label)

@@ -321,11 +321,11 @@ def plot(rows: Sequence[Row]) -> Figure:
     for axes, (phase, n) in zip(panels.flat, itertools.product(PHASES, threads), strict=True):
         own = [row for row in rows if (row["phase"], row["threads"]) == (phase, n)][::-1]
         left = [0.0] * len(own)
-        for part, colour in zip(Seconds._fields, OKABE_ITO, strict=False):
+        for part, color in zip(Seconds._fields, OKABE_ITO, strict=False):
             # Shares of the median iteration, so that the length of a bar agrees with its steps/s.
             shares = [row[f"{part} (s)"] / sum(row[f"{p} (s)"] for p in Seconds._fields) for row in own]
             widths = [1e6 / row["steps/s"] * share for row, share in zip(own, shares, strict=True)]
-            axes.barh([row["agent"] for row in own], widths, left=left, color=colour, label=part)
+            axes.barh([row["agent"] for row in own], widths, left=left, color=color, label=part)
             left = [a + b for a, b in zip(left, widths, strict=True)]
         for y, row in enumerate(own):
             axes.annotate(f" {row['steps/s']:,.0f} steps/s", (left[y], y), va="center", fontsize=8)

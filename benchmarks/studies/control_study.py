@@ -225,10 +225,10 @@ def draw(study: Study, results: Mapping[str, Result]) -> Figure:
             ]
             if not curves:
                 continue
-            middle, colour = band(curves), looks[agent][0]
-            axes.plot(middle.steps / 1e3, middle.middle, color=colour, label=name_of(study, agent))
+            middle, color = band(curves), looks[agent][0]
+            axes.plot(middle.steps / 1e3, middle.middle, color=color, label=name_of(study, agent))
             if middle.low is not None and middle.high is not None:
-                axes.fill_between(middle.steps / 1e3, middle.low, middle.high, color=colour, alpha=0.15)
+                axes.fill_between(middle.steps / 1e3, middle.low, middle.high, color=color, alpha=0.15)
         axes.set(
             title=study.tasks[task].title,
             xlabel="environment steps (thousands)",

@@ -207,11 +207,11 @@ def draw(results: Mapping[str, Result]) -> Figure:
             name = f"{task}-{core}{credit}"
             if name in results:
                 steps, shares = zip(*results[name]["curve"], strict=True)
-                colour, marker = looks[core]
+                color, marker = looks[core]
                 axes.plot(
                     [step / 1e6 for step in steps],
                     shares,
-                    color=colour,
+                    color=color,
                     marker=marker,
                     markevery=12,
                     linestyle="--" if credit else "-",

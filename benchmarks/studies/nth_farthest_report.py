@@ -193,18 +193,18 @@ def draw(results: Mapping[str, Result]) -> Figure:
 
 
 def by_core(names: Sequence[str], results: Mapping[str, Result]) -> dict[str, Look]:
-    """Return the look of each run: a core keeps its colour, and its further seeds are dashed and dotted."""
+    """Return the look of each run: a core keeps its color, and its further seeds are dashed and dotted."""
     looks: dict[str, Look] = {}
     lines = collections.defaultdict(lambda: itertools.cycle(("-", "--", ":")))
     for name in names:
         core = results[name]["core"]
-        colour, marker = styles([core])[core]
-        looks[name] = {"color": colour, "marker": marker, "linestyle": next(lines[core])}
+        color, marker = styles([core])[core]
+        looks[name] = {"color": color, "marker": marker, "linestyle": next(lines[core])}
     return looks
 
 
 def by_run(names: Sequence[str]) -> dict[str, Look]:
-    """Return the look of each run: a colour and a marker of its own."""
+    """Return the look of each run: a color and a marker of its own."""
     return {
         name: {
             "color": OKABE_ITO[i % len(OKABE_ITO)],

@@ -23,7 +23,7 @@ NUM_LAYOUTS = 4096
 
 EMPTY, WALL, GEM = 0, 1, 2
 KEY, LOCK, DEAD_KEY = 2, 22, 42
-"""Codes of a cell: each plus a colour from 1 to 20. A dead key lies in a box of a branch that leads away
+"""Codes of a cell: each plus a color from 1 to 20. A dead key lies in a box of a branch that leads away
 from the gem. It looks like any other key."""
 NUM_CODES = DEAD_KEY + NUM_COLORS + 1
 

@@ -47,10 +47,10 @@ def next_cells(size: int) -> Tensor:
 
 @final
 class ColorCubes(SeededTask):
-    """A grid with N cubes of different colours, seen for one step at a time; the agent finds one by one.
+    """A grid with N cubes of different colors, seen for one step at a time; the agent finds one by one.
 
     ## Rules
-    At the start of an episode the agent sees all cubes, and a target colour. From then on it sees only what
+    At the start of an episode the agent sees all cubes, and a target color. From then on it sees only what
     is in its own cell. When it steps onto the target, the target moves to another cell, each other cube does
     so with the probability `teleport`, a new target is drawn, and the agent sees all cubes once more, for
     one step (with `hide_colors` only where they are). Cubes move to cells that were free before, and those
@@ -59,10 +59,10 @@ class ColorCubes(SeededTask):
     ## Observation
     `MultiDiscrete([N + 2] * G^2 + [G, G, N, N + 1])`:
 
-    - Each cell: 0 nothing (or not shown), 1 to N a cube of this colour, N + 1 a cube of an unknown colour.
+    - Each cell: 0 nothing (or not shown), 1 to N a cube of this color, N + 1 a cube of an unknown color.
     - The agent's row and column.
     - The target, from 0.
-    - The cube in the agent's cell: 0 none, or its colour, 1 to N.
+    - The cube in the agent's cell: 0 none, or its color, 1 to N.
 
     ## Actions
     `Discrete(4)`: up, right, down, left. A move off the grid does nothing. Numbers outside the space are
@@ -126,7 +126,7 @@ class ColorCubes(SeededTask):
             num_cubes: N, from 1 to half of the cells.
             num_targets: targets of an episode, from 1 to 10,000.
             teleport: probability that a cube moves when another one was found, from 0 to 1.
-            hide_colors: the agent sees colours at the start of an episode only, and in its own cell.
+            hide_colors: the agent sees colors at the start of an episode only, and in its own cell.
             max_steps: steps of an episode at most; None for 10 per target.
 
         Raises:
@@ -177,7 +177,7 @@ class ColorCubes(SeededTask):
 
         Args:
             world: the state.
-            shown: [B, N] how each cube is seen from afar: its colour, N + 1, or 0 if it is not.
+            shown: [B, N] how each cube is seen from afar: its color, N + 1, or 0 if it is not.
         """
         cells = torch.zeros(len(world.at), self.size**2, dtype=torch.int64, device=self.device)
         cells.scatter_(1, world.cubes, shown)

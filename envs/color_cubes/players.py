@@ -61,8 +61,8 @@ class ColorCubesReference(Player):
 
     def __init__(self, task: Any, seed: int = 0) -> None:
         super().__init__(task, seed)
-        self.known = torch.full((self.num_envs, task.num_cubes), -1)  # cell of each colour; -1 if not known
-        self.open = torch.zeros(self.num_envs, task.size**2, dtype=torch.bool)  # cubes of unknown colour
+        self.known = torch.full((self.num_envs, task.num_cubes), -1)  # cell of each color; -1 if not known
+        self.open = torch.zeros(self.num_envs, task.size**2, dtype=torch.bool)  # cubes of unknown color
         cells = torch.arange(task.size**2)
         rows, columns = cells // task.size, cells % task.size
         self.distance = (rows[:, None] - rows).abs() + (columns[:, None] - columns).abs()

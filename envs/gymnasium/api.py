@@ -22,6 +22,7 @@ from rmc_agents.environment import BatchedEnv, Obs
 from rmc_agents.spaces.masks import INFO_KEY
 
 from ..building import make
+from ..numbers import whole_seed
 from ..registry import native
 
 METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -121,6 +122,7 @@ class SingleEnv(gymnasium.Env[Any, Any]):
         self._next: Obs | None = None  # first observation of the episode after the one that ended
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        seed = whole_seed(seed)
         super().reset(seed=seed)
         # The batch started its next episode when the last one ended; this reset returns its beginning.
         obs = self._next if seed is None and self._next is not None else self.batch.reset(seed)
@@ -196,10 +198,12 @@ class BatchedVectorEnv(VectorEnv[Any, Any, NDArray]):
         """Start a new episode in every environment; with Farama's seeding, environment i gets `seed + i`.
 
         Raises:
-            ValueError: a `reset_mask`, which belongs to the autoreset mode DISABLED.
+            ValueError: a seed that is not a whole number from 0 on, or a `reset_mask`, which belongs to the
+                autoreset mode DISABLED.
         """
         if options is not None and "reset_mask" in options:
             raise ValueError("reset_mask: these environments reset automatically (autoreset mode SAME_STEP)")
+        seed = whole_seed(seed)
         super().reset(seed=seed)
         return _batch(self.single_observation_space, self.batch.reset(seed)), self._mask_infos()
 

@@ -31,7 +31,7 @@ _OF_BATCHES = ("game", "repeat_action_probability", "full_action_space", "max_nu
 class Preprocessing:
     """Usual preprocessing of Atari games (Mnih et al. 2015), with its options.
 
-    An action is repeated for four frames, and the maximum of the last two is shown in grey, 84x84 pixels.
+    An action is repeated for four frames, and the maximum of the last two is shown in gray, 84x84 pixels.
     An episode starts with up to 30 random waits.
     """
 
@@ -66,7 +66,7 @@ def preprocessed(spec: EnvSpec, options: dict[str, Any]) -> gymnasium.Env:
     own, wanted = _split(spec, options)
     if wanted is None:
         return gymnasium.make(spec, **own)
-    # Grey, because the wrapper reads the screen itself and drops the observation.
+    # Gray, because the wrapper reads the screen itself and drops the observation.
     env = gymnasium.make(spec, **{"frameskip": 1, "obs_type": "grayscale", **own})
     env = AtariPreprocessing(
         env, MAX_WAITS, FRAMES_PER_ACTION, terminal_on_life_loss=wanted.terminal_on_life_loss

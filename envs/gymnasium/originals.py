@@ -58,7 +58,7 @@ def _register(env_id: str, function: str, **options: Any) -> None:
 
 
 def make_memory_maze(maze: str, render_mode: str | None = None, **options: Any) -> gymnasium.Env:
-    """Build the 3-D Memory Maze (Pasukonis et al. 2022), which shows the target's colour as a border.
+    """Build the 3-D Memory Maze (Pasukonis et al. 2022), which shows the target's color as a border.
 
     Args:
         maze: its size, such as "9x9".

@@ -1,4 +1,4 @@
-"""Memory Maze on a grid: mazes of rooms in which the agent goes to one coloured object after the other."""
+"""Memory Maze on a grid: mazes of rooms in which the agent goes to one colored object after the other."""
 
 from .task import MemoryMaze
 

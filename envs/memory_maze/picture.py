@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ..drawing import FAINT, GREY, INK, PAPER, Board, font
-from .view import BALL, OBJECT_COLOURS
+from .view import BALL, OBJECT_COLORS
 
 DARK = "#202020"
 OUTSIDE_THE_VIEW = 0.55
@@ -41,9 +41,9 @@ class Banner(NamedTuple):
 
 
 def draw(picture: Picture, banner: Banner, tile_size: int) -> NDArray[np.uint8]:
-    """Draw the whole maze in a frame of the prompt's colour, below a line with the prompt and the score.
+    """Draw the whole maze in a frame of the prompt's color, below a line with the prompt and the score.
 
-    Each ball has a number, so that they can be told apart without seeing colours. Cells outside the agent's
+    Each ball has a number, so that they can be told apart without seeing colors. Cells outside the agent's
     view are darker.
 
     Returns:
@@ -71,8 +71,8 @@ def draw_view(image: NDArray[np.uint8], banner: Banner, tile_size: int) -> NDArr
     view = Image.fromarray(grid.render(tile_size, (V // 2, V - 1), 3, highlight_mask=seen))
     paint = ImageDraw.Draw(view)
     for column, row in np.argwhere(image[..., 0] == BALL).tolist():
-        colour = int(image[column, row, 1])
-        _number(paint, (column + 0.5) * tile_size, (row + 0.5) * tile_size, colour, tile_size)
+        color = int(image[column, row, 1])
+        _number(paint, (column + 0.5) * tile_size, (row + 0.5) * tile_size, color, tile_size)
     return _framed(view, banner, tile_size)
 
 
@@ -106,11 +106,11 @@ def draw_decoded(
     for k, (true, found) in enumerate(zip(picture.objects, decoded.tolist(), strict=True)):
         x, y = ((value + 0.5) * tile_size for value in true)
         half = tile_size / 8
-        paint.rectangle((x - half, y - half, x + half, y + half), fill=_colour(k), outline=INK)
+        paint.rectangle((x - half, y - half, x + half, y + half), fill=_color(k), outline=INK)
         if not np.isnan(found).any():
             x, y = ((min(max(value, 0), n - 1) + 0.5) * tile_size for value in found)
             half = 0.36 * tile_size
-            paint.ellipse((x - half, y - half, x + half, y + half), fill=_colour(k), outline=INK, width=2)
+            paint.ellipse((x - half, y - half, x + half, y + half), fill=_color(k), outline=INK, width=2)
             _number(paint, x, y, k, tile_size)
     whole.paste(map_, (left.shape[1] + frame, bar + frame))
     paint = ImageDraw.Draw(whole)
@@ -120,22 +120,22 @@ def draw_decoded(
 
 
 def _framed(inside: Image.Image, banner: Banner, tile_size: int) -> NDArray[np.uint8]:
-    """Put a frame of the prompt's colour around a picture, and the banner above it."""
+    """Put a frame of the prompt's color around a picture, and the banner above it."""
     frame, bar = max(tile_size // 4, 2), max(tile_size, 20)
-    colour = _colour(banner.prompt)
-    whole = Image.new("RGB", (inside.width + 2 * frame, inside.height + 2 * frame + bar), colour)
+    color = _color(banner.prompt)
+    whole = Image.new("RGB", (inside.width + 2 * frame, inside.height + 2 * frame + bar), color)
     whole.paste(inside, (frame, bar + frame))
     paint = ImageDraw.Draw(whole)
     paint.rectangle((0, 0, whole.width, bar - 1), fill=DARK)
     middle, radius = bar / 2, 0.36 * bar
     left = frame + middle
-    paint.ellipse((left - radius, middle - radius, left + radius, middle + radius), fill=colour)
+    paint.ellipse((left - radius, middle - radius, left + radius, middle + radius), fill=color)
     _number(paint, left, middle, banner.prompt, bar)
     numbers = f"reached {banner.score}  ·  step {banner.step}"
     text = font(int(bar * 0.5), bold=True)
     if left + bar + text.getlength(numbers) <= whole.width - frame:
         paint.text((whole.width - frame - 4, middle), numbers, PAPER, text, anchor="rm")
-    request = f"go to {OBJECT_COLOURS[banner.prompt]}"
+    request = f"go to {OBJECT_COLORS[banner.prompt]}"
     room = whole.width - frame - 4 - text.getlength(numbers) - (left + 0.6 * bar)
     if text.getlength(request) + bar / 2 <= room:
         paint.text((left + 0.6 * bar, middle), request, PAPER, text, anchor="lm")
@@ -149,7 +149,7 @@ def _tiles(picture: Picture, tile_size: int) -> NDArray[np.uint8]:
     for row, column in np.argwhere(picture.walls).tolist():
         grid.set(column, row, Wall())
     for k, (column, row) in enumerate(picture.objects):
-        grid.set(column, row, Ball(OBJECT_COLOURS[k]))
+        grid.set(column, row, Ball(OBJECT_COLORS[k]))
     column, row, direction = picture.agent
     # MiniGrid's masks are by column and row.
     image = grid.render(tile_size, (column, row), direction, highlight_mask=picture.seen.T)
@@ -161,10 +161,10 @@ def _tiles(picture: Picture, tile_size: int) -> NDArray[np.uint8]:
 
 def _number(paint: ImageDraw.ImageDraw, x: float, y: float, k: int, size: int) -> None:
     """Write the number of an object."""
-    ink = INK if OBJECT_COLOURS[k] in ("yellow", "green", "grey") else PAPER
+    ink = INK if OBJECT_COLORS[k] in ("yellow", "green", "grey") else PAPER
     paint.text((x, y), str(k + 1), ink, font(max(int(size * 0.42), 6), bold=True), anchor="mm")
 
 
-def _colour(k: int) -> tuple[int, int, int]:
-    red, green, blue = COLORS[OBJECT_COLOURS[k]].tolist()
+def _color(k: int) -> tuple[int, int, int]:
+    red, green, blue = COLORS[OBJECT_COLORS[k]].tolist()
     return red, green, blue

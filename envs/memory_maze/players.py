@@ -86,7 +86,7 @@ class PerfectMemory(Player):
     def _remember(self, obs: dict[str, Tensor]) -> None:
         """Enter the view into the map."""
         V, D = self.task.view_size, self.side
-        kind, colour = (obs["image"][..., channel].flatten(1) for channel in (0, 1))  # [B, V * V]
+        kind, color = (obs["image"][..., channel].flatten(1) for channel in (0, 1))  # [B, V * V]
         i, j = (index.flatten() for index in torch.meshgrid(torch.arange(V), torch.arange(V), indexing="ij"))
         steps = torch.from_numpy(STEPS)
         forward, right = steps[obs["direction"]], steps[(obs["direction"] + 1) % 4]  # [B, 2]
@@ -100,7 +100,7 @@ class PerfectMemory(Player):
         empty = inside & (kind != WALL)
         self.free[rows.expand_as(cells)[empty], cells[empty]] = True
         for k in range(self.task.num_objects):
-            ball = inside & (kind == BALL) & (colour == k)
+            ball = inside & (kind == BALL) & (color == k)
             found = torch.where(ball, cells, -1).amax(1)
             self.objects[:, k] = torch.where(found >= 0, found, self.objects[:, k])
 
@@ -112,9 +112,9 @@ class Memoryless(Player):
 
     def choose(self, obs: dict[str, Tensor], starts: Tensor) -> Tensor:
         V, image = self.task.view_size, obs["image"].transpose(1, 2)  # by row and column
-        kind, colour = image[..., 0], image[..., 1]
+        kind, color = image[..., 0], image[..., 1]
         free = to_bits((kind != WALL) & (kind != UNSEEN))
-        target = to_bits((kind == BALL) & (colour == obs["prompt"][:, None, None]))
+        target = to_bits((kind == BALL) & (color == obs["prompt"][:, None, None]))
         places = torch.tensor([V // 2, V - 1, 3]).expand(self.num_envs, 3)
         way = shortest(free, target.unsqueeze(1).expand(-1, 4, -1), places)
         beside = [kind[:, -2, V // 2], kind[:, -1, V // 2 + 1], kind[:, -1, V // 2 - 1]]

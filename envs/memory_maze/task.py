@@ -1,4 +1,4 @@
-"""Memory Maze on a grid: go to the object of the colour that the prompt names, again and again.
+"""Memory Maze on a grid: go to the object of the color that the prompt names, again and again.
 
 Axes: B environments, K objects, V cells per side of the view, n cells per side of the maze with its border.
 """
@@ -19,10 +19,10 @@ from rmc_agents.errors import shown
 from rmc_agents.spaces.annotated import minigrid_image
 from rmc_agents.tree import upload
 
-from ..numbers import require_flag, require_whole
+from ..numbers import MAX_SEED, require_flag, require_whole
 from ..seeded import SeededTask
 from .mazes import most_rooms
-from .view import BALL, EMPTY, GREY, OBJECT_COLOURS, STEPS, WALL, Lines, Viewer, packed
+from .view import BALL, EMPTY, GREY, OBJECT_COLORS, STEPS, WALL, Lines, Viewer, packed
 from .worlds import Redraw, World, Worlds
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Scene(NamedTuple):
 
 @final
 class MemoryMaze(SeededTask):
-    """Go to the coloured object that the prompt names; then the prompt names another one, and so on.
+    """Go to the colored object that the prompt names; then the prompt names another one, and so on.
 
     The maze is new in each episode and stays the same during it, so an agent that remembers where it has seen
     the objects, and how the maze is laid out, reaches many more of them. It is the grid form of Memory Maze
@@ -71,7 +71,7 @@ class MemoryMaze(SeededTask):
     ## Observation
     `Dict(image=Box(0, 255, (V, V, 3), uint8), direction=Discrete(4), prompt=Discrete(K))`. `image` is
     MiniGrid's partial view: `image[i, j]` is the cell i from the left and V - 1 - j ahead of the agent, as
-    (object, colour, state) code, and cells behind walls are unseen (0, 0, 0). The ball on the agent's own
+    (object, color, state) code, and cells behind walls are unseen (0, 0, 0). The ball on the agent's own
     cell is hidden. The direction is 0 right, 1 down, 2 left, 3 up. The prompt is 0 red, 1 green, 2 blue,
     3 purple, 4 yellow, 5 grey.
 
@@ -100,10 +100,10 @@ class MemoryMaze(SeededTask):
     - The agent moves by cells and turns by 90 degrees, where the original is a rolling ball in 3-D at 4 Hz.
     - The agent sees V x V cells in front of it and its direction. The original gives a 64 x 64 picture, in
       which walls of different parts of the maze look different, so that an agent can recognise places.
-    - The prompt is a number, not the colour of the picture's border.
+    - The prompt is a number, not the color of the picture's border.
     - The rooms and corridors are drawn by the same method (labmaze), except that U-shaped corridors are not
       straightened.
-    - The sixth colour is grey instead of salmon.
+    - The sixth color is grey instead of salmon.
     - Scores are therefore not comparable: here the way to a target takes fewer steps.
 
     ## Seeding
@@ -147,12 +147,12 @@ class MemoryMaze(SeededTask):
         for name, number in (("size", size), ("view_size", view_size)):
             if number % 2 == 0:
                 raise ValueError(f"{name}={number}: expected an odd number")
-        num_objects = min((size - 3) // 2, len(OBJECT_COLOURS)) if num_objects is None else num_objects
+        num_objects = min((size - 3) // 2, len(OBJECT_COLORS)) if num_objects is None else num_objects
         max_steps = max(500 * (size - 7), 500) if max_steps is None else max_steps
-        require_whole("num_objects", num_objects, 2, min(most_rooms(size), len(OBJECT_COLOURS)))
+        require_whole("num_objects", num_objects, 2, min(most_rooms(size), len(OBJECT_COLORS)))
         require_whole("max_steps", max_steps, 1, MAX_STEPS)
         require_flag("see_through_walls", see_through_walls)
-        require_whole("maze_seed", maze_seed, 0, 2**63 - 1)
+        require_whole("maze_seed", maze_seed, 0, MAX_SEED)
         if not isinstance(redraw, str) or redraw not in get_args(Redraw):
             expected = ", ".join(map(repr, get_args(Redraw)))
             raise ValueError(f"redraw={shown(repr(redraw), 60)}: expected one of {expected}")
@@ -169,11 +169,11 @@ class MemoryMaze(SeededTask):
         self.view_size, self.see_through_walls = view_size, see_through_walls
         self.redraw, self.maze_seed = redraw, maze_seed
         self.aux_size = 2 * num_objects
-        self.object_names = OBJECT_COLOURS[:num_objects]
+        self.object_names = OBJECT_COLORS[:num_objects]
         self.viewer = Viewer(size + 2, view_size, see_through_walls, self.device)
         self._worlds = Worlds(num_envs, size, num_objects, redraw, maze_seed, self.device)
         self._next_pose = upload(_next_poses(self.viewer.width), self.device)
-        balls = [packed(BALL, colour) for colour in range(num_objects)]
+        balls = [packed(BALL, color) for color in range(num_objects)]
         self._balls = torch.tensor(balls, dtype=torch.int32, device=self.device)
         self._last: tuple[World, Scene] | None = None  # the end of the episodes before, to draw
         self._set_world(*self._draw())
@@ -331,7 +331,7 @@ class MemoryMaze(SeededTask):
     def mission(self, i: int = 0) -> str:
         """Return what the agent of environment i is asked to do, in words."""
         prompt = int(self.scene.prompt[i])
-        return f"go to the {OBJECT_COLOURS[prompt]} ball ({prompt + 1})"
+        return f"go to the {OBJECT_COLORS[prompt]} ball ({prompt + 1})"
 
 
 def _next_poses(width: int) -> NDArray[np.int64]:

@@ -23,16 +23,16 @@ from rmc_agents.tree import upload
 UNSEEN, EMPTY, WALL, BALL = 0, 1, 2, 6
 """MiniGrid's codes of objects."""
 GREY = 5
-"""MiniGrid's code of the colour of walls."""
-OBJECT_COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")
-"""MiniGrid's colours, in the order of their codes."""
+"""MiniGrid's code of the color of walls."""
+OBJECT_COLORS = ("red", "green", "blue", "purple", "yellow", "grey")
+"""MiniGrid's colors, in the order of their codes."""
 STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
 """[4, 2] one cell ahead, as column and row, by direction: right, down, left, up."""
 
 
-def packed(kind: int, colour: int = 0) -> int:
+def packed(kind: int, color: int = 0) -> int:
     """Return the three codes of a cell as the bytes of one number, the object's code first."""
-    return kind | colour << 8
+    return kind | color << 8
 
 
 @lru_cache(maxsize=8)

@@ -19,7 +19,7 @@ from rmc_agents.errors import shown
 from rmc_agents.spaces.annotated import minigrid_image
 from rmc_agents.tree import upload
 
-from ..numbers import MAX_ENVS, require_whole
+from ..numbers import MAX_ENVS, require_whole, whole_seed
 from ..saved_options import require_rows, require_same_options, saved_options
 from . import tables as minigrid_tables
 from .picture import draw_state
@@ -44,7 +44,7 @@ class MemoryMazes(BatchedEnv):
     ## Observation
     `Dict(image=Box(0, 255, (V, V, 3), uint8), direction=Discrete(4))`: Farama's observation without the
     constant mission text. `image[i, j]` is the cell i from the left and V - 1 - j ahead of the agent, as
-    MiniGrid's (object, colour, state) code. The direction is 0 right, 1 down, 2 left, 3 up. There is an
+    MiniGrid's (object, color, state) code. The direction is 0 right, 1 down, 2 left, 3 up. There is an
     `observation_table`; at view size 7 it has 121 rows for S13 and 347 for S13Random.
 
     ## Actions
@@ -197,6 +197,7 @@ class MemoryMazes(BatchedEnv):
         return upload(values, self.device)
 
     def reset(self, seed: int | None = None) -> Obs:
+        seed = whole_seed(seed)
         self._arrived = None
         return self._observe(self._place(self._starts.reset(seed), self._clock_start))
 

@@ -22,7 +22,7 @@ from rmc_agents.errors import shown
 
 from ..numbers import require_flag, require_whole
 
-# Contents of a cell, and MiniGrid's (object, colour, state) code of each.
+# Contents of a cell, and MiniGrid's (object, color, state) code of each.
 EMPTY, WALL, KEY, BALL = range(4)
 CODES = np.array([[1, 0, 0], [2, 5, 0], [5, 1, 0], [6, 1, 0]], dtype=np.uint8)
 DIRECTIONS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])

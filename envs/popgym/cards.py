@@ -1,6 +1,6 @@
 """Decks of cards: their kinds, batched shuffles, and tasks that deal the cards of one deck.
 
-A deck has 52 cards: card c has suit c mod 4, rank (c mod 52) // 4 and colour c mod 2.
+A deck has 52 cards: card c has suit c mod 4, rank (c mod 52) // 4 and color c mod 2.
 Axes: B environments, N cards.
 """
 
@@ -33,7 +33,7 @@ MAX_DECKS = 1000
 
 
 def kinds_of(cards: Tensor, kind: Kind) -> Tensor:
-    """Return the suits, ranks or colours of cards, counted from 0."""
+    """Return the suits, ranks or colors of cards, counted from 0."""
     if kind == "ranks":
         return cards % DECK // SUITS
     return cards % NUM_KINDS[kind]

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rmc_agents.environment import Transition
+from rmc_agents.environment import AuxiliaryTargets, Transition
 
 from ..numbers import require_whole
 from .base import Levels, PopgymTask
@@ -46,8 +46,12 @@ class Concentration(PopgymTask):
 
     The last pair terminates the episode, and step L truncates it.
 
+    ## Auxiliary targets
+    What a perfect memory would know: for each place and kind, whether the card there is of this kind, once it
+    has been seen in the episode; N * K numbers. They are learned with `aux_coef`; POPGym has none.
+
     ## Levels
-    Easy 1 deck by colour (K = 2, L = 104), Medium 2 decks by colour (K = 2, L = 208), Hard 1 deck by rank
+    Easy 1 deck by color (K = 2, L = 104), Medium 2 decks by color (K = 2, L = 208), Hard 1 deck by rank
     (K = 13, L = 104).
 
     ## What a score means
@@ -94,24 +98,27 @@ class Concentration(PopgymTask):
         )
         self.num_decks = num_decks
         self.kind: Kind = kind
+        self.aux_size = self.num_cards * self.num_kinds
         n = self.num_cards
         self.max_steps = math.ceil(2 * n - n / (2 * n - 1))
+        self._each_kind = torch.arange(self.num_kinds, device=self.device)
         self._kinds = torch.empty(0, 0)  # [B, N]
         self._shown = torch.empty(0, 0)  # [B, N] observations without the cards of the current turn
         self._left = self._time = self._first = (
             self.task_of
         )  # [B] pairs to find; steps; first card of the turn
         self._seen = self._kinds  # [B, N] the observations
+        self._known = self._none().unsqueeze(1)  # [B, N] whether a card has been seen
 
     def _draw(self, count: int) -> tuple[Tensor, ...]:
         kinds = shuffle(count, self.num_decks, self.kind, self._generator, self.device)
         left = torch.full_like(kinds[:, 0], self.num_cards // 2)
-        hidden = torch.full_like(kinds, self.num_kinds)
-        return kinds, hidden, left, torch.zeros_like(left), torch.full_like(left, NO_CARD), hidden
+        hidden, nothing = torch.full_like(kinds, self.num_kinds), torch.zeros_like(kinds, dtype=torch.bool)
+        return kinds, hidden, left, torch.zeros_like(left), torch.full_like(left, NO_CARD), nothing, hidden
 
     def _begin(self) -> Tensor:
         drawn = self._draw(self.num_envs)
-        self._kinds, shown, self._left, self._time, self._first, self._seen = drawn
+        self._kinds, shown, self._left, self._time, self._first, self._known, self._seen = drawn
         self._shown = shown.clone()  # changed in place
         return self._seen
 
@@ -132,10 +139,16 @@ class Concentration(PopgymTask):
         self._left = self._left - pair.long()
         self._time = self._time + 1
         terminated, truncated = self._left == 0, self._time >= self.max_steps
-        state = (self._kinds, self._shown, self._left, self._time, self._first)
+        self._known = self._known | (final_obs != self.num_kinds)
+        state = (self._kinds, self._shown, self._left, self._time, self._first, self._known)
         self._seen = final_obs  # for a picture of the end
         self._seen = self._restart(state, final_obs, terminated | truncated, self._draw)
         return Transition(self._seen, reward, terminated, truncated, final_obs)
+
+    def auxiliary_targets(self) -> AuxiliaryTargets:
+        values = (self._kinds.unsqueeze(2) == self._each_kind).float()  # [B, N, K]
+        known = self._known.unsqueeze(2).expand_as(values)
+        return AuxiliaryTargets(values.flatten(1), known.flatten(1).float())
 
     def _save(self) -> dict[str, Any]:
         return {
@@ -144,6 +157,7 @@ class Concentration(PopgymTask):
             "left": self._left,
             "time": self._time,
             "first": self._first,
+            "known": self._known,
             "seen": self._seen,
         }
 
@@ -152,6 +166,8 @@ class Concentration(PopgymTask):
         self._kinds, self._shown = self._take(state, "kinds"), self._take(state, "shown")
         self._left, self._time = self._take(state, "left"), self._take(state, "time")
         self._first, self._seen = self._take(state, "first"), self._take(state, "seen")
+        # States of older versions do not say what has been seen.
+        self._known = self._take(state, "known") if "known" in state else self._seen != self.num_kinds
         return self._seen
 
     def _picture(self, scene: Scene, tile_size: int) -> NDArray[np.uint8]:

@@ -41,7 +41,7 @@ class CountRecall(FixedLength):
     ## Levels
     | level | decks | kinds | K | actions | steps of an episode |
     | --- | --- | --- | --- | --- | --- |
-    | Easy | 1 | colours | 2 | 27 | 51 |
+    | Easy | 1 | colors | 2 | 27 | 51 |
     | Medium | 2 | suits | 4 | 27 | 103 |
     | Hard | 4 | ranks | 13 | 17 | 207 |
 

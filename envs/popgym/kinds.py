@@ -1,4 +1,4 @@
-"""Properties of cards: suits, ranks and colours."""
+"""Properties of cards: suits, ranks and colors."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ NAMES: dict[Kind, tuple[str, ...]] = {
 
 
 def symbol(kind: Kind, number: int) -> str:
-    """Return the symbol of a suit, rank or colour; a question mark for a number that is none."""
+    """Return the symbol of a suit, rank or color; a question mark for a number that is none."""
     return NAMES[kind][number] if 0 <= number < len(NAMES[kind]) else "?"

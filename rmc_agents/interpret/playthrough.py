@@ -231,8 +231,8 @@ def _render(env: Env[Any, Any]) -> NDArray[np.uint8]:
         )
     if picture.dtype.kind not in "biu" or picture.min() < 0 or picture.max() > 255:
         raise UsageError(f"{_name(env)} renders to {picture.dtype}, expected whole numbers from 0 to 255")
-    colours = picture.repeat(3, axis=-1) if picture.shape[-1] == 1 else picture[..., :3]
-    return colours.astype(np.uint8)
+    colors = picture.repeat(3, axis=-1) if picture.shape[-1] == 1 else picture[..., :3]
+    return colors.astype(np.uint8)
 
 
 @runtime_checkable

@@ -48,15 +48,15 @@ def draw(episode: Playthrough, title: str, per_head: bool = False) -> list[Frame
         moment, is_last = moments[i], i == len(moments) - 1
         trace = moment.trace or moments[i - 1].trace  # the memory reads nothing after the last action
         seen = any(m.cue is not None and m.cue.in_view for m in moments[: i + 1])
-        text, colour = outcome(episode) if is_last else caption(moment, seen)
+        text, color = outcome(episode) if is_last else caption(moment, seen)
         memory = None if trace is None else draw_memory(trace, per_head)
-        image = _frame(moment, memory, f"{title}   step {moment.step}", text, colour)
+        image = _frame(moment, memory, f"{title}   step {moment.step}", text, color)
         frames.append((image, LAST_SECONDS if is_last else FIRST_SECONDS if i == 0 else STEP_SECONDS))
     return frames
 
 
 def caption(moment: Moment, seen: bool) -> tuple[str, str]:
-    """Return the caption of a frame before the last, and its background colour.
+    """Return the caption of a frame before the last, and its background color.
 
     Args:
         moment: the step that the frame shows.
@@ -72,7 +72,7 @@ def caption(moment: Moment, seen: bool) -> tuple[str, str]:
 
 
 def outcome(episode: Playthrough) -> tuple[str, str]:
-    """Return how the episode ended, in words, and a colour: blue for success, vermillion for failure."""
+    """Return how the episode ended, in words, and a color: blue for success, vermillion for failure."""
     last = episode.moments[-1]
     steps = f"{last.step} step{'s' if last.step != 1 else ''}"
     if episode.success is None:
@@ -103,19 +103,19 @@ def draw_memory(trace: MemoryTrace, per_head: bool = False) -> Image.Image:
     for head, shares in enumerate(maps):
         name = f"head {head + 1}" if per_head else ""
         _heat_map(paint, grid.corner(head), grid.cell, shares, name, label_rows=head % grid.across == 0)
-    _colour_scale(paint, (grid.left, bottom - 26), grid.across * grid.pitch[0] - 22)
+    _color_scale(paint, (grid.left, bottom - 26), grid.across * grid.pitch[0] - 22)
     _gates(paint, (bars_left, grid.top), max(grid.cell, 18) if per_head else grid.cell, trace)
     return image
 
 
 @lru_cache(maxsize=512)
 def viridis(share: float) -> tuple[int, int, int]:
-    """Return the colour of a share from 0 (dark) to 1 (bright); it can be read without colour vision."""
+    """Return the color of a share from 0 (dark) to 1 (bright); it can be read without color vision."""
     red, green, blue, _ = matplotlib.colormaps["viridis"](share, bytes=True)
     return int(red), int(green), int(blue)
 
 
-def _frame(moment: Moment, memory: Image.Image | None, title: str, text: str, colour: str) -> Image.Image:
+def _frame(moment: Moment, memory: Image.Image | None, title: str, text: str, color: str) -> Image.Image:
     """Return the scene under a title and above a caption, with the memory on its right."""
     scene = _scene(moment.picture, moment.cue)
     width = scene.width + 2 * MARGIN + (0 if memory is None else memory.width + 2 * MARGIN)
@@ -127,8 +127,8 @@ def _frame(moment: Moment, memory: Image.Image | None, title: str, text: str, co
     frame.paste(scene, (MARGIN, BAR_HEIGHT + (height - scene.height) // 2))
     if memory is not None:
         frame.paste(memory, (scene.width + 3 * MARGIN, BAR_HEIGHT + (height - memory.height) // 2))
-    paint.rectangle((0, frame.height - BAR_HEIGHT, frame.width, frame.height), colour)
-    bold, ink = (True, PAPER) if colour in (BLUE, VERMILLION) else (False, INK)
+    paint.rectangle((0, frame.height - BAR_HEIGHT, frame.width, frame.height), color)
+    bold, ink = (True, PAPER) if color in (BLUE, VERMILLION) else (False, INK)
     middle = (frame.width / 2, frame.height - BAR_HEIGHT / 2)
     paint.text(middle, text, ink, _fitting_font(text, room, bold), anchor="mm")
     return frame
@@ -148,8 +148,8 @@ def _scene(picture: NDArray[np.uint8], cue: Cue | None) -> Image.Image:
     paint = ImageDraw.Draw(image)
     cell = image.height / cue.maze_size
     x, y = cue.cell[0] * cell, cue.cell[1] * cell
-    colour, width = (YELLOW, 4) if cue.in_view else ("#bbbbbb", 2)
-    paint.rectangle((x, y, x + cell, y + cell), outline=colour, width=width)
+    color, width = (YELLOW, 4) if cue.in_view else ("#bbbbbb", 2)
+    paint.rectangle((x, y, x + cell, y + cell), outline=color, width=width)
     font = _font(14, bold=True)
     left = max(x + cell / 2 - font.getlength("cue") / 2, 2)  # whole even in mazes of narrow cells
     paint.text((left, y - cell / 2), "cue", PAPER, font, "lm", stroke_width=2, stroke_fill=INK)
@@ -224,17 +224,17 @@ def _gates(paint: ImageDraw.ImageDraw, corner: tuple[int, int], cell: int, trace
         ("changed", trace.changed, GREEN),
     )
     length = GATE_WIDTH - 12
-    for i, (name, shares, colour) in enumerate(columns):
+    for i, (name, shares, color) in enumerate(columns):
         x = left + i * GATE_WIDTH
         paint.text((x, top - 6), name, INK, _font(14), anchor="ls")
         for slot, share in enumerate(shares):
             high, low = top + slot * cell + cell * 0.2, top + slot * cell + cell * 0.8 - 2
             paint.rectangle((x, high, x + length, low), TRACK)
-            paint.rectangle((x, high, x + length * float(share), low), colour)
+            paint.rectangle((x, high, x + length * float(share), low), color)
 
 
-def _colour_scale(paint: ImageDraw.ImageDraw, corner: tuple[int, int], width: int) -> None:
-    """Draw the colour scale of shares from 0 to 1."""
+def _color_scale(paint: ImageDraw.ImageDraw, corner: tuple[int, int], width: int) -> None:
+    """Draw the color scale of shares from 0 to 1."""
     x, y = corner
     for i in range(width):
         paint.line((x + i, y, x + i, y + 12), viridis(i / max(width - 1, 1)))

@@ -214,16 +214,16 @@ def _panel(axes: Axes, title: str, unit: str, curves: Mapping[str, Curve]) -> No
             text.set_parse_math(False)
 
 
-def _band(axes: Axes, runs: Sequence[Curve], label: str, colour: str, marker: str) -> None:
+def _band(axes: Axes, runs: Sequence[Curve], label: str, color: str, marker: str) -> None:
     """Draw the interquartile mean over runs and, for several runs, its bootstrap interval."""
     line = band(runs)
     every = max(len(line.steps) // 8, 1)
-    axes.plot(line.steps, line.middle, color=colour, lw=2, marker=marker, markevery=every, ms=6, label=label)
+    axes.plot(line.steps, line.middle, color=color, lw=2, marker=marker, markevery=every, ms=6, label=label)
     if line.low is not None and line.high is not None:
-        axes.fill_between(line.steps, line.low, line.high, color=colour, alpha=0.2, lw=0)
+        axes.fill_between(line.steps, line.low, line.high, color=color, alpha=0.2, lw=0)
 
 
-def _hallway_line(axes: Axes, runs: Sequence[Sequence[Point]], label: str, colour: str, marker: str) -> None:
+def _hallway_line(axes: Axes, runs: Sequence[Sequence[Point]], label: str, color: str, marker: str) -> None:
     """Draw the mean over runs by hallway length, and the range of several runs or the intervals of one."""
     by_hallway: dict[int, list[Point]] = {}
     for point in (point for run in runs for point in run):
@@ -231,13 +231,13 @@ def _hallway_line(axes: Axes, runs: Sequence[Sequence[Point]], label: str, colou
     x = sorted(by_hallway)
     rates = [[point.rate for point in by_hallway[hallway]] for hallway in x]
     mean = [sum(each) / len(each) for each in rates]
-    axes.plot(x, mean, color=colour, lw=2, marker=marker, ms=7, label=label)
+    axes.plot(x, mean, color=color, lw=2, marker=marker, ms=7, label=label)
     if len(runs) > 1:
-        axes.fill_between(x, list(map(min, rates)), list(map(max, rates)), color=colour, alpha=0.2, lw=0)
+        axes.fill_between(x, list(map(min, rates)), list(map(max, rates)), color=color, alpha=0.2, lw=0)
         return
     for point in (point for hallway in x for point in by_hallway[hallway]):
         if point.interval is not None:
-            axes.plot([point.hallway] * 2, point.interval, color=colour, lw=1.5)
+            axes.plot([point.hallway] * 2, point.interval, color=color, lw=1.5)
 
 
 def _shade_beyond(axes: Axes, trained_up_to: int, hallways: Sequence[int]) -> None:

@@ -40,7 +40,7 @@ TITLES = {
     TIME: "steps since the cue was in view (R²)",
 }
 SCALES = {CUE: (0.5, 1.0), POSITION: (0.0, 1.0), TIME: (0.0, 1.0)}
-"""Ends of the colour scale: the score without any information, and the perfect score."""
+"""Ends of the color scale: the score without any information, and the perfect score."""
 MAX_NUMBERED = 16
 """Columns of a heat map up to which the score is printed in each cell."""
 
@@ -87,12 +87,12 @@ def swaps(found: Sequence[Swap], after: int, title: str) -> Figure:
         False: (ORANGE, "o", "donor with the opposite cue"),
         True: (BLUE, "s", "donor with the same cue (control)"),
     }
-    for same_cue, (colour, marker, label) in looks.items():
+    for same_cue, (color, marker, label) in looks.items():
         side = 1 if same_cue else -1
         for i, swap in enumerate(swap for swap in found if swap.same_cue == same_cue):
             x = i + 0.13 * side
-            plot.plot([x, x], swap.interval, color=colour, lw=3, solid_capstyle="butt")
-            plot.plot(x, swap.rate, marker, color=colour, ms=9, mec="white", label=label if i == 0 else None)
+            plot.plot([x, x], swap.interval, color=color, lw=3, solid_capstyle="butt")
+            plot.plot(x, swap.rate, marker, color=color, ms=9, mec="white", label=label if i == 0 else None)
             plot.annotate(
                 f"{swap.rate:.0%}",
                 (x, swap.rate),
@@ -125,16 +125,16 @@ def curves(probes: Sequence[tuple[str, str, Probe]], title: str) -> Figure:
     cores = [core for _, core, _ in probes]
     looks = styles(cores)
     for i, (label, core, probe) in enumerate(probes):
-        colour, marker = looks[core]
+        color, marker = looks[core]
         if cores.count(core) > 1:  # runs of one core must differ, too
-            colour, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]
+            color, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]
         shift = 0.07 * (i - (len(probes) - 1) / 2)  # keeps the bars of different runs apart
         steps, value, low, high = _known(probe.since, WHOLE)
         if len(steps):
-            plot.vlines(steps + shift, low, high, color=colour, lw=2, alpha=0.6)
-            plot.plot(steps + shift, value, color=colour, marker=marker, mec="white", ms=9, lw=2, label=label)
+            plot.vlines(steps + shift, low, high, color=color, lw=2, alpha=0.6)
+            plot.plot(steps + shift, value, color=color, marker=marker, mec="white", ms=9, lw=2, label=label)
         steps, value, _, _ = _known(probe.since, OBSERVATION)
-        plot.plot(steps + shift, value, color=colour, lw=1.5, ls=":")
+        plot.plot(steps + shift, value, color=color, lw=1.5, ls=":")
     mark_chance(plot, 0.5)
     plot.plot([], [], color=BLACK, ls=":", lw=1.5, label="current observation only")
     show_rates(plot)
@@ -161,7 +161,7 @@ def _scores(axis: Axis, target: str, parts: Sequence[str]) -> NDArray[np.float64
 
 
 def _heat_map(plot: Plot, scores: NDArray[np.float64], target: str, parts: Sequence[str]) -> AxesImage:
-    """Draw a row for each part and a column for each number of steps; grey where there is no score."""
+    """Draw a row for each part and a column for each number of steps; gray where there is no score."""
     low, high = SCALES[target]
     rows, columns = scores.shape
     plot.set_facecolor("#dddddd")
@@ -190,11 +190,11 @@ def _heat_map(plot: Plot, scores: NDArray[np.float64], target: str, parts: Seque
 
 def _sample_sizes(plot: Plot, axis: Axis) -> None:
     """Draw the number of episodes behind each column of the heat maps above."""
-    for values, colour, marker, label in (
+    for values, color, marker, label in (
         (axis.episodes, BLACK, "o", "episodes"),
         (axis.histories, ORANGE, "s", "distinct histories"),
     ):
-        plot.plot(axis.steps, values, color=colour, marker=marker, ms=5, lw=1.5, label=label)
+        plot.plot(axis.steps, values, color=color, marker=marker, ms=5, lw=1.5, label=label)
     plot.set_yscale("log")
     plot.set_ylim(bottom=1)
     plot.set_xlim(-0.5, max(len(axis.steps), 1) - 0.5)
@@ -206,7 +206,7 @@ def _sample_sizes(plot: Plot, axis: Axis) -> None:
 
 
 def _extends(scores: NDArray[np.float64], target: str) -> Literal["min", "neither"]:
-    """Return whether the colour bar needs an arrow for scores below its scale."""
+    """Return whether the color bar needs an arrow for scores below its scale."""
     return "min" if (scores < SCALES[target][0]).any() else "neither"
 
 

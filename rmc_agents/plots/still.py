@@ -24,8 +24,8 @@ from rmc_agents.plots.style import MARKERS, OKABE_ITO, YELLOW
 
 MAX_SCENES = 5
 """Key moments on a page."""
-DARK = tuple(colour for colour in OKABE_ITO if colour != YELLOW)
-"""Colours of the slots; yellow shades the steps at which the cue is in view."""
+DARK = tuple(color for color in OKABE_ITO if color != YELLOW)
+"""Colors of the slots; yellow shades the steps at which the cue is in view."""
 SERIES: tuple[tuple[str, Callable[[MemoryTrace], NDArray[np.float32]]], ...] = (
     ("attention to the input", lambda trace: trace.attention[:, -1]),
     ("written: input gate", lambda trace: trace.written),
@@ -39,7 +39,7 @@ SCENE, ATTENTION, HEAD, SERIES_HEIGHT = 2.5, 1.7, 1.2, 1.9
 GAP, HEAD_GAP, MARGIN = 0.2, 0.5, 0.1
 TITLE, LINE = 0.34, 0.21
 TICKS, LABEL = 0.3, 0.3
-SLOT_LABELS, COLOUR_BAR = 0.65, 1.05
+SLOT_LABELS, COLOR_BAR = 0.65, 1.05
 WORDS_PER_LINE = 24
 """Characters that fit under a scene."""
 LEGEND_COLUMNS = 8
@@ -106,14 +106,14 @@ class _Page:
 
     Args:
         scenes: number of key moments.
-        with_memory: reserve room for the names of slots on the left and the colour bar on the right.
+        with_memory: reserve room for the names of slots on the left and the color bar on the right.
     """
 
     def __init__(self, scenes: int, with_memory: bool) -> None:
         # The panels over all steps need the width of a full row of scenes.
         self.columns = MAX_SCENES if with_memory else scenes
         self.left = SLOT_LABELS if with_memory else MARGIN
-        self.right = COLOUR_BAR if with_memory else MARGIN
+        self.right = COLOR_BAR if with_memory else MARGIN
         self.width = self.left + self.columns * (SCENE + GAP) - GAP + self.right
         self.height = MARGIN
         self.rows: dict[str, tuple[float, float]] = {}
@@ -142,7 +142,7 @@ class _Page:
             wspace=gap / width,
         )
 
-    def colour_bar(self, figure: Figure, name: str) -> Axes:
+    def color_bar(self, figure: Figure, name: str) -> Axes:
         """Return axes on the right of a row."""
         top, bottom = self.rows[name]
         left = 1 - (self.right - 0.1) / self.width
@@ -189,7 +189,7 @@ def _attention(figure: Figure, page: _Page, traces: Sequence[MemoryTrace | None]
             if per_head:
                 plot.set_title(f"head {head + 1}", fontsize=10, pad=2)
     assert image is not None  # a core with slots has traced at least the first step
-    bar = figure.colorbar(image, cax=page.colour_bar(figure, "attention"))
+    bar = figure.colorbar(image, cax=page.color_bar(figure, "attention"))
     bar.set_label(f"share of attention\n({'by head' if per_head else 'mean of heads'})", fontsize=11)
 
 
@@ -208,9 +208,9 @@ def _series(
         values = np.stack([series(trace) for trace in traces])  # [T, N]
         every = max(len(values) // 12, 1)
         for slot in range(slots):
-            colour, marker = DARK[slot % len(DARK)], MARKERS[slot % len(MARKERS)]
+            color, marker = DARK[slot % len(DARK)], MARKERS[slot % len(MARKERS)]
             (entries[f"slot {slot + 1}"],) = plot.plot(
-                values[:, slot], color=colour, marker=marker, ms=5, lw=1.5, markevery=every
+                values[:, slot], color=color, marker=marker, ms=5, lw=1.5, markevery=every
             )
         name = "the end" if moments[-1].cue is None else "the choice"
         entries[f"{name}: {ending}"] = plot.axvline(end, color="black", ls="--", lw=1.5)

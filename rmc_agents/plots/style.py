@@ -1,6 +1,6 @@
 """The look of all figures: palette, axes and legends, and saving as PNG and SVG.
 
-The colours can be distinguished with any kind of colour vision: Okabe and Ito 2008, "Color universal design"
+The colors can be distinguished with any kind of color vision: Okabe and Ito 2008, "Color universal design"
 (jfly.uni-koeln.de/color), and, for figures of many cores, four of Paul Tol's "muted" scheme
 (personal.sron.nl/~pault).
 """
@@ -27,7 +27,7 @@ FAINT = "#666666"
 """Secondary text and reference lines."""
 OKABE_ITO = (BLUE, ORANGE, GREEN, VERMILLION, PINK, SKY, BLACK, YELLOW)
 
-CORE_COLOURS = {
+CORE_COLORS = {
     "rmc": BLUE,
     "lstm": ORANGE,
     "gru": GREEN,
@@ -38,22 +38,22 @@ CORE_COLOURS = {
     "gated_delta": WINE,
 }
 MARKERS = "osD^vPX*<>ph8"
-"""Marker shapes: lines must differ in more than their colour."""
+"""Marker shapes: lines must differ in more than their color."""
 DPI = 150
 """Resolution of PNG files."""
 
 
 def styles(cores: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Return the colour and the marker of each core, the same in every figure.
+    """Return the color and the marker of each core, the same in every figure.
 
-    Cores that are not in `CORE_COLOURS` get the remaining colours in the order given.
+    Cores that are not in `CORE_COLORS` get the remaining colors in the order given.
     """
     cores = list(dict.fromkeys(cores))
     unused = (PURPLE, OLIVE, TEAL, YELLOW)
-    others = [core for core in cores if core not in CORE_COLOURS]
-    colours = CORE_COLOURS | {core: unused[i % len(unused)] for i, core in enumerate(others)}
-    order = [*CORE_COLOURS, *others]
-    return {core: (colours[core], MARKERS[order.index(core) % len(MARKERS)]) for core in cores}
+    others = [core for core in cores if core not in CORE_COLORS]
+    colors = CORE_COLORS | {core: unused[i % len(unused)] for i, core in enumerate(others)}
+    order = [*CORE_COLORS, *others]
+    return {core: (colors[core], MARKERS[order.index(core) % len(MARKERS)]) for core in cores}
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

@@ -56,7 +56,7 @@ def save_mp4(path: Path, frames: Sequence[Frame]) -> None:
         raise UsageError("MP4 files need an encoder: pip install 'rmc-agents[video]'")
     with tempfile.TemporaryDirectory() as folder:
         encoded = Path(folder) / "video.mp4"
-        _encode_mp4(encoded, _padded(frames, multiple=2))  # H.264 halves the resolution of colour
+        _encode_mp4(encoded, _padded(frames, multiple=2))  # H.264 halves the resolution of color
         data = encoded.read_bytes()
     write_atomically(path, lambda file: file.write(data))
 
@@ -68,11 +68,11 @@ def _encode_gif(frames: Sequence[Frame]) -> bytes:
     sheet = Image.new("RGB", (samples[0].width, sum(image.height for image in samples)))
     for i, image in enumerate(samples):
         sheet.paste(image, (0, i * samples[0].height))
-    # Maximum coverage keeps colours of few pixels, such as the bright end of a scale.
+    # Maximum coverage keeps colors of few pixels, such as the bright end of a scale.
     palette = sheet.quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    colours = np.array(palette.getpalette(), dtype=np.int64).reshape(-1, 3)
-    colours[(colours > 247).all(1)] = 255  # Pillow matches colours roughly; the background must stay white
-    palette.putpalette(colours.ravel().tolist())
+    colors = np.array(palette.getpalette(), dtype=np.int64).reshape(-1, 3)
+    colors[(colors > 247).all(1)] = 255  # Pillow matches colors roughly; the background must stay white
+    palette.putpalette(colors.ravel().tolist())
     first, *others = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image, _ in frames]
     buffer = io.BytesIO()
     durations = [round(1000 * seconds) for _, seconds in frames]

@@ -25,7 +25,7 @@ from rmc_agents.tree import leaves, unflatten
 OWN_PARTS = ("generator", "env", "carry", "running")
 """Parts of a state that each process has for itself; all others are equal in all processes."""
 _NEWER = ("options", "pictures")
-"""Parts of an environments' state that checkpoints of older versions lack."""
+"""Parts of an environments' state that checkpoints of older versions lack; it checks them itself."""
 
 
 class Episodes(NamedTuple):
@@ -107,7 +107,7 @@ def _episodes(state: Mapping[str, Any], own: Episodes, actions: spaces.Space[Any
     if (env is None) != (own.env is None):
         raise ValueError("the environments were of another kind")
     if env is not None and own.env is not None:
-        expected = {name: part for name, part in own.env.items() if name in env or name not in _NEWER}
+        expected = {name: part for name, part in own.env.items() if name not in _NEWER}
         given = {name: env[name] for name in expected if name in env}  # an older one may hold more
         require_same_form("the environments' state", expected, given)
     return Episodes(

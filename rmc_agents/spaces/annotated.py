@@ -16,7 +16,7 @@ from gymnasium import spaces
 from rmc_agents.spaces.text import SPECIAL, AnnotatedText
 
 MINIGRID_CODES = (11, 6, 4)
-"""Number of object, colour and state codes of a cell in MiniGrid's symbolic image."""
+"""Number of object, color and state codes of a cell in MiniGrid's symbolic image."""
 
 
 class AnnotatedBox(spaces.Box):

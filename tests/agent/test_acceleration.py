@@ -49,7 +49,7 @@ def evaluate_with_gradients(agent: ActorCritic, inputs: tuple) -> list[torch.Ten
     return [*outputs, *(p.grad for p in agent.parameters() if p.grad is not None)]
 
 
-@pytest.mark.parametrize("core", ["rmc", "lstm"])
+@pytest.mark.parametrize("core", [pytest.param("rmc", marks=pytest.mark.slow), "lstm"])
 def test_compiled_networks_compute_the_same(core: str, monkeypatch: pytest.MonkeyPatch) -> None:
     agent, inputs = agent_and_inputs(core)
     expected = evaluate_with_gradients(agent, inputs)

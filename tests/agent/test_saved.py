@@ -72,7 +72,7 @@ def test_config_json_of_another_kind_is_refused(tmp_path: Path) -> None:
     for broken, message in [
         ({**good, "environment": {"id": "x"}}, "does not describe environments"),
         ({**good, "agent": {**good["agent"], "core": "lstn"}}, "does not describe an agent: .*lstn"),
-        ({**good, "agent": {**good["agent"], "colour": "red"}}, "does not describe an agent: .*colour"),
+        ({**good, "agent": {**good["agent"], "color": "red"}}, "does not describe an agent: .*color"),
         ({**good, "action_space": {"type": "Text"}}, "does not describe an agent"),
     ]:
         write_config(tmp_path / "run", broken)

@@ -8,11 +8,11 @@ import pytest
 from rmc_envs.drawing import BLUE, FAINT, GREEN, PALETTE, PAPER, Board, Shape
 
 
-def rgb(colour: str) -> list[int]:
-    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+def rgb(color: str) -> list[int]:
+    return [int(color[i : i + 2], 16) for i in (1, 3, 5)]
 
 
-def test_filled_cell_has_its_colour_and_no_other_cell_changes() -> None:
+def test_filled_cell_has_its_color_and_no_other_cell_changes() -> None:
     board = Board(3, 4, tile_size=10, lines=None)
     board.fill(1, 2, BLUE)
     picture = board.image()
@@ -66,7 +66,7 @@ def test_dimmed_cells_fade_and_others_stay() -> None:
 def test_header_is_above_the_board() -> None:
     board = Board(2, 6, tile_size=20, lines=None)
     board.outline(0, 0, GREEN, height=2, width=6)
-    plain, headed = board.image(), board.image("key: 3", colour=FAINT)
+    plain, headed = board.image(), board.image("key: 3", color=FAINT)
     assert headed.shape == (60, 120, 3)
     assert (headed[20:] == plain).all()
     assert (headed[:20] == rgb(FAINT)).all(2).any()

@@ -42,6 +42,7 @@ def right_turn(seed: int) -> tuple[int, str]:
     return (LEFT, "a") if above else (RIGHT, "d")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_screen")
 def test_window_is_played_by_keys() -> None:
     from rmc_envs.manual import Window

@@ -106,6 +106,27 @@ def test_invalid_request_is_refused(env_id: str, options: dict, message: str) ->
         rmc_envs.make(env_id, **options)
 
 
+def test_gymnasium_imports_the_package_that_an_id_names() -> None:
+    script = (
+        "import gymnasium; print(gymnasium.make('rmc_envs:rmc/Recall-v0').spec.id,"
+        "gymnasium.make_vec('rmc_envs:rmc/Recall-v0', num_envs=2).num_envs)"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["rmc/Recall-v0", "2"]
+
+
+OWN_IDS = [env_id for env_id in gymnasium.registry if env_id.startswith("rmc/")]
+
+
+@pytest.mark.parametrize("env_id", [*OWN_IDS, "rmc/MemoryS25-v0"])
+def test_id_without_its_prefix_suggests_the_id_first(env_id: str) -> None:
+    name = env_id.removeprefix("rmc/")
+    with pytest.raises(
+        ValueError, match=f"^unknown environment '{name}'. Did you mean {env_id}( or memory_maze:{name})?[?]"
+    ):
+        rmc_envs.make(name, 4)
+
+
 def test_make_reference_builds_single_environments() -> None:
     env = rmc_envs.make_reference("MiniGrid-MemoryS15-v0", render_mode="rgb_array", view_size=3, actions=3)()
     obs, _ = env.reset(seed=0)

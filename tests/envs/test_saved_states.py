@@ -24,7 +24,7 @@ from tests.support.short_episodes import short_episodes
 POPGYM = ("rmc/RepeatPrevious-v0", "rmc/MultiarmedBandit-v0", "rmc/Concentration-v0")
 
 
-def annotations(env_id: str) -> dict[str, Any]:
+def hints_of(env_id: str) -> dict[str, Any]:
     """Return the annotations of a native task's arguments."""
     builder = native(env_id)
     assert builder is not None
@@ -59,7 +59,7 @@ def variants(env_id: str) -> Iterator[tuple[str, rmc_envs.BatchedEnv]]:
         if name in ("num_envs", "device"):
             continue
         value = saved.get(name, parameter.default)
-        for other in other_values(value, annotations(env_id)[name]):
+        for other in other_values(value, hints_of(env_id)[name]):
             try:
                 yield name, rmc_envs.make(env_id, **{name: other})
             except ValueError:
@@ -77,8 +77,12 @@ def test_state_of_other_options_is_refused_with_their_names(env_id: str) -> None
     assert state is not None
     for name, other in variants(env_id):
         # A maze is named by its id.
-        shown = "mazes" if name in ("size", "random_length", "hallway") and "mazes" in state["options"] else name
-        with pytest.raises(ValueError, match=rf"a state of a task with .*\b{shown}=.*: expected .*\b{shown}="):
+        shown = (
+            "mazes" if name in ("size", "random_length", "hallway") and "mazes" in state["options"] else name
+        )
+        with pytest.raises(
+            ValueError, match=rf"a state of a task with .*\b{shown}=.*: expected .*\b{shown}="
+        ):
             other.load_state_dict(state)
 
 
@@ -100,7 +104,7 @@ def test_default_that_stands_for_a_number_equals_it() -> None:
 
 
 def test_options_are_saved_as_plain_values() -> None:
-    task = Battleship(board_size=8, ship_sizes=np.array([2, 3]))
+    task = Battleship(board_size=np.int64(8), ship_sizes=(2, 3))  # pyright: ignore[reportArgumentType]
     task.reset(seed=0)
     buffer = io.BytesIO()
     torch.save(task.state_dict(), buffer)
@@ -110,10 +114,30 @@ def test_options_are_saved_as_plain_values() -> None:
     task.load_state_dict(state)
 
 
+class Slower(Recall):
+    """A user's subclass, whose own arguments need not be attributes."""
+
+    def __init__(
+        self, *args: Any, speed: int = 1, notify: Any = None, unused: int = 0, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self.speed, self.notify = speed, notify
+
+
+def test_options_of_a_subclass_are_added_to_those_of_its_base() -> None:
+    task = Slower(2, delay=3, notify=print)
+    task.reset(seed=0)
+    state = task.state_dict()
+    assert state["options"] == {"task": "Slower", "num_symbols": 4, "delay": 3, "speed": 1}
+    Slower(2, delay=3, unused=5).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"with delay=3, speed=1: expected delay=8, speed=2$"):
+        Slower(2, speed=2).load_state_dict(state)
+
+
 def test_state_of_another_task_is_refused() -> None:
     task = Recall(2)
     task.reset(seed=0)
-    with pytest.raises(ValueError, match="^a state of Recall: expected KeyValue$"):
+    with pytest.raises(ValueError, match=r"^a state of Recall: expected KeyValue$"):
         KeyValue(2).load_state_dict(task.state_dict())
 
 

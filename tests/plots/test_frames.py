@@ -25,15 +25,13 @@ ENDINGS = [
 ]
 
 
-@pytest.mark.parametrize(("played", "says", "colour"), ENDINGS)
-def test_last_frame_states_the_outcome_in_words_and_colour(
-    played: Playthrough, says: str, colour: str
-) -> None:
+@pytest.mark.parametrize(("played", "says", "color"), ENDINGS)
+def test_last_frame_states_the_outcome_in_words_and_color(played: Playthrough, says: str, color: str) -> None:
     text, fill = frames.outcome(played)
     assert says in text
-    assert fill == colour
+    assert fill == color
     image = frames.draw(played, "episode")[-1][0]
-    assert image.getpixel((3, image.height - 3)) == ImageColor.getrgb(colour)
+    assert image.getpixel((3, image.height - 3)) == ImageColor.getrgb(color)
 
 
 def test_caption_says_whether_only_the_memory_holds_the_cue() -> None:
@@ -63,8 +61,8 @@ def test_attention_and_gates_are_drawn_to_scale(slots: int) -> None:
     attention = rng.dirichlet(np.ones(slots + 1), slots).astype(np.float32)
     gates = rng.random((3, slots)).astype(np.float32)
     image = np.asarray(frames.draw_memory(MemoryTrace(attention[None], *gates))).astype(int)
-    for shares, colour in zip(gates, (frames.BLUE, frames.ORANGE, frames.GREEN), strict=True):
-        widths = (image == ImageColor.getrgb(colour)).all(axis=-1).sum(1)
+    for shares, color in zip(gates, (frames.BLUE, frames.ORANGE, frames.GREEN), strict=True):
+        widths = (image == ImageColor.getrgb(color)).all(axis=-1).sum(1)
         assert widths.max() == pytest.approx((frames.GATE_WIDTH - 12) * shares.max(), abs=2)
     for share in (attention.max(), attention.min()):
         assert (image == frames.viridis(float(share))).all(axis=-1).any()

@@ -14,7 +14,7 @@ from rmc_agents.evaluation.entries import Entry
 from rmc_agents.evaluation.results import Result
 from rmc_agents.plots import learning
 from rmc_agents.plots.learning import Point
-from rmc_agents.plots.style import CORE_COLOURS
+from rmc_agents.plots.style import CORE_COLORS
 from tests.support.figures import text_faults
 
 RISING = Curve.of([0, 1000, 2000], [0.5, 0.7, 1.0])
@@ -29,7 +29,7 @@ def test_learning_curves_have_a_line_and_a_band_for_each_core() -> None:
     assert rmc.get_label() == "rmc (3 runs)"
     assert mine.get_label() == "mine (1 run)"
     assert np.asarray(rmc.get_ydata())[-1] == pytest.approx(2 / 3)
-    assert to_hex(rmc.get_color()).upper() == CORE_COLOURS["rmc"]  # type: ignore[arg-type]
+    assert to_hex(rmc.get_color()).upper() == CORE_COLORS["rmc"]  # type: ignore[arg-type]
     assert len(axes.collections) == 1  # a single run has no band
     assert axes.get_xlabel() == "environment steps"
     assert text_faults(figure) == []

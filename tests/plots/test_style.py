@@ -1,4 +1,4 @@
-"""Style: the same colours and markers in every figure, and files with the same bytes for the same figure."""
+"""Style: the same colors and markers in every figure, and files with the same bytes for the same figure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rmc_agents.cores import CORES
 from rmc_agents.evaluation.curves import Curve
 from rmc_agents.plots import learning, style
 from rmc_agents.plots.learning import Point
-from rmc_agents.plots.style import CORE_COLOURS, MUTED, OKABE_ITO, styles
+from rmc_agents.plots.style import CORE_COLORS, MUTED, OKABE_ITO, styles
 from tests.support.figures import text_faults
 
 CURVES = {"rmc": [Curve.of([0, 1000, 2000], [0.5, 0.7, 1.0]), Curve.of([0, 1000, 2000], [0.5, 0.5, 0.5])]}
 
 
-def test_every_core_has_its_own_colour_and_marker() -> None:
+def test_every_core_has_its_own_color_and_marker() -> None:
     looks = styles(CORES)
-    assert len({colour for colour, _ in looks.values()}) == len(looks)
+    assert len({color for color, _ in looks.values()}) == len(looks)
     assert len({marker for _, marker in looks.values()}) == len(looks)
-    assert {colour for colour, _ in looks.values()} <= {*OKABE_ITO, *MUTED}
+    assert {color for color, _ in looks.values()} <= {*OKABE_ITO, *MUTED}
     assert styles(["mine", "yours"])["mine"] != styles(["mine", "yours"])["yours"]
 
 
@@ -34,8 +34,8 @@ def test_save_writes_png_and_svg_with_the_same_bytes_each_time(tmp_path: Path) -
         assert one.read_bytes() == other.read_bytes()
     with Image.open(written[0][0]) as picture:
         assert picture.width >= 1000
-        colours = {to_hex(np.array(c) / 255).upper() for _, c in picture.convert("RGB").getcolors(1 << 20)}  # type: ignore[union-attr]
-    assert CORE_COLOURS["rmc"] in colours
+        colors = {to_hex(np.array(c) / 255).upper() for _, c in picture.convert("RGB").getcolors(1 << 20)}  # type: ignore[union-attr]
+    assert CORE_COLORS["rmc"] in colors
 
 
 def test_save_leaves_no_other_files(tmp_path: Path) -> None:

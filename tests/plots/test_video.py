@@ -34,9 +34,9 @@ def test_gif_keeps_the_background_white(tmp_path: Path) -> None:
 
 def test_mp4_shows_every_frame_as_long_as_the_gif(tmp_path: Path) -> None:
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="no encoder: the extra `video`")
-    colours = ["#ff0000", "#00ff00", "#0000ff"]
+    colors = ["#ff0000", "#00ff00", "#0000ff"]
     seconds = [frames.FIRST_SECONDS, frames.STEP_SECONDS, frames.LAST_SECONDS]
-    shown = [(Image.new("RGB", (101, 67), c), s) for c, s in zip(colours, seconds, strict=True)]
+    shown = [(Image.new("RGB", (101, 67), c), s) for c, s in zip(colors, seconds, strict=True)]
     video.save_mp4(tmp_path / "media" / "x.mp4", shown)
     assert [path.name for path in (tmp_path / "media").iterdir()] == ["x.mp4"]
     path = str(tmp_path / "media" / "x.mp4")

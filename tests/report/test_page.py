@@ -128,8 +128,8 @@ def test_browser_reports_a_broken_picture_and_an_error(tmp_path: Path) -> None:
         assert len(page.reported("Runtime.consoleAPICalled")) == 1
 
 
-def brightness(colour: str) -> int:
-    return sum(int(part) for part in re.findall(r"\d+", colour)[:3])
+def brightness(color: str) -> int:
+    return sum(int(part) for part in re.findall(r"\d+", color)[:3])
 
 
 def test_run_that_was_not_evaluated_has_a_report(tmp_path: Path) -> None:

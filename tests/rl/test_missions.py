@@ -19,7 +19,7 @@ COLORS = ("red", "blue", "green")
 
 
 class Order(gymnasium.Env[Any, Any]):
-    """Choose the colour that the mission names first. A bag of words does not say which one that is."""
+    """Choose the color that the mission names first. A bag of words does not say which one that is."""
 
     observation_space = spaces.Dict(mission=AnnotatedText([*COLORS, "put", "near"], 4), x=spaces.Discrete(2))
     action_space = spaces.Discrete(3)

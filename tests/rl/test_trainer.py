@@ -139,6 +139,31 @@ def test_state_dict_of_another_run_is_refused_and_changes_nothing(tmp_path: Path
         run.load_state_dict({name: part for name, part in good.items() if name != "generator"})
 
 
+def test_state_of_environments_without_newer_parts_is_loaded(tmp_path: Path) -> None:
+    """An older version saved the length of a T-maze, and neither its options nor what pictures need."""
+    older, newer, again = (
+        ppo_trainer(tmp_path / name, env=rmc_envs.make("rmc/TMaze-v0", 8)) for name in ("a", "b", "c")
+    )
+    older.iterate()
+    state = older.state_dict()
+    env = {name: part for name, part in state["env"].items() if name not in ("options", "pictures")}
+    newer.load_state_dict({**state, "env": {**env, "length": 10}})
+    again.load_state_dict(state)
+    for trainer in (newer, again):
+        trainer.iterate()
+    assert_identical(newer, again)
+
+
+def test_state_of_environments_with_other_options_is_refused(tmp_path: Path) -> None:
+    run, other = (
+        ppo_trainer(tmp_path / name, env=rmc_envs.make("rmc/TMaze-v0", 8, dense=dense))
+        for name, dense in (("a", True), ("b", False))
+    )
+    run.iterate()
+    with pytest.raises(ValueError, match="a state of a task with dense=True: expected dense=False"):
+        other.load_state_dict(run.state_dict())
+
+
 @pytest.mark.parametrize("task", EVERY_TASK)
 def test_run_resumed_on_another_kind_of_device_draws_other_numbers(task: str, tmp_path: Path) -> None:
     first = ppo_trainer(tmp_path, env=rmc_envs.make(task, 8))

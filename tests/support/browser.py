@@ -62,7 +62,7 @@ class Page:
         return [params for name, params in self.events if name == method]
 
     def set_screen(self, width: int = 1200, height: int = 900, dark: bool = False) -> None:
-        """Emulate a screen of this size that prefers light or dark colours."""
+        """Emulate a screen of this size that prefers light or dark colors."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

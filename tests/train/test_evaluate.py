@@ -231,6 +231,42 @@ def test_any_gymnasium_environment_is_evaluated(tmp_path: Path) -> None:
     assert (pole / "media" / "CartPole-v1.gif").is_file()
 
 
+def test_options_of_the_flag_replace_those_of_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = saved_run(tmp_path / "run", "rmc/Recall-v0", "gru", num_symbols=3, delay=1)
+    blind = saved_run(tmp_path / "blind", "rmc/Recall-v0", "feedforward", num_symbols=3, delay=1)
+    flags = ["--episodes", "4", "--memoryless", str(blind)]
+    evaluate.main([str(run), *flags, *QUIET])
+    evaluate.main([str(run), *flags, "--env-options", "delay=4"])
+    before, after = (entries(run)[name] for name in ("rmc/Recall-v0", "rmc/Recall-v0 delay=4"))
+    for entry, length in ((before, 3), (after, 6)):
+        assert entry["mean_length"] == entry["random"]["mean_length"] == length
+        assert entry["memoryless"]["mean_length"] == length
+    assert after["command"].endswith("--env-options delay=4")
+    with Image.open(run / "media" / "rmc-Recall-v0-delay-4.gif") as gif:
+        assert gif.n_frames >= 6
+    assert "run in rmc/Recall-v0 delay=4: success" in capsys.readouterr().out
+    assert "rmc/Recall-v0 delay=4" in (run / "evaluation.md").read_text()
+    assert "rmc/Recall-v0 delay=4" in (run / "report.html").read_text()
+
+
+def test_options_of_the_flag_apply_to_the_environment_of_the_flag_env(tmp_path: Path) -> None:
+    run = saved_run(tmp_path / "run", actions=3)
+    flags = ["--episodes", "2", "--implementation", "batched", *QUIET]
+    evaluate.main([str(run), "--env", "rmc/Memory-v0", "--env-options", "size=9", "hallway=5", *flags])
+    assert list(entries(run)) == ["rmc/Memory-v0 size=9 hallway=5"]
+
+
+def test_stored_references_are_not_those_of_other_options(tmp_path: Path) -> None:
+    task = "popgym-RepeatPreviousEasy-v0"
+    run = saved_run(tmp_path / "run", task, "gru")
+    for options in ([], ["--env-options", "k=8"]):
+        evaluate.main([str(run), "--episodes", "2", *QUIET, *options])
+    assert "reference" in entries(run)[task]
+    assert "reference" not in entries(run)[f"{task} k=8"]
+
+
 def test_run_made_from_python_is_evaluated_in_its_environment(tmp_path: Path) -> None:
     env = small_env(4)
     agent = small_agent("gru", env)
@@ -321,6 +357,10 @@ def test_stored_command_is_the_installed_one(tmp_path: Path, monkeypatch: pytest
         (["--env", "CartPole-v1", "--implementation", "farama"], "not one of Farama's"),
         (["--env", "CartPole-v1", "--implementation", "batched"], "no batched implementation"),
         (["--env", "no_such_module:Task-v0"], "cannot import the module 'no_such_module'"),
+        (["--env-options", "size=9", "--implementation", "batched"], "has no option size; it has"),
+        (["--env-options", "view_size=5"], "observation_space"),
+        (["--env-options", "view_size=4"], "odd"),
+        (["--env-options", "actions=3", "--suite", "memory-mazes"], "--env-options changes the tasks"),
         (["--episodes", "0"], "--episodes 0"),
         (["--device", "abacus"], "device 'abacus' cannot be used"),
     ],

@@ -33,7 +33,9 @@ def nth_farthest(
     return in_process("nth_farthest", monkeypatch, capfd)
 
 
-@pytest.mark.parametrize("core", ["rmc", "lstm", "dnc"])
+@pytest.mark.parametrize(
+    "core", ["rmc", *(pytest.param(core, marks=pytest.mark.slow) for core in ("lstm", "dnc"))]
+)
 def test_command_trains_and_evaluates(core: str, nth_farthest: Command) -> None:
     code, out, errors = nth_farthest("--core", core, *TINY, "--total-samples", "512")
     assert (code, errors) == (0, "")

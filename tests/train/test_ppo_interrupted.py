@@ -20,6 +20,7 @@ from tests.support import fork_server
 from tests.support.commands import script_path
 
 
+@pytest.mark.slow
 def test_training_killed_at_random_moments_loses_nothing(tmp_path: Path) -> None:
     result = kills.kill_and_resume(tmp_path, 8, "gru", seed=7)
     assert result["checkpoints lost"] == 0

@@ -208,6 +208,7 @@ def test_timeout_starts_no_further_trial(tune: Command) -> None:
     assert "no trial has ended with a score yet" in output
 
 
+@pytest.mark.slow
 def test_two_workers_share_the_trials_of_a_study(tmp_path: Path) -> None:
     code, output, errors = run_script(
         "tune", *RECALL, *RATE, "--trials", "2", "--seeds", "1", "--workers", "2", cwd=tmp_path

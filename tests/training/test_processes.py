@@ -81,7 +81,7 @@ def test_share_of_a_number_that_cannot_be_divided_is_refused() -> None:
         share_of(7, 2, "num_envs")
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("end", ["dies", "hangs", "fails"])
 def test_lost_process_is_an_error_in_the_other(
     end: str, shared: bool, monkeypatch: pytest.MonkeyPatch

@@ -94,7 +94,7 @@ def test_options_that_the_fast_batch_lacks_use_single_games() -> None:
     batch.close()
 
 
-def test_pictures_without_preprocessing_are_read_as_colours() -> None:
+def test_pictures_without_preprocessing_are_read_as_colors() -> None:
     with pytest.warns(UserWarning, match="preprocessing=atari"):
         batch = rmc_envs.make(GAME, 1)
     features = Encoder(batch.observation_space, 8)(batch.reset(0))

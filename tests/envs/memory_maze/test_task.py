@@ -155,9 +155,9 @@ def test_object_behind_a_wall_is_not_known() -> None:
     for _ in range(30):
         obs = task.step(torch.randint(3, (64,))).obs
         before = task.scene.known
-        kind, colour = obs["image"][..., 0].flatten(1), obs["image"][..., 1].flatten(1)
+        kind, color = obs["image"][..., 0].flatten(1), obs["image"][..., 1].flatten(1)
         for k in range(3):
-            shown = ((kind == 6) & (colour == k)).any(1)
+            shown = ((kind == 6) & (color == k)).any(1)
             assert (before[:, k] | ~shown).all()
         hidden = MemoryMaze(64, see_through_walls=True)
         hidden.load_state_dict({**task.state_dict(), "options": None})

@@ -13,7 +13,7 @@ from minigrid.core.world_object import Ball, Wall
 from minigrid.minigrid_env import MiniGridEnv
 
 from rmc_envs.memory_maze import MemoryMaze
-from rmc_envs.memory_maze.view import OBJECT_COLOURS, row_tables
+from rmc_envs.memory_maze.view import OBJECT_COLORS, row_tables
 
 
 class Twin(MiniGridEnv):
@@ -35,7 +35,7 @@ class Twin(MiniGridEnv):
         for row, column in task.world.walls[i].nonzero().tolist():
             self.grid.set(column, row, Wall())
         for k, (column, row) in enumerate(task.world.objects[i].tolist()):
-            self.grid.set(column, row, Ball(OBJECT_COLOURS[k]))
+            self.grid.set(column, row, Ball(OBJECT_COLORS[k]))
         column, row, self.agent_dir = task.places()[i].tolist()
         self.agent_pos = (column, row)
 
