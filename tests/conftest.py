@@ -67,7 +67,7 @@ def small_options(core: str) -> dict[str, int]:
 CORES_WITH_MEMORY = [name for name in CORES if name != "feedforward"]
 
 
-FAST_CORES = ("rmc", "lstm", "gru", "dnc", "gtrxl", "feedforward")
+FAST_CORES = ("rmc", "lstm", "gru", "feedforward")
 """Cores with which tests of every core run in the fast suite; with the others, they are marked as slow."""
 
 

@@ -51,6 +51,7 @@ def _counting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CORES, "counting", Counting)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_counting")
 def test_core_of_a_user_is_exported(tmp_path: Path) -> None:
     agent = agent_for(core="counting", previous_action=True)

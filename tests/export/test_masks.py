@@ -41,7 +41,7 @@ def test_agents_without_masks_have_no_such_input() -> None:
     assert "action_mask" not in Eager(agent_for(action_masks="ignore")).step.inputs
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".pt2", marks=pytest.mark.slow)])
 def test_file_chooses_allowed_actions_only(suffix: str, tmp_path: Path) -> None:
     export = export_file(masked(), tmp_path / f"agent{suffix}", sample=True)
     file = open_exported(export.path)

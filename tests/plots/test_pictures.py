@@ -27,7 +27,7 @@ def player(core: str = "rmc") -> ActorCritic:
     return agent
 
 
-@pytest.mark.parametrize("core", ["rmc", "gru"])
+@pytest.mark.parametrize("core", [pytest.param("rmc", marks=pytest.mark.slow), "gru"])
 def test_gif_has_every_frame_and_is_small(tmp_path: Path, core: str) -> None:
     stem = tmp_path / "media" / "maze"
     paths, played = save_pictures(stem, player(core), maze(), [0, 1], deterministic=False)

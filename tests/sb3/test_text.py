@@ -117,7 +117,7 @@ def test_mazes_of_rmc_envs_need_no_filter() -> None:
 
 
 @pytest.mark.usefixtures("no_filter")
-@pytest.mark.parametrize("vec_env", [DummyVecEnv, SubprocVecEnv])
+@pytest.mark.parametrize("vec_env", [DummyVecEnv, pytest.param(SubprocVecEnv, marks=pytest.mark.slow)])
 def test_without_text_works_as_a_wrapper_of_make_vec_env(vec_env: type[DummyVecEnv | SubprocVecEnv]) -> None:
     env = make_vec_env(MAZE, 2, vec_env_cls=vec_env, wrapper_class=without_text)
     assert set(env.reset()) == {"image", "direction"}

@@ -22,7 +22,7 @@ from tests.support.sb3 import RandomObservations, small_model
 DOOR = "MiniGrid-GoToDoor-5x5-v0"
 
 
-@pytest.mark.parametrize("vec_env", [DummyVecEnv, SubprocVecEnv])
+@pytest.mark.parametrize("vec_env", [DummyVecEnv, pytest.param(SubprocVecEnv, marks=pytest.mark.slow)])
 def test_with_words_works_as_a_wrapper_of_make_vec_env(vec_env: type[Any]) -> None:
     env = make_vec_env(DOOR, 2, seed=0, vec_env_cls=vec_env, wrapper_class=with_words)
     mission = env.reset()["mission"]

@@ -197,6 +197,7 @@ def test_resumed_run_refuses_other_settings(nth_farthest: Command) -> None:
     assert json.loads(Path("run/config.json").read_text())["supervised"]["total_samples"] == 4096
 
 
+@pytest.mark.slow
 def test_auto_resume_starts_and_then_resumes_with_one_command(nth_farthest: Command) -> None:
     command = [*SMALL, *TINY, "--run-dir", "job", "--auto-resume"]
     code, out, _ = nth_farthest(*command)

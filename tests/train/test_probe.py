@@ -59,6 +59,7 @@ def test_runs_are_probed_and_compared(runs: dict[str, Path], capsys: pytest.Capt
     assert "this core has no memory" in shown
 
 
+@pytest.mark.slow
 def test_probe_repeats_its_figures_and_updates_an_existing_report(runs: dict[str, Path]) -> None:
     found = []
     page = runs["gru"] / "report.html"

@@ -114,7 +114,7 @@ def test_lost_process_is_an_error_in_the_other(
     assert found.endswith("training stopped. Checkpoints saved before are intact")
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_process_that_was_given_up_reports_why(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Process 0 is stopped for longer than process 1 waits for it."""
     if not shared:

@@ -11,6 +11,7 @@ import rmc_envs
 from rmc_agents.spaces.plain import Observations
 from rmc_envs import GymnasiumEnvs
 from rmc_envs.popgym.base import PopgymTask
+from rmc_envs.popgym.concentration import Concentration
 from rmc_envs.popgym.levels import FAMILIES, POPGYM_ALIASES, POPGYM_IDS
 from rmc_envs.popgym.repeat_previous import RepeatPrevious
 
@@ -53,13 +54,20 @@ def test_popgyms_own_environments_run_where_they_are_asked_for(env_id: str, vect
     theirs.close()
 
 
+HELPED = {Concentration}
+"""Families with auxiliary targets, which POPGym does not have."""
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_documentation_has_the_sections_of_a_task(family: type[PopgymTask]) -> None:
     wanted = ["Observation", "Actions", "Reward and end of an episode", "Levels", "What a score means"]
     wanted += ["Seeding", "Differences from POPGym"]
     assert family.__doc__ is not None
     found = [line.strip()[3:] for line in family.__doc__.splitlines() if line.strip().startswith("## ")]
+    if family in HELPED:
+        wanted.insert(3, "Auxiliary targets")
     assert found == wanted
+    assert (family(1).aux_size > 0) == (family in HELPED)
 
 
 def test_options_of_a_level_can_be_changed() -> None:
