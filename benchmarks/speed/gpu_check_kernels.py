@@ -17,7 +17,7 @@ from benchmarks.speed.gpu_check_session import (
     Session,
     Sizes,
     capture_failure,
-    make_trainer,
+    make_trained,
     without_triton,
 )
 from benchmarks.speed.gpu_check_training import measure_speed
@@ -114,7 +114,7 @@ def _fail_to_capture(session: Session) -> None:
 
 
 def _compare_graphs(session: Session, core: str, sizes: Sizes) -> None:
-    trainers = [_trained(session, core, sizes, graphs) for graphs in (False, True, False)]
+    trainers = [make_trained(session, core, sizes, graphs) for graphs in (False, True, False)]
     weights = [trainer.optimizer.values.clone() for trainer in trainers]
     found: dict[str, Any] = {"repeated": float((weights[0] - weights[2]).abs().max())}
     for name, trainer in zip(("host", "graph"), trainers[:2], strict=True):
@@ -124,14 +124,6 @@ def _compare_graphs(session: Session, core: str, sizes: Sizes) -> None:
     passed = difference < MOST_DIFFERENCE and failure is None
     facts = {"core": core, **sizes.facts, **found}
     session.note("graphs", **facts, difference=difference, failure=failure, passed=passed)
-
-
-def _trained(session: Session, core: str, sizes: Sizes, graphs: bool) -> Trainer:
-    """Return a trainer after some iterations, so many that graphs are replayed."""
-    trainer = make_trainer(session, core, sizes, graphs=graphs)
-    for _ in range(WARM_UP_CALLS + 3):
-        trainer.iterate()
-    return trainer
 
 
 def _step_milliseconds(session: Session, trainer: Trainer) -> tuple[float, float]:

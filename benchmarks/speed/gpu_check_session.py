@@ -22,6 +22,7 @@ from rmc_agents import ActorCritic, PPOConfig, Trainer
 from rmc_agents.cli.config import RunConfig
 from rmc_agents.cli.presets import find_preset
 from rmc_agents.cores.kernels import triton_common
+from rmc_agents.training.graphs import WARM_UP_CALLS
 
 MAZE = "MiniGrid-MemoryS13-v0"
 RESULTS_FILE = "gpu_check.jsonl"
@@ -169,6 +170,14 @@ def make_trainer(
     )
     run_dir = folder or Path(tempfile.mkdtemp(prefix="gpu-check-"))
     return Trainer(agent, env, config, run_dir, curriculum=curriculum, graphs=graphs)
+
+
+def make_trained(session: Session, core: str, sizes: Sizes, graphs: bool, task: str = MAZE) -> Trainer:
+    """Return a trainer after some iterations, so many that graphs are replayed; see `make_trainer`."""
+    trainer = make_trainer(session, core, sizes, task=task, graphs=graphs)
+    for _ in range(WARM_UP_CALLS + 3):
+        trainer.iterate()
+    return trainer
 
 
 def capture_failure(trainer: Trainer) -> str | None:

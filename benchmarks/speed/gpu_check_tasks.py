@@ -9,11 +9,9 @@ import torch
 import rmc_envs
 from benchmarks.speed.device_checks import synchronize
 from benchmarks.speed.gpu_check_kernels import MOST_DIFFERENCE
-from benchmarks.speed.gpu_check_session import MAZE, QUICK, Session, Sizes, capture_failure, make_trainer
+from benchmarks.speed.gpu_check_session import MAZE, QUICK, Session, Sizes, capture_failure, make_trained
 from benchmarks.speed.gpu_check_training import SCALE_8, SCALE_32, measure_speed
-from rmc_agents import Trainer
 from rmc_agents.cores import CORES
-from rmc_agents.training.graphs import WARM_UP_CALLS
 
 SMALL = Sizes(64, 32, 16, 512, epochs=1)
 TIMED = (
@@ -50,7 +48,7 @@ def task_speed(session: Session) -> None:
 
 def _compare(session: Session, core: str, task: str) -> None:
     sizes = QUICK if session.quick else SMALL
-    trainers = [_trained(session, sizes, core, task, graphs) for graphs in (False, True)]
+    trainers = [make_trained(session, core, sizes, graphs, task) for graphs in (False, True)]
     weights = [trainer.optimizer.values.clone() for trainer in trainers]
     seconds = [session.time(trainer.iterate, rounds=3, warm_up=0) for trainer in trainers]
     difference = float((weights[0] - weights[1]).abs().max())
@@ -66,14 +64,6 @@ def _compare(session: Session, core: str, task: str) -> None:
         graph_steps_per_s=sizes.transitions / seconds[1],
         passed=difference < MOST_DIFFERENCE and failure is None,
     )
-
-
-def _trained(session: Session, sizes: Sizes, core: str, task: str, graphs: bool) -> Trainer:
-    """Return a trainer after some iterations, so many that graphs are replayed."""
-    trainer = make_trainer(session, core, sizes, task=task, graphs=graphs)
-    for _ in range(WARM_UP_CALLS + 3):
-        trainer.iterate()
-    return trainer
 
 
 def _step_without_waiting(session: Session, task: str, steps: int = 60) -> None:

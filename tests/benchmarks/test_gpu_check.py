@@ -53,6 +53,28 @@ def test_training_in_graphs_is_compared_with_training_without(results: Callable[
     assert all(row["host_step_ms"] > 0 and row["graph_step_ms"] > 0 for row in rows)
 
 
+def test_training_in_graphs_is_compared_for_every_core(results: Callable[[str], list[Row]]) -> None:
+    rows = results("cores")
+    assert [(row["core"], row["difference"], row["passed"]) for row in rows] == [
+        ("gru", 0, True),
+        ("shm", 0, True),
+    ]
+
+
+def test_tasks_are_stepped_and_trained_in(results: Callable[[str], list[Row]]) -> None:
+    rows = results("tasks")
+    assert [(row["what"], row["task"], row["passed"]) for row in rows] == [
+        (what, task, True) for task in ("rmc/Recall-v0", "rmc/TMaze-v0") for what in ("waits", "tasks")
+    ]
+    assert all(row["difference"] == 0 for row in rows if row["what"] == "tasks")
+
+
+def test_speed_of_training_in_other_tasks_is_measured(results: Callable[[str], list[Row]]) -> None:
+    (row,) = results("task-speed")
+    assert (row["task"], row["core"]) == ("rmc/BoxWorldViewport-v0", "rmc")
+    assert row["collect_steps_per_s"] > row["steps_per_s"] > 0
+
+
 def test_triton_kernels_are_compared_with_pytorch(results: Callable[[str], list[Row]]) -> None:
     rows = [row for row in results("triton") if row["what"] == "sequence"]
     assert [(row["precision"], row["core"]) for row in rows] == [
