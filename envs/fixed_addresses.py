@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rmc_agents.tree import map_tree
+from rmc_agents.tree import Tree, leaves, unflatten
 
 
 class FixedAddresses:
@@ -25,51 +25,72 @@ class FixedAddresses:
     def __init__(self, task: object) -> None:
         self._attributes = vars(task)
         self._name = type(task).__name__
-        self._fixed: dict[str, Any] = {}
+        self._fixed: dict[str, tuple[Tree, tuple[Tensor, ...]]] = {}  # a tree of the form, and its tensors
 
     def prepare(self) -> None:
-        """Bring back what has been replaced since the latest steps, such as by a reset."""
-        for name, fixed in self._fixed.items():
+        """Bring back what has been replaced since the latest steps, such as by a reset.
+
+        Raises:
+            RuntimeError: it has other shapes now.
+        """
+        for name, (form, tensors) in self._fixed.items():
             given = self._attributes[name]
-            if given is not fixed and given is not None:
-                map_tree(lambda to, x: to.copy_(x), fixed, given)
-            self._attributes[name] = fixed
+            if given is not None:
+                self._copy(name, tuple(leaves(given)), tensors)
+            self._attributes[name] = unflatten(form, list(tensors))
 
     @contextmanager
     def steps(self) -> Iterator[None]:
         """Bring the state back after the steps in this context.
 
-        If they fail, the attributes are those from before.
+        If they fail, the tensors are those from before.
 
         Raises:
-            RuntimeError: the steps changed something that is no tensor, which a graph could not repeat.
+            RuntimeError: the steps changed something that is no tensor, or a shape, which a graph could not
+                repeat.
         """
         before = dict(self._attributes)
+        held = {name: tuple(leaves(tree)) for name, tree in before.items() if _is_tree(tree)}
         try:
             yield
-            after = dict(self._attributes)
-            self._require_same_host(before, after)
-            # Copies first: what replaced one tensor may lie in another one.
-            copies = {
-                name: map_tree(lambda x: x.clone(), tree)
-                for name, tree in after.items()
-                if _is_tree(tree) and tree is not before.get(name)
-            }
-            for name, copy in copies.items():
-                if self._fixed.get(name) is None:
-                    self._fixed[name] = copy
-                else:
-                    map_tree(lambda to, x: to.copy_(x), self._fixed[name], copy)
-                self._attributes[name] = self._fixed[name]
-            for name, tree in after.items():  # changed in place, or replaced by a reset only
-                if _is_tree(tree) and name not in copies:
-                    self._fixed[name] = tree
+            self._require_same_host(before)
+            self._bring_back(held)
         except BaseException:
             self._attributes.update(before)
+            for name, tensors in held.items():  # a dictionary may have been changed in place
+                self._attributes[name] = unflatten(before[name], list(tensors))
             raise
 
-    def _require_same_host(self, before: dict[str, Any], after: dict[str, Any]) -> None:
-        for name, value in after.items():
+    def _bring_back(self, held: dict[str, tuple[Tensor, ...]]) -> None:
+        trees = {name: tree for name, tree in self._attributes.items() if _is_tree(tree)}
+        now = {name: tuple(leaves(tree)) for name, tree in trees.items()}
+        # Copies first: what replaced one tensor may lie in another one.
+        copies = {
+            name: tuple(x.clone() for x in tensors)
+            for name, tensors in now.items()
+            if not _are_same(tensors, held.get(name, ()))
+        }
+        for name, tree in trees.items():
+            if name not in copies:  # changed in place, or by a reset only
+                self._fixed[name] = tree, now[name]
+            elif name not in self._fixed:
+                self._fixed[name] = tree, copies[name]
+            else:
+                self._copy(name, copies[name], self._fixed[name][1])
+            self._attributes[name] = unflatten(tree, list(self._fixed[name][1]))
+
+    def _copy(self, name: str, given: tuple[Tensor, ...], fixed: tuple[Tensor, ...]) -> None:
+        forms = [[(x.shape, x.dtype) for x in tensors] for tensors in (given, fixed)]
+        if forms[0] != forms[1]:
+            raise RuntimeError(f"{name} of {self._name} has other shapes than in the steps before")
+        for to, x in zip(fixed, given, strict=True):
+            if x is not to:
+                to.copy_(x)
+
+    def _require_same_host(self, before: dict[str, Any]) -> None:
+        for name, value in self._attributes.items():
+            if isinstance(value, list) and any(map(_is_tree, value)):
+                raise RuntimeError(f"{name} of {self._name} is a list of tensors: use a tuple")
             if value is before.get(name) or _is_tree(value):
                 continue
             if name not in before or value != before[name]:
@@ -83,3 +104,7 @@ def _is_tree(value: object) -> bool:
     if isinstance(value, tuple):
         return len(value) > 0 and all(map(_is_tree, value))
     return isinstance(value, Tensor)
+
+
+def _are_same(some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
+    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))

@@ -119,7 +119,7 @@ class Battleship(PopgymTask):
         super().__init__(options, num_envs, device, spaces.Discrete(2), board)
         self.board_size, self.ship_sizes = board_size, ships
         self.num_ship_cells, self.max_steps = sum(ships), board_size**2
-        self._placements = [placements(board_size, length, self.device) for length in ships]
+        self._placements = tuple(placements(board_size, length, self.device) for length in ships)
         self._targets = torch.empty(0, 0, 0)  # [B, S, S] bool: cells of ships that were not hit
         self._left = self._time = self._hit = self.task_of  # [B] cells to hit; steps; the observations
         self._rows = torch.arange(num_envs, device=self.device)

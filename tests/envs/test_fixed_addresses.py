@@ -69,7 +69,7 @@ def test_recorded_steps_equal_others_and_leave_the_state_where_it_was(env_id: st
         return
     require_equal(recorded.reset(0), plain.reset(0))
     kept: list[dict[str, list[int]]] = []
-    state: dict[str, Any] = {}
+    state: Any = {}
     for piece in range(5):
         before = clone(state)
         recorded.prepare_steps(T)
@@ -163,3 +163,63 @@ def test_steps_that_fail_leave_the_task_as_it_was() -> None:
     with pytest.raises(ValueError, match="actions of shape"):
         take_steps(env, env.recorded_steps(), [action, action[1:]])
     assert all(vars(env)[name] is value for name, value in before.items())
+
+
+class Counter:
+    """Counts its steps in some way."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind, self.number = kind, 0
+        self.many = [torch.zeros(B)] if kind == "list" else []
+        self.numbers = {"steps": torch.zeros(B)}
+        self.growing = torch.zeros(1)
+        self.other = self.numbers["steps"]
+
+    def step(self) -> None:
+        if self.kind == "number":
+            self.number += 1
+        elif self.kind == "list":
+            self.many[0] = self.many[0] + 1
+        elif self.kind == "dictionary":
+            self.numbers["steps"] = self.numbers["steps"] + 1
+        elif self.kind == "shape":
+            self.growing = torch.cat([self.growing, self.growing[:1]])
+        elif self.kind == "swap":
+            self.numbers, self.other = {"steps": self.other + 1}, self.numbers["steps"]
+
+
+def count_steps(counter: Counter, rollouts: int) -> list[tuple[int, int]]:
+    """Return the addresses after each rollout of 3 steps."""
+    addresses, found = FixedAddresses(counter), []
+    for _ in range(rollouts):
+        addresses.prepare()
+        with addresses.steps():
+            for _ in range(3):
+                counter.step()
+        found.append((counter.numbers["steps"].data_ptr(), counter.other.data_ptr()))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("number", "a step of Counter changes number, which is no tensor"),
+        ("list", "many of Counter is a list of tensors: use a tuple"),
+        ("shape", "growing of Counter has other shapes than in the steps before"),
+    ],
+)
+def test_what_a_graph_could_not_repeat_is_one_error(kind: str, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        count_steps(Counter(kind), 2)
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "swap"])
+def test_replaced_entries_and_aliases_are_as_in_plain_steps(kind: str) -> None:
+    recorded, plain = Counter(kind), Counter(kind)
+    addresses = count_steps(recorded, 4)
+    for _ in range(12):
+        plain.step()
+    assert torch.equal(recorded.numbers["steps"], plain.numbers["steps"])
+    assert torch.equal(recorded.other, plain.other)
+    assert addresses[1:] == addresses[:1] * 3
+    assert addresses[0][0] != addresses[0][1]
