@@ -28,6 +28,7 @@ from .building import build, make, make_reference, runs_on_device, spaces_of
 from .checks.contract import check
 from .checks.report import ContractError
 from .color_cubes.color_cubes import ColorCubes
+from .defaults import default_options
 from .gymnasium.adapter import GymnasiumEnvs
 from .memory_maze import MemoryMaze
 from .mini_pacman.mini_pacman import MiniPacMan
@@ -84,6 +85,7 @@ __all__ = [
     "build",
     "check",
     "choose_implementation",
+    "default_options",
     "make",
     "make_reference",
     "native",

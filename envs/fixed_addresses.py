@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,8 +36,9 @@ class FixedAddresses:
         """
         for name, (form, tensors) in self._fixed.items():
             given = self._attributes[name]
-            if given is not None:
-                self._copy(name, tuple(leaves(given)), tensors)
+            if given is None:  # such as what is kept for pictures, after a reset
+                continue
+            self._copy(name, tuple(leaves(given)), tensors)
             self._attributes[name] = unflatten(form, list(tensors))
 
     @contextmanager
@@ -50,10 +52,15 @@ class FixedAddresses:
                 repeat.
         """
         before = dict(self._attributes)
+        host = {
+            name: copy.deepcopy(x)
+            for name, x in before.items()
+            if isinstance(x, dict | list | set) and not _is_tree(x)
+        }
         held = {name: tuple(leaves(tree)) for name, tree in before.items() if _is_tree(tree)}
         try:
             yield
-            self._require_same_host(before)
+            self._require_same_host(before | host)
             self._bring_back(held)
         except BaseException:
             self._attributes.update(before)
@@ -70,6 +77,7 @@ class FixedAddresses:
             for name, tensors in now.items()
             if not _are_same(tensors, held.get(name, ()))
         }
+        self._require_own_memory(now)
         for name, tree in trees.items():
             if name not in copies:  # changed in place, or by a reset only
                 self._fixed[name] = tree, now[name]
@@ -78,6 +86,15 @@ class FixedAddresses:
             else:
                 self._copy(name, copies[name], self._fixed[name][1])
             self._attributes[name] = unflatten(tree, list(self._fixed[name][1]))
+
+    def _require_own_memory(self, now: dict[str, tuple[Tensor, ...]]) -> None:
+        """Raise RuntimeError for views: as copies, they would no longer change with each other."""
+        owners: dict[int, tuple[str, Tensor]] = {}
+        for name, tensors in now.items():
+            for x in tensors:
+                other, known = owners.setdefault(x.untyped_storage().data_ptr(), (name, x))
+                if known is not x and x.numel():
+                    raise RuntimeError(f"{other} and {name} of {self._name} share memory: clone one of them")
 
     def _copy(self, name: str, given: tuple[Tensor, ...], fixed: tuple[Tensor, ...]) -> None:
         forms = [[(x.shape, x.dtype) for x in tensors] for tensors in (given, fixed)]
@@ -91,9 +108,7 @@ class FixedAddresses:
         for name, value in self._attributes.items():
             if isinstance(value, list) and any(map(_is_tree, value)):
                 raise RuntimeError(f"{name} of {self._name} is a list of tensors: use a tuple")
-            if value is before.get(name) or _is_tree(value):
-                continue
-            if name not in before or value != before[name]:
+            if not _is_tree(value) and (name not in before or _differ(value, before[name])):
                 raise RuntimeError(f"a step of {self._name} changes {name}, which is no tensor")
 
 
@@ -104,6 +119,13 @@ def _is_tree(value: object) -> bool:
     if isinstance(value, tuple):
         return len(value) > 0 and all(map(_is_tree, value))
     return isinstance(value, Tensor)
+
+
+def _differ(value: object, other: object) -> bool:
+    try:
+        return value is not other and bool(value != other)
+    except (RuntimeError, ValueError):  # of arrays, or of tensors that are mixed with numbers
+        return True
 
 
 def _are_same(some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rmc_agents.environment import BatchedEnv, Obs, Transition
+from rmc_agents.errors import shown
 from rmc_agents.tree import clone
 
 from .fixed_addresses import FixedAddresses
@@ -64,6 +65,7 @@ class SeededTask(BatchedEnv):
             self._generator.seed()
             self.generators = (self._generator,)
         self._addresses = FixedAddresses(self)
+        self._recorded_options: dict[str, Any] | None = None
         self._was_reset = False
 
     @abstractmethod
@@ -113,6 +115,13 @@ class SeededTask(BatchedEnv):
     def prepare_steps(self, count: int) -> None:
         if not self.capturable:
             super().prepare_steps(count)
+        options = dict(self._options())
+        if self._recorded_options not in (None, options):
+            raise RuntimeError(
+                f"{self.tasks[0]}: an option was changed, which a CUDA graph of earlier steps would not see: "
+                "make a new task, or train with graphs=False"
+            )
+        self._recorded_options = options
         self._addresses.prepare()
 
     def recorded_steps(self) -> AbstractContextManager[None]:
@@ -133,6 +142,10 @@ class SeededTask(BatchedEnv):
                 with other options, which the message names. States of older versions lack the options, and
                 are not compared.
         """
+        if not isinstance(state, dict) or "generator" not in state:
+            raise ValueError(
+                f"{shown(repr(state), 60)} is no state of {self.tasks[0]}: expected a state_dict"
+            )
         require_same_options(state.get("options"), saved_options(self, self._options()))
         obs = self._restore(state)
         self._was_reset = True

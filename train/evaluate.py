@@ -52,9 +52,13 @@ from rmc_agents.scripts.evaluate_entry import (  # pyright: ignore[reportMissing
 )
 from rmc_agents.scripts.evaluate_flags import (  # pyright: ignore[reportMissingImports]
     EvaluateConfig,
-    name_of,
-    options_of,
     require_valid,
+)
+from rmc_agents.scripts.evaluate_task import (  # pyright: ignore[reportMissingImports]
+    Task,
+    differing,
+    names_in_comparison,
+    task_of,
 )
 from rmc_agents.tree import leaves
 
@@ -65,16 +69,16 @@ VIDEO_HINT = " (for an MP4 too: pip install 'rmc-agents[video]')"
 
 @dataclass(frozen=True)
 class Job:
-    """The evaluation of one run in one environment."""
+    """The evaluation of one run in one task."""
 
     run: Run
-    env_id: str
+    task: Task
     output: Path
     """Folder for the results of the run."""
     run_name: str
     """Name of the run in tables, which no other run has."""
     env_name: str
-    """Name of the environment in results, with the options that are given."""
+    """Name of the task in tables, which tasks with other options do not have."""
 
     @property
     def name(self) -> str:
@@ -102,18 +106,23 @@ def main(args: Sequence[str]) -> None:
         memoryless = None if config.memoryless is None else load_memoryless(config.memoryless, device)
         outputs = {run.folder: output_folder(run.folder, config.output, len(runs)) for run in runs}
         names = names_of(runs)
-        jobs = [
-            Job(run, env_id, outputs[run.folder], names[run.folder], name_of(env_id, config))
+        pairs = [
+            (run, task_of(run, env_id, config.env_options))
             for run, env_ids in env_ids_by_run(runs, config)
             for env_id in env_ids
+        ]
+        env_names = names_in_comparison([task for _, task in pairs])
+        jobs = [
+            Job(run, task, outputs[run.folder], names[run.folder], env_name)
+            for (run, task), env_name in zip(pairs, env_names, strict=True)
         ]
         outputs = {job.run.folder: job.output for job in jobs}
         notes: list[str] = []
         for job in jobs:  # all of them, before the first evaluation takes its time
-            notes += check(job.run, job.env_id, config)
+            notes += check(job.run, job.task, config)
             read_evaluation(job.output)  # raises if the file is damaged
             if memoryless is not None:
-                notes += check(memoryless, job.env_id, config)
+                notes += check(memoryless, job.task, config)
     for note in dict.fromkeys(notes):
         say(note)
     for folder, output in outputs.items():
@@ -126,8 +135,8 @@ def main(args: Sequence[str]) -> None:
     for job in jobs:
         try:
             entry = dataclasses.replace(
-                evaluate_run(job.run, job.env_id, config),
-                memoryless=baseline.figures(job.env_id),
+                evaluate_run(job.run, job.task, config),
+                memoryless=baseline.figures(job.task),
                 command=command,
                 versions=versions(),
                 checkpoint=str(job.run.path),
@@ -144,7 +153,7 @@ def main(args: Sequence[str]) -> None:
         say(f"{job.name}: {summary(entry)}")
         problems += keep(job, entry)
         if config.gif and (
-            config.suite is None or job.env_id in [*split_ids(config.env or ""), *job.run.env_ids]
+            config.suite is None or job.task.env_id in [*split_ids(config.env or ""), *job.run.env_ids]
         ):
             say(f"pictures: {draw(job, config)}")
     problems += show(results, outputs, names, config)
@@ -222,7 +231,11 @@ def env_ids_for(run: Run, config: EvaluateConfig) -> list[str]:
         suite = tuple(env_id for env_id in suite if env_id in trained_in)
         if not suite:
             raise UsageError(f"{run.folder} was trained in no task of the suite {config.suite}")
-        changed = ", ".join(f"{name}={x!r}" for env_id in suite for name, x in trained_in[env_id].items())
+        changed = ", ".join(
+            f"{name}={trained_in[env_id][name]!r}"
+            for env_id in suite
+            for name in differing(trained_in[env_id], rmc_envs.default_options(env_id))
+        )
         if changed:
             raise UsageError(
                 f"{run.folder} was trained in {', '.join(suite)} with {changed}, which is no task of the "
@@ -246,10 +259,10 @@ def summary(entry: Entry) -> str:
 def keep(job: Job, entry: Entry) -> list[str]:
     """Save an entry, and say if better figures are kept; return what went wrong."""
     try:
-        path = save_entry(job.output, job.env_name, entry)
+        path = save_entry(job.output, job.task.name, entry)
     except OSError as error:
         return [f"the figures were not saved: {cannot_write_results(job.output, error)}"]
-    note = kept_note(path, job.env_name, entry)
+    note = kept_note(path, job.task.name, entry)
     if note is not None:
         say(note)
     return []
@@ -259,17 +272,15 @@ def draw(job: Job, config: EvaluateConfig) -> str:
     """Draw the first episodes, and return where the pictures are, or why there are none."""
     from rmc_agents.plots.pictures import save_pictures  # matplotlib and Pillow take a second to import
 
-    run, env_id = job.run, job.env_id
     seeds = range(config.seed, config.seed + min(GIF_EPISODES, config.episodes))
-    stem = job.output / "media" / portable_name(job.env_name)
+    stem = job.output / "media" / portable_name(job.task.name)
     try:
-        options = options_of(run, env_id, config)
-        env = rmc_envs.make_reference(env_id, render_mode="rgb_array", **options)()
+        env = rmc_envs.make_reference(job.task.env_id, render_mode="rgb_array", **job.task.options)()
         try:
             with waiting(f"pictures of {job.name}", len(seeds)) as report:
                 paths, _ = save_pictures(
                     stem,
-                    run.agent,
+                    job.run.agent,
                     env,
                     seeds,
                     deterministic=not config.stochastic,

@@ -16,22 +16,20 @@ from rmc_agents.environment import BatchedEnv
 from rmc_agents.errors import UsageError, shown
 from rmc_agents.evaluation.entries import Entry, Figures
 from rmc_agents.evaluation.episodes import FIRST_SEED, Episodes, RandomPolicy, evaluate
-from rmc_agents.scripts.evaluate_flags import (  # pyright: ignore[reportMissingImports]
-    EvaluateConfig,
-    name_of,
-    options_of,
-)
+from rmc_agents.scripts.evaluate_flags import EvaluateConfig  # pyright: ignore[reportMissingImports]
+from rmc_agents.scripts.evaluate_task import Task  # pyright: ignore[reportMissingImports]
 
 
-def check(run: Run, env_id: str, config: EvaluateConfig) -> tuple[str, ...]:
-    """Return notes about an environment for the user.
+def check(run: Run, task: Task, config: EvaluateConfig) -> tuple[str, ...]:
+    """Return notes about a task for the user.
 
     Raises:
         UsageError: it cannot be built, or the agent cannot observe or act in it.
     """
+    env_id = task.env_id
     try:
-        env, _ = build(run, env_id, 1, config)
-        maze_of(env_id, options_of(run, env_id, config))
+        env, _ = build(run, task, 1, config)
+        maze_of(env_id, task.options)
     except ValueError as error:
         raise UsageError(str(error)) from error
     except Exception as error:  # whatever the constructor of somebody's environment raises
@@ -56,29 +54,27 @@ def mask_notes(run: Run, env_id: str, env: BatchedEnv) -> tuple[str, ...]:
 
 
 def build(
-    run: Run, env_id: str, episodes: int, config: EvaluateConfig
+    run: Run, task: Task, episodes: int, config: EvaluateConfig
 ) -> tuple[BatchedEnv, rmc_envs.Implementation]:
     """Build the environments for a number of episodes, and return which implementation they are."""
-    kind = rmc_envs.choose_implementation(env_id, config.implementation)
-    options = options_of(run, env_id, config)
-    return rmc_envs.trials(env_id, kind, episodes, run.agent.device, options), kind
+    kind = rmc_envs.choose_implementation(task.env_id, config.implementation)
+    return rmc_envs.trials(task.env_id, kind, episodes, run.agent.device, task.options), kind
 
 
-def evaluate_run(run: Run, env_id: str, config: EvaluateConfig) -> Entry:
-    """Evaluate an agent in one environment, besides a random policy and the best possible one."""
+def evaluate_run(run: Run, task: Task, config: EvaluateConfig) -> Entry:
+    """Evaluate an agent in one task, besides a random policy and the best possible one."""
     started = time.perf_counter()
-    env, kind = build(run, env_id, config.episodes, config)
-    options, name = options_of(run, env_id, config), name_of(env_id, config)
-    maze = maze_of(env_id, options)
+    env, kind = build(run, task, config.episodes, config)
+    maze = maze_of(task.env_id, task.options)
     count, seed = config.episodes, config.seed
     try:
-        with waiting(f"episodes of {run.name} in {name}", count) as report:
+        with waiting(f"episodes of {run.name} in {task.name}", count) as report:
             played = evaluate(
                 run.agent, env, count, seed=seed, deterministic=not config.stochastic, progress=report
             )
         if maze is None:
             policy = RandomPolicy(env.action_space, seed, run.agent.config.action_masks != "ignore")
-            with waiting(f"episodes of random actions in {name}", count) as report:
+            with waiting(f"episodes of random actions in {task.name}", count) as report:
                 random = figures_of(evaluate(policy, env, count, seed=seed, progress=report), kind)
         else:
             assert isinstance(env.action_space, spaces.Discrete)
@@ -95,7 +91,7 @@ def evaluate_run(run: Run, env_id: str, config: EvaluateConfig) -> Entry:
         random=random,
     )
     if maze is None:
-        return entry if options else with_references(entry, env_id)
+        return with_references(entry, task.env_id) if task.is_default else entry
     length, reward = rmc_envs.best_possible(maze)
     return dataclasses.replace(
         entry,
@@ -108,7 +104,7 @@ def evaluate_run(run: Run, env_id: str, config: EvaluateConfig) -> Entry:
 def with_references(entry: Entry, env_id: str) -> Entry:
     """Return an entry with the stored scores of play without a memory and of reference play, if any.
 
-    They are those of the task without options.
+    They are those of the task with the default options.
     """
     known = rmc_envs.references(rmc_envs.resolve(env_id))
     if known is None:
@@ -149,16 +145,17 @@ def longest_trained(run: Run) -> int | None:
 
 
 class Baseline:
-    """The figures of the run without memory, if there is one, evaluated once in each environment."""
+    """The figures of the run without memory, if there is one, evaluated once in each task."""
 
     def __init__(self, run: Run | None, config: EvaluateConfig) -> None:
         self.run, self.config = run, config
-        self.known: dict[str, Figures] = {}
+        self.known: dict[tuple[str, str], Figures] = {}
 
-    def figures(self, env_id: str) -> Figures | None:
+    def figures(self, task: Task) -> Figures | None:
         if self.run is None:
             return None
-        if env_id not in self.known:
-            figures = evaluate_run(self.run, env_id, self.config).figures
-            self.known[env_id] = dataclasses.replace(figures, first_seed=None, run=self.run.name)
-        return self.known[env_id]
+        key = task.env_id, repr(sorted(task.rules.items()))
+        if key not in self.known:
+            figures = evaluate_run(self.run, task, self.config).figures
+            self.known[key] = dataclasses.replace(figures, first_seed=None, run=self.run.name)
+        return self.known[key]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 import rmc_envs
-from rmc_agents.agent.saved import Run
 from rmc_agents.cli.config import Imports
 from rmc_agents.cli.flags import require, require_seed
 from rmc_agents.cli.start import command_name
@@ -31,13 +30,14 @@ class EvaluateConfig:
     environment."""
     env_options: Options = field(default_factory=dict)
     """Options of these environments, such as max_solution=5 for Box-World. They replace those of training;
-    the results are named after them."""
+    the results are named after those that differ."""
     suite: rmc_envs.Suite | None = None
     """memory-mazes: MiniGrid's six, then S17, S25, S33 and S65 of fixed length, at the agent's view size.
     popgym-easy, popgym-medium, popgym-hard: each run in the task of POPGym's level that it was trained in,
     and a table of all tasks."""
     memoryless: Path | None = None
-    """Run of a core without memory, as a baseline in the same episodes."""
+    """Run of a core without memory, as a baseline in the same episodes: with the options of the evaluated
+    run."""
     episodes: int = 1000
     """Number of complete episodes in each environment."""
     seed: int = FIRST_SEED
@@ -78,13 +78,3 @@ def require_valid(config: EvaluateConfig) -> None:
         )
     if config.env_options and config.suite is not None:
         raise UsageError(f"--env-options changes the tasks of --suite {config.suite}: leave out one of them")
-
-
-def options_of(run: Run, env_id: str, config: EvaluateConfig) -> dict[str, Any]:
-    """Return the options of an environment: those of training, replaced by those that are given."""
-    return {**run.options_for(env_id), **config.env_options}
-
-
-def name_of(env_id: str, config: EvaluateConfig) -> str:
-    """Return the name of an environment in results, with the options that are given."""
-    return " ".join([env_id, *(f"{name}={value}" for name, value in config.env_options.items())])

@@ -75,6 +75,9 @@ def configure(args: Sequence[str]) -> tuple[RunConfig, RunConfig | None, list[st
     about = f"Defaults: {preset}" if preset else "Defaults: general settings (no preset)"
     config = parse(RunConfig, default, args, command_name("ppo"), f"{RunConfig.__doc__}\n\n{about}")
     config = merge_options(default, config)
+    if config.run.init_from is not None:  # the same folder, wherever the run is resumed
+        here = config.run.init_from.resolve()
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, init_from=here))
     if resume:
         require_same(default, config)
     elif config.run.may_change and not config.run.auto_resume:
@@ -88,6 +91,8 @@ def _trained_agent(path: Path, core: str | None) -> AgentConfig:
     Raises:
         UsageError: there is none, or one with another core than --core names.
     """
+    if str(path) == ".":  # what an empty path becomes
+        raise UsageError("--init-from needs the run folder, checkpoint or shared folder to start from")
     agent = saved_agent_config(path)
     if core not in (None, agent.core):
         raise UsageError(f"--init-from {path} holds an agent with --core {agent.core}, not {core}")

@@ -80,8 +80,6 @@ def _recorded(row: Row) -> Row:
     return {
         "task": row["task"],
         "rollout in a graph": "yes" if row["rollout_recorded"] else "no",
-        "without graphs, steps/s": row["host_steps_per_s"],
-        "with graphs, steps/s": row["graph_steps_per_s"],
         "largest difference of weights": f"{row['difference']:.0e}" if row["difference"] else "0",
     }
 
@@ -174,8 +172,7 @@ NOTES = [
     "float32 and tf32 use the Triton kernels, which multiply in TF32x3 and TF32; PyTorch is float32 without "
     "them; RNN and DNC have none.",
     "Tasks: the same with an RMC in other tasks, in TF32 and graphs. Graphs in all tasks: a GRU in 64 "
-    "environments, 32 steps, one epoch with minibatches of 512, while two other checks and two trainings ran "
-    "on the card.",
+    "environments, 32 steps, one epoch with minibatches of 512.",
     "Target: `python train/ppo.py --env MiniGrid-MemoryS13-v0 --seed 11 --processes 1 --device cuda FLAGS` "
     "until 99 % of the latest episodes are solved; one seed each. Training: without imports, compilation and "
     "start.",

@@ -154,7 +154,8 @@ def make_report(study: Study, results: Mapping[str, Result], machine: Row) -> Re
     missing = [name for name in study.jobs if name not in results]
     notes = [
         f"Mean return of {EPISODES} fresh episodes for each seed, with the most likely action, after the "
-        "last step of training.",
+        "last step of training. The 95 % interval is that of the mean over these seeds, from their episodes; "
+        "how much other seeds may differ is seen from the lowest and the highest one.",
         *study.notes,
         *([f"Not made yet: {', '.join(missing)}."] if missing else []),
     ]
@@ -183,7 +184,8 @@ def _row(study: Study, task: str, agent: str, found: Sequence[Result]) -> Row:
     }
     solved = [each["success_rate"] for each in found if "success_rate" in each]
     if len(solved) == len(found):
-        row["success rate"] = f"{statistics.mean(solved):.3f} ({min(solved):.3f} to {max(solved):.3f})"
+        spread = f" ({min(solved):.3f} to {max(solved):.3f})" if len(solved) > 1 else ""
+        row["success rate"] = f"{statistics.mean(solved):.3f}{spread}"
     if level is None:
         return row
     reached = [steps_to(each["curve"], level) for each in found]

@@ -40,7 +40,7 @@ STUDY = Study(
         ]
     ),
     notes=[
-        "The machine had other work at the same time, so the minutes are too many.",
+        "The machine had other work at the same time, so the minutes are overstated.",
         "On a GPU: trained on one NVIDIA H100, with six runs on it at the same time, and evaluated on the "
         "CPU of the machine below.",
     ],

@@ -19,6 +19,7 @@ from rmc_agents.environment import BatchedEnv, EnvironmentFailed, Obs, Transitio
 from rmc_agents.spaces.annotated import annotate
 from rmc_agents.spaces.plain import Actions, Observations, key_of, leaf_at, plain_leaf, to_plain
 
+from ..numbers import whole_seed
 from .checked import CheckedEnv
 from .failures import call, close
 from .final_obs import Overwritten, final_obs_of
@@ -126,6 +127,16 @@ class GymnasiumEnvs(BatchedEnv):
         self._steps = 0
 
     def reset(self, seed: int | None = None) -> Obs:
+        """Start a new episode in every environment, and return the observations.
+
+        Args:
+            seed: of the first environment, from 0 to 2**63 - 1; None continues the environments' generators.
+
+        Raises:
+            ValueError: a seed that is no such number.
+            EnvironmentFailed: an environment raised, or returned what does not fit its space.
+        """
+        seed = whole_seed(seed)
         obs, infos = self._call(lambda: checked_reset(self.env.reset(seed=seed)), "reset")
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._steps = 0

@@ -12,6 +12,8 @@ from gymnasium.vector.utils import batch_space, create_empty_array, iterate
 
 from rmc_agents.spaces.masks import INFO_KEY
 
+from ..numbers import whole_seed
+
 
 @final
 class FirstEpisodes(VectorEnv):
@@ -49,10 +51,14 @@ class FirstEpisodes(VectorEnv):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
+        if isinstance(seed, list):
+            seeds = [whole_seed(own) for own in seed]
+        else:
+            first = whole_seed(seed)
+            seeds = [None if first is None else first + i for i in range(self.num_envs)]
         infos: dict[str, Any] = {}
         for i, env in enumerate(self.envs):
-            own_seed = seed[i] if isinstance(seed, list) else None if seed is None else seed + i
-            obs, info = env.reset(seed=own_seed, options=options)
+            obs, info = env.reset(seed=seeds[i], options=options)
             _write_row(self._rows, i, obs)
             infos = self._add_info(infos, info, i)
         self._unrestricted = (

@@ -15,6 +15,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array,
 
 from rmc_agents.environment import EnvironmentFailed
 
+from ..numbers import whole_seed
 from .failures import CloseWarning
 from .worker import Failure, Worker, interrupts_deferred
 
@@ -82,6 +83,7 @@ class Workers(VectorEnv):
         self._last: list[Any] = [None] * self.num_envs  # latest observation of each environment
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        seed = whole_seed(seed)
         seeds = [None if seed is None else seed + row for row in range(self.num_envs)]
         self._seed = seed
         answers = self._call([("reset", {"seed": s, "options": options}) for s in seeds])

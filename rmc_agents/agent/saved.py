@@ -12,6 +12,7 @@ from gymnasium import spaces
 from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.agent.config import AgentConfig
 from rmc_agents.agent.shapes import shapes_only
+from rmc_agents.cores import core_options
 from rmc_agents.environment import EnvConfig
 from rmc_agents.errors import NotAnAgent, UsageError, shown
 from rmc_agents.options import require_types
@@ -172,13 +173,36 @@ def initialize(agent: ActorCritic, run: Path | str) -> None:
     """
     run = Path(run)
     folder = run_folder_of(run)
+    config = read_config(folder)
     for name in ("observation_space", "action_space"):
-        saved, own = space_from_json(read_config(folder)[name]), getattr(agent, name)
+        saved, own = space_from_json(config[name]), getattr(agent, name)
         if saved != own:
             raise UsageError(f"{folder} was trained with {name} {saved}; the new agent has {own}")
     require_same_reading(agent, folder)
+    before, now = (
+        _settings(saved_agent_config(run), config.get("aux_size", 0)),
+        _settings(agent.config, agent.aux_size),
+    )
+    differ = [
+        f"{name}={shown(old)}, now {shown(now.get(name))}"
+        for name, old in before.items()
+        if now.get(name) != old
+    ]
+    if differ:
+        raise UsageError(
+            f"{folder} was trained with {'; '.join(differ)}: its weights would mean something else"
+        )
     path, payload = _read_weights(run, agent.device)
     load_weights(agent, payload, path)
+
+
+def _settings(config: AgentConfig, aux_size: int) -> dict[str, Any]:
+    """Return what decides which weights an agent has, and what they mean."""
+    settings = {name: x for name, x in vars(config).items() if name not in ("read_as", "action_masks")}
+    return settings | {
+        "core_options": {**core_options(config.core), **config.core_options},
+        "aux_size": aux_size,
+    }
 
 
 def saved_agent_config(run: Path) -> AgentConfig:
@@ -189,6 +213,7 @@ def saved_agent_config(run: Path) -> AgentConfig:
     """
     folder = run_folder_of(run)
     saved = read_config(folder)
+    _require_agent(saved, folder)
     try:
         config = AgentConfig(**saved["agent"])
         require_types(config)
@@ -220,6 +245,14 @@ def export_agent(run: Path | str, folder: Path | str) -> Path:
     return save_checkpoint(folder, payload["steps"], {"agent": weights, "steps": payload["steps"]})
 
 
+def _require_agent(config: dict[str, Any], run_dir: Path) -> None:
+    """Raise NotAnAgent if a config.json describes a classifier."""
+    if "classifier" in config:
+        raise NotAnAgent(
+            f"{run_dir} holds a classifier, not an agent: load it with rmc_agents.load_classifier"
+        )
+
+
 def build_agent(config: dict[str, Any], run_dir: Path) -> ActorCritic:
     """Build the untrained agent that a config.json describes.
 
@@ -227,10 +260,7 @@ def build_agent(config: dict[str, Any], run_dir: Path) -> ActorCritic:
         NotAnAgent: it describes a classifier.
         UsageError: it describes no agent that can be built here.
     """
-    if "classifier" in config:
-        raise NotAnAgent(
-            f"{run_dir} holds a classifier, not an agent: load it with rmc_agents.load_classifier"
-        )
+    _require_agent(config, run_dir)
     try:
         return ActorCritic.from_json(config)
     except Exception as error:  # whatever a core's constructor raises for options of a wrong type

@@ -135,7 +135,9 @@ def results_by_hallway(results: Sequence[Result]) -> Figure | None:
         entry, figures = result.entry, result.entry.figures
         if entry.hallway is None or entry.hallway < 1 or figures.success_rate is None:
             continue
-        mazes[entry.hallway] = result.env_id.split("Memory")[-1].removesuffix("-v0")
+        maze, _, options = result.env_id.partition(" ")
+        mazes[entry.hallway] = maze.split("Memory")[-1].removesuffix("-v0")
+        core = f"{core}, {options}" if options else core
         point = Point(entry.hallway, figures.success_rate, figures.success_ci95)
         by_core.setdefault(core, {}).setdefault(result.run, []).append(point)
         trained.add(entry.trained_hallway)

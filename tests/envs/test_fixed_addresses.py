@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -173,6 +174,7 @@ class Counter:
         self.many = [torch.zeros(B)] if kind == "list" else []
         self.numbers = {"steps": torch.zeros(B)}
         self.growing = torch.zeros(1)
+        self.counts, self.array = {"steps": 0}, np.zeros(2)
         self.other = self.numbers["steps"]
 
     def step(self) -> None:
@@ -180,6 +182,12 @@ class Counter:
             self.number += 1
         elif self.kind == "list":
             self.many[0] = self.many[0] + 1
+        elif self.kind == "numbers":
+            self.counts["steps"] += 1
+        elif self.kind == "array":
+            self.array = self.array + 1
+        elif self.kind == "view":
+            self.growing = self.numbers["steps"][:1]
         elif self.kind == "dictionary":
             self.numbers["steps"] = self.numbers["steps"] + 1
         elif self.kind == "shape":
@@ -204,6 +212,9 @@ def count_steps(counter: Counter, rollouts: int) -> list[tuple[int, int]]:
     ("kind", "message"),
     [
         ("number", "a step of Counter changes number, which is no tensor"),
+        ("numbers", "a step of Counter changes counts, which is no tensor"),
+        ("array", "a step of Counter changes array, which is no tensor"),
+        ("view", "numbers and growing of Counter share memory: clone one of them"),
         ("list", "many of Counter is a list of tensors: use a tuple"),
         ("shape", "growing of Counter has other shapes than in the steps before"),
     ],
@@ -223,3 +234,24 @@ def test_replaced_entries_and_aliases_are_as_in_plain_steps(kind: str) -> None:
     assert torch.equal(recorded.other, plain.other)
     assert addresses[1:] == addresses[:1] * 3
     assert addresses[0][0] != addresses[0][1]
+
+
+def test_attribute_that_a_reset_empties_is_empty_in_the_next_steps() -> None:
+    counter: Any = Counter("dictionary")
+    addresses = FixedAddresses(counter)
+    for last in (torch.ones(B), None):
+        counter.last = last
+        addresses.prepare()
+        assert counter.last is last
+        with addresses.steps():
+            counter.step()
+
+
+def test_option_that_changes_after_recording_is_an_error() -> None:
+    env = rmc_envs.make("rmc/BoxWorld-v0", B)
+    env.reset(0)
+    env.prepare_steps(1)
+    env.prepare_steps(1)
+    env.max_steps = 7  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match="rmc/BoxWorld-v0: an option was changed"):
+        env.prepare_steps(1)

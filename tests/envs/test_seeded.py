@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -11,9 +13,7 @@ from torch import Tensor
 import rmc_envs
 from rmc_envs.seeded import restart, restart_without_waiting
 from tests.support.native_tasks import EVERY_TASK
-from tests.support.seeding import takes_seeding
-
-NO_SEEDS = ("0", 1.5, -1, True, 2**63, [0])
+from tests.support.seeding import NO_SEEDS, takes_seeding
 
 
 @pytest.mark.parametrize("how", [restart, restart_without_waiting])
@@ -68,3 +68,11 @@ def test_seed_of_numpy_equals_that_of_python(env_id: str) -> None:
         env.close()
     one, other = (list(x.values()) if isinstance(x, dict) else [x] for x in found)
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("state", [{}, None, {"time": 3}, []])
+def test_what_is_no_state_is_one_error(state: Any) -> None:
+    env = rmc_envs.make("rmc/Recall-v0", 2)
+    env.reset(0)
+    with pytest.raises(ValueError, match="is no state of rmc/Recall-v0"):
+        env.load_state_dict(state)

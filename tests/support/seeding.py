@@ -1,10 +1,13 @@
-"""Which native tasks can be seeded as Farama's environments are."""
+"""Seeds that are refused, and which native tasks can be seeded as Farama's environments are."""
 
 from __future__ import annotations
 
 import inspect
 
 import rmc_envs
+
+NO_SEEDS = ("0", 1.5, -1, True, 2**63, [0])
+"""What is no whole number from 0 to 2**63 - 1."""
 
 
 def takes_seeding(env_id: str) -> bool:

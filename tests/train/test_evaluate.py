@@ -255,7 +255,7 @@ def test_options_of_the_flag_apply_to_the_environment_of_the_flag_env(tmp_path: 
     run = saved_run(tmp_path / "run", actions=3)
     flags = ["--episodes", "2", "--implementation", "batched", *QUIET]
     evaluate.main([str(run), "--env", "rmc/Memory-v0", "--env-options", "size=9", "hallway=5", *flags])
-    assert list(entries(run)) == ["rmc/Memory-v0 size=9 hallway=5"]
+    assert list(entries(run)) == ["rmc/Memory-v0 hallway=5 size=9"]
 
 
 def test_stored_references_are_not_those_of_other_options(tmp_path: Path) -> None:

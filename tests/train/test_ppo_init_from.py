@@ -66,10 +66,13 @@ FROM_FIRST = ["--init-from", "first"]
     [
         ([*RECALL, "--init-from", "nothing"], "nothing is not a run folder"),
         ([*RECALL, *FROM_FIRST, "--core", "rmc"], "an agent with --core gru, not rmc"),
-        ([*RECALL, *FROM_FIRST, "--features", "32"], "belongs to another configuration: encoder"),
+        ([*RECALL, *FROM_FIRST, "--features", "32"], "first was trained with --features 16, now 32"),
         ([*RECALL[:3], "num_symbols=9", *FROM_FIRST], "first was trained with observation_space Box"),
         (["--env", "rmc/KeyValue-v0", *FROM_FIRST], "first was trained with observation_space Box"),
-        (["--resume", "first", *FROM_FIRST], "--init-from was None, now first"),
+        (["--resume", "first", *FROM_FIRST], "--init-from was None, now /"),
+        ([*RECALL, *FROM_FIRST, "--core-options", "update_bias=2"], "first was trained with --core-options"),
+        ([*RECALL, *FROM_FIRST, "--start-flag"], "first was trained with --no-start-flag, now"),
+        ([*RECALL, "--init-from", ""], "--init-from needs the run folder"),
     ],
     ids=str,
 )
