@@ -42,18 +42,8 @@ def take_steps(env: BatchedEnv, context: AbstractContextManager[None], actions: 
 
 
 def addresses(env: BatchedEnv) -> dict[str, list[int]]:
-    trees = {
-        name: [x.data_ptr() for x in leaves(value)]
-        for name, value in vars(env).items()
-        if isinstance(value, Tensor | tuple | dict) and all(isinstance(x, Tensor) for x in _flat(value))
-    }
-    return {name: found for name, found in trees.items() if found}
-
-
-def _flat(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    return [x for part in value for x in _flat(part)] if isinstance(value, tuple) else [value]
+    found = {name: [x.data_ptr() for x in tensors_of(value)] for name, value in vars(env).items()}
+    return {name: pointers for name, pointers in found.items() if pointers}
 
 
 def require_equal(ours: Any, theirs: Any) -> None:
@@ -108,12 +98,16 @@ def tensors_of(state: Any) -> tuple[Tensor, ...]:
     return tuple(x for part in parts for x in tensors_of(part))
 
 
-class HostLists(TorchFunctionMode):
-    """Notes tensors that are made from numbers of the host, for which a graph would have to wait."""
+class Notes:
+    """Notes what a mode finds."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
+
+
+class HostLists(Notes, TorchFunctionMode):
+    """Notes tensors that are made from numbers of the host, for which a graph would have to wait."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -123,18 +117,13 @@ class HostLists(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-class HostTensors(TorchDispatchMode):
+class HostTensors(Notes, TorchDispatchMode):
     """Notes operations that move numbers between the host and the device, which a graph cannot record."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        devices = {x.device.type for x in _flat((*args, *(kwargs or {}).values())) if isinstance(x, Tensor)}
-        if "cpu" in devices:
+        if any(x.device.type == "cpu" for x in tensors_of((args, kwargs or {}))):
             self.found.append(str(function))
         return function(*args, **(kwargs or {}))
 
