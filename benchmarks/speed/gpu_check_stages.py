@@ -41,7 +41,7 @@ STAGES = {
     "waits": Stage(waits, 40),
     "resume": Stage(resume, 40),
     "graphs": Stage(graphs, 70),
-    "cores": Stage(cores, 60),
+    "cores": Stage(cores, 150),
     "tasks": Stage(tasks, 120),
     "task-speed": Stage(task_speed, 90),
     "commands": Stage(commands, 120),

@@ -6,7 +6,9 @@ by one. A graph launches them all in one call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -105,7 +107,7 @@ class Graph:
         for generator in self.generators:
             graph.register_generator_state(generator)
         try:
-            with torch.cuda.graph(graph):
+            with garbage_collected_before(), torch.cuda.graph(graph):
                 self._outputs = self.function(*self._inputs)
         except RuntimeError as error:
             # The end of the capture fails, too, and says less.
@@ -120,3 +122,19 @@ class Graph:
         """Let generators draw again, which after a failed capture still wait for its end."""
         for generator in (torch.cuda.default_generators[torch.cuda.current_device()], *self.generators):
             generator.graphsafe_set_state(generator.clone_state())
+
+
+@contextlib.contextmanager
+def garbage_collected_before() -> Iterator[None]:
+    """Collect garbage first and none in the block: to destroy an older graph breaks a capture.
+
+    PyTorch 2.9 and later collect no garbage before a capture (pytorch/pytorch#161037).
+    """
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

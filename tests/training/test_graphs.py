@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -177,3 +179,41 @@ def test_paused_graph_calls_the_function_and_is_replayed_later(cuda: torch.devic
         graph.paused = i in (WARM_UP_CALLS + 2, WARM_UP_CALLS + 3)
         assert torch.equal(graph(torch.full((2,), float(i)))[0], torch.full((2,), i + 1.0))
     assert FakeGraph.replays == 4
+
+
+class Cycle:
+    """Garbage that only a collection finds."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("fails", [False, True])
+def test_garbage_is_collected_before_a_capture_and_not_in_it(
+    cuda: torch.device, enabled: bool, fails: bool
+) -> None:
+    before, within, found = [], [], []
+
+    def function(x: Tensor) -> tuple[Tensor]:
+        if len(found) == WARM_UP_CALLS:
+            within.append((before[0](), gc.isenabled()))
+            if fails:
+                raise RuntimeError("operation not permitted")
+        found.append(0)
+        return (x + 1,)
+
+    graph, x = Graph(function, cuda), torch.ones(2)
+    FakeGraph.captured = graph
+    for _ in range(WARM_UP_CALLS):
+        graph(x)
+    was_enabled = gc.isenabled()
+    gc.enable() if enabled else gc.disable()
+    try:
+        before.append(weakref.ref(Cycle()))
+        graph._capture()
+        assert within == [(None, False)]
+        assert gc.isenabled() == enabled
+        assert (graph.failure is None) != fails
+    finally:
+        gc.enable() if was_enabled else gc.disable()
