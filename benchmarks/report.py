@@ -42,6 +42,7 @@ CORE_NAMES = {
     "shm": "SHM",
     "gtrxl": "GTrXL",
     "delta_rmc": "delta RMC",
+    "entity_delta": "entity delta",
     "rmc-coupled": "RMC, coupled gates",
     "feedforward": "feedforward (no memory)",
 }

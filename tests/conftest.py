@@ -54,6 +54,7 @@ SMALL: dict[str, dict[str, int]] = {
     "lru": {"hidden_size": 32, "state_size": 16},
     "shm": {"hidden_size": 8, "num_rows": 16},
     "delta_rmc": {"num_slots": 2, "num_heads": 2, "head_size": 8, "delta_heads": 2, "delta_value_size": 8},
+    "entity_delta": {"hidden_size": 16, "key_size": 8, "value_size": 4, "num_reads": 2},
     "gtrxl": {"hidden_size": 16, "num_heads": 2, "window": 8, "mlp_size": 16},
 }
 """Options of small, fast cores. Other cores get `hidden_size` 32 if they have that option."""

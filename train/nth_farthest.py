@@ -83,6 +83,7 @@ CORE_OPTIONS: dict[str, dict[str, Any]] = {
     "shm": {"hidden_size": 128, "num_rows": 16, "projection_size": 1024},
     "gtrxl": {"hidden_size": 96, "num_layers": 2, "num_heads": 4, "window": 8, "mlp_size": 192},
     "delta_rmc": {"num_slots": 8, "num_heads": 4, "head_size": 32},
+    "entity_delta": {"hidden_size": 224, "key_size": 32, "value_size": 16},
     "dnc": {"hidden_size": 184, "num_rows": 16, "row_size": 32, "num_reads": 4},
 }
 """Default sizes in this task: with the read-out about 617,000 parameters each."""

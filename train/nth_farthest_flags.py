@@ -37,8 +37,8 @@ class NetworkOptions:
     """Network and task."""
 
     core: str = "rmc"
-    """Memory core: rmc, lstm, gru, rnn, dnc, gated_delta, mingru, lru, shm, gtrxl, delta_rmc, feedforward,
-    or one that an --import registered."""
+    """Memory core: rmc, lstm, gru, rnn, dnc, gated_delta, mingru, lru, shm, gtrxl, delta_rmc, entity_delta,
+    feedforward, or one that an --import registered."""
     core_options: Options = field(default_factory=dict)
     """Options of the core, such as `--core-options num_slots=8 head_size=32`; added to those used here."""
     ranks: tuple[int, ...] = (NUM_OBJECTS,)

@@ -23,7 +23,7 @@ from rmc_agents.agent.native_heads import native_weights
 from rmc_agents.agent.normalization import Total, of_this_process
 from rmc_agents.agent.observation_table import EncodedTable, ObservationTable
 from rmc_agents.agent.reconstruction import Decoder
-from rmc_agents.cores import MemoryCore, State, make_core
+from rmc_agents.cores import CORES, MemoryCore, State, make_core
 from rmc_agents.cores.base import IndexedInputs
 from rmc_agents.cores.kernels import heads_native
 from rmc_agents.cores.kernels.call import eager
@@ -36,6 +36,9 @@ from rmc_agents.spaces.plain import Actions, Observations
 from rmc_agents.spaces.reading import named_parts, with_readings
 from rmc_agents.spaces.serialization import space_from_json, space_to_json
 from rmc_agents.tree import Tree, leaves, map_tree
+
+DEFAULT_CELL_SIZE = 24
+"""Width of embedded cells, for cores that read entities."""
 
 
 class AgentState(NamedTuple):
@@ -147,16 +150,25 @@ class ActorCritic(nn.Module):
         if not isinstance(aux_size, int) or aux_size < 0:
             raise ValueError(f"aux_size must be a whole number of at least 0, got {aux_size!r}")
         core_options = dict(core_options or {})
-        self.config = config = AgentConfig(core=core, core_options=core_options, **options)
+        self.config = config = AgentConfig(core=core, core_options=dict(core_options), **options)
         self.observations, self.actions = Observations(observation_space), Actions(action_space)
         self.observation_space = with_readings(self.observations.plain, config.read_as)
         self.action_space = self.actions.plain
         self.aux_size = aux_size
 
-        self.encoder = Encoder(self.observation_space, config.features, config.normalize_observations)
+        cell_size = _cell_size(config)
+        self.encoder = Encoder(
+            self.observation_space, config.features, config.normalize_observations, cell_size
+        )
+        self.entities: dict[str, int] = {}  # what the core has to know of the cells in its input
+        if self.encoder.num_cells:
+            self.entities = {"num_entities": self.encoder.num_cells, "entity_size": cell_size}
+            core_options |= self.entities
+        elif config.cells:
+            raise ValueError(f"cells={config.cells}: no part of the observation is read as a grid of codes")
         probe = make_action_head(1, self.action_space)
         more = config.previous_action * probe.encoding_size + config.previous_reward + config.start_flag
-        core_input = config.features + more
+        core_input = self.encoder.output_size + more
         self.core: MemoryCore = make_core(core, core_input, core_options)
         self.critic_core = (
             make_core(core, core_input, core_options) if config.critic_memory == "separate" else None
@@ -611,6 +623,24 @@ def _unroll(
 ) -> tuple[Tensor, State]:
     unroll: Any = core.unroll_indexed if isinstance(inputs, IndexedInputs) else core.unroll
     return unroll(inputs, state, starts)
+
+
+def _cell_size(config: AgentConfig) -> int:
+    """Return the width of embedded cells, or 0 if the core does not read them."""
+    reads_entities = config.core in CORES and CORES[config.core].reads_entities
+    if not reads_entities:
+        if config.cells:
+            raise ValueError(
+                f"cells={config.cells} needs a core that reads entities, such as entity_delta: "
+                f"{config.core} does not"
+            )
+        return 0
+    if config.cells != 0 and not {"num_entities", "entity_size"}.isdisjoint(config.core_options):
+        raise ValueError(
+            f"num_entities and entity_size of core {config.core} are set by the agent: leave them out, and "
+            "choose the size with cells"
+        )
+    return DEFAULT_CELL_SIZE if config.cells is None else config.cells
 
 
 def _hidden(input_size: int, hidden_size: int) -> nn.Sequential:

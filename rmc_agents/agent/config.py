@@ -16,8 +16,8 @@ class AgentConfig:
     """Agent: memory core, and the networks around it."""
 
     core: str = "rmc"
-    """Memory core: rmc, lstm, gru, rnn, dnc, gated_delta, mingru, lru, shm, gtrxl, delta_rmc, feedforward (no
-    memory: the control), or one that an --import registered."""
+    """Memory core: rmc, lstm, gru, rnn, dnc, gated_delta, mingru, lru, shm, gtrxl, delta_rmc, entity_delta,
+    feedforward (no memory: the control), or one that an --import registered."""
     core_options: Options = field(default_factory=dict)
     """Options of the core, such as `--core-options num_slots=8 head_size=32`; added to the preset's."""
     features: int = 128
@@ -36,6 +36,10 @@ class AgentConfig:
     skip: bool = True
     """Let the heads read the core's current input besides its output, so that reactions need not pass through
     the memory. RMC learns memory tasks several times faster with it."""
+    cells: int | None = None
+    """Width of the embedding of each cell of a grid of codes that is fed to the core as an entity, besides
+    the features. None: 24 for cores that read entities (entity_delta), where the observation has such a grid,
+    and else 0."""
     read_as: Options = field(default_factory=dict)
     """How parts of the observation are read, where the decision by their space is wrong, such as
     `--read-as image=codes` (an observation without parts is named `observation`). One of categories, codes,
@@ -70,6 +74,8 @@ class AgentConfig:
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}")
         require_types(self)
+        if self.cells is not None and (type(self.cells) is not int or self.cells < 0):
+            raise ValueError(f"cells must be a whole number of at least 0, or None, got {self.cells!r}")
         if not 0 <= self.action_persistence < 1:
             raise ValueError(
                 f"action_persistence must be at least 0 and below 1, got {self.action_persistence}"

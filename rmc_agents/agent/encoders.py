@@ -38,12 +38,16 @@ class Encoder(nn.Module):
         output_size: number of features.
         normalize: whether parts that are read as numbers are normalised by running statistics, which
             `update_statistics` changes.
+        cell_size: numbers by which each cell of a grid of codes is embedded once more, in front of the
+            features; 0 for none.
 
     Raises:
         ValueError: the space has no encoding; the message names it and an alternative.
     """
 
-    def __init__(self, space: spaces.Space[Any], output_size: int, normalize: bool = False) -> None:
+    def __init__(
+        self, space: spaces.Space[Any], output_size: int, normalize: bool = False, cell_size: int = 0
+    ) -> None:
         super().__init__()
         self.keys = list(space.spaces) if isinstance(space, spaces.Dict) else None
         parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
@@ -57,10 +61,14 @@ class Encoder(nn.Module):
         self.by_text = _read_by_text(self.parts)
         self.table: ObservationTable | None = None  # what ids of observations refer to
         self.terms: TermTable | None = None  # the same rows, if their vectors consist of recurring values
-        self.output_size = output_size
         self.linear = nn.Linear(sum(part.output_size for part in self.parts), output_size)  # type: ignore[misc]
         nn.init.orthogonal_(self.linear.weight, gain=math.sqrt(2))
         nn.init.zeros_(self.linear.bias)
+        grids = {str(i): part for i, part in enumerate(self.parts) if cell_size and isinstance(part, _Codes)}
+        self.cells = nn.ModuleDict({i: part.make_embedding(cell_size) for i, part in grids.items()})
+        self.num_cells = sum(part.num_cells for part in grids.values())
+        """Number of cells that are embedded in front of the features."""
+        self.output_size = self.num_cells * cell_size + output_size
 
     def forward(self, obs: Tree) -> Tensor:
         """Encode observations [..., *space.shape], or ids [...] of them, as features [..., output_size]."""
@@ -112,7 +120,7 @@ class Encoder(nn.Module):
             return
         self.table = table
         on_cpu = all(part.device.type == "cpu" for part in table.parts)
-        if on_cpu and all(isinstance(part, _Codes | _OneHot) for part in self.parts):
+        if on_cpu and not self.cells and all(isinstance(part, _Codes | _OneHot) for part in self.parts):
             terms = [part.terms(x) for part, x in zip(self.parts, table.parts, strict=True)]  # type: ignore[operator]
             self.terms = TermTable(terms, [part.output_size for part in self.parts])  # type: ignore[misc]
 
@@ -138,7 +146,11 @@ class Encoder(nn.Module):
         if self.by_text is not None:
             vectors = self.by_text(vectors)
         joined = vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1)
-        return torch.relu(self.linear(joined))
+        features = torch.relu(self.linear(joined))
+        if not self.cells:
+            return features
+        cells = [self.parts[int(i)].embed(values[int(i)], own) for i, own in self.cells.items()]  # type: ignore[operator]
+        return torch.cat([*cells, features], dim=-1)
 
 
 def _make_part(space: spaces.Space[Any]) -> nn.Module:
@@ -204,9 +216,9 @@ class _Codes(nn.Module):
     def __init__(self, shape: tuple[int, ...], sizes: tuple[int, ...], width: int = 8) -> None:
         super().__init__()
         self.has_channels = len(shape) == 3
-        self.output_size = shape[0] * shape[1] * width
-        self.embedding = nn.Linear(sum(sizes), width, bias=False)
-        nn.init.normal_(self.embedding.weight, std=len(sizes) ** -0.5)
+        self.num_cells, self.sizes = shape[0] * shape[1], sizes
+        self.output_size = self.num_cells * width
+        self.embedding = self.make_embedding(width)
         codes = torch.tensor(code_values(sizes))
         self.register_buffer("codes", codes.to(torch.uint8), persistent=False)
         self.register_buffer(
@@ -215,10 +227,20 @@ class _Codes(nn.Module):
             persistent=False,
         )
 
+    def make_embedding(self, width: int) -> nn.Linear:
+        """Return an embedding of a cell's codes."""
+        embedding = nn.Linear(sum(self.sizes), width, bias=False)
+        nn.init.normal_(embedding.weight, std=len(self.sizes) ** -0.5)
+        return embedding
+
     def forward(self, image: Tensor) -> Tensor:
+        return self.embed(image, self.embedding)
+
+    def embed(self, image: Tensor, embedding: nn.Linear) -> Tensor:
+        """Return the embedded cells [..., H * W * width] of images [..., *shape]."""
         image = image if self.has_channels else image.unsqueeze(-1)
         # A product with one-hot codes, because its backward pass is a product too, not a scatter.
-        return self.embedding(self._one_hot(image)).flatten(-3)
+        return embedding(self._one_hot(image)).flatten(-3)
 
     def _one_hot(self, cells: Tensor) -> Tensor:
         """Return the codes of cells [..., C] as vectors [..., sum(sizes)]."""

@@ -48,11 +48,14 @@ def matched(
     if parameters is None:
         return config
     with _naming_flags(), shapes_only():
-        # The width of the input does not depend on the core, whose options may need another width.
-        plain = replace(config, core="feedforward", core_options={})
-        input_size = ActorCritic.from_config(observation_space, action_space, plain).core.input_size
-        options = match_parameters(config.core, input_size, parameters, config.core_options)
-    return replace(config, core_options=options)
+        # The input does not depend on the core's options, which may need another width.
+        reads_entities = config.core in CORES and CORES[config.core].reads_entities
+        plain = replace(config, core=config.core if reads_entities else "feedforward", core_options={})
+        agent = ActorCritic.from_config(observation_space, action_space, plain)
+        options = match_parameters(
+            config.core, agent.core.input_size, parameters, config.core_options | agent.entities
+        )
+    return replace(config, core_options={key: options[key] for key in options if key not in agent.entities})
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 from rmc_agents.cores.base import HoistedCore, MemoryCore, SlotTrace, State, TracedCore, reset_rows
 from rmc_agents.cores.delta_rmc import DeltaRMC
 from rmc_agents.cores.dnc import DNC
+from rmc_agents.cores.entity_delta import EntityDelta
 from rmc_agents.cores.feedforward import Feedforward
 from rmc_agents.cores.gated import GRU, LSTM, RNN
 from rmc_agents.cores.gated_delta import GatedDelta
@@ -32,6 +33,7 @@ CORES: dict[str, type[MemoryCore]] = {
     "shm": SHM,
     "gtrxl": GTrXL,
     "delta_rmc": DeltaRMC,
+    "entity_delta": EntityDelta,
     "feedforward": Feedforward,
 }
 """The registered cores by name. Agents, scripts, benchmarks, SB3 policies and tests build cores from it.
@@ -111,6 +113,7 @@ __all__ = [
     "RNN",
     "SHM",
     "DeltaRMC",
+    "EntityDelta",
     "Feedforward",
     "GTrXL",
     "GatedDelta",

@@ -122,6 +122,9 @@ class MemoryCore(nn.Module, ABC):
     capturable: ClassVar[bool] = False
     """Whether `unroll` and `step` can be recorded in a CUDA graph: they never wait for the device, and change
     nothing on the host, such as a counter. A class does not inherit it from another one."""
+    reads_entities: ClassVar[bool] = False
+    """Whether the core has options `num_entities` and `entity_size`, and takes the first inputs as so many
+    entities. An agent feeds such a core the cells of a grid (`AgentConfig.cells`)."""
     _anchor: Tensor
 
     def __init__(self, input_size: int) -> None:

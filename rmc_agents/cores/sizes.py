@@ -14,6 +14,7 @@ WIDTHS: dict[str, tuple[str, ...]] = {
     "rmc": ("head_size", "key_size"),
     "gated_delta": ("key_size", "value_size"),
     "delta_rmc": ("head_size", "key_size", "delta_key_size", "delta_value_size"),
+    "entity_delta": ("hidden_size", "key_size", "value_size"),
     "lru": ("hidden_size", "state_size"),
     "gtrxl": ("hidden_size", "mlp_size"),
 }

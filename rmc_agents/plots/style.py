@@ -22,7 +22,7 @@ from rmc_agents.runs.files import write_atomically
 
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, SKY, BLACK, YELLOW = "#CC79A7", "#56B4E9", "#000000", "#F0E442"
-MUTED = WINE, TEAL, OLIVE, PURPLE = "#882255", "#44AA99", "#999933", "#AA4499"
+MUTED = WINE, TEAL, OLIVE, PURPLE, INDIGO = "#882255", "#44AA99", "#999933", "#AA4499", "#332288"
 FAINT = "#666666"
 """Secondary text and reference lines."""
 OKABE_ITO = (BLUE, ORANGE, GREEN, VERMILLION, PINK, SKY, BLACK, YELLOW)
@@ -37,7 +37,7 @@ CORE_COLORS = {
     "delta_rmc": VERMILLION,
     "gated_delta": WINE,
 }
-MARKERS = "osD^vPX*<>ph8"
+MARKERS = "osD^vPX*<>ph8d"
 """Marker shapes: lines must differ in more than their color."""
 DPI = 150
 """Resolution of PNG files."""
@@ -49,7 +49,7 @@ def styles(cores: Iterable[str]) -> dict[str, tuple[str, str]]:
     Cores that are not in `CORE_COLORS` get the remaining colors in the order given.
     """
     cores = list(dict.fromkeys(cores))
-    unused = (PURPLE, OLIVE, TEAL, YELLOW)
+    unused = (PURPLE, OLIVE, TEAL, YELLOW, INDIGO)
     others = [core for core in cores if core not in CORE_COLORS]
     colors = CORE_COLORS | {core: unused[i % len(unused)] for i, core in enumerate(others)}
     order = [*CORE_COLORS, *others]

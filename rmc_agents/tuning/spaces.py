@@ -145,6 +145,12 @@ CORES: dict[str, dict[str, Search]] = {
         "head_size": Choice((8, 16, 32)),
         "delta_value_size": Choice((8, 16, 32)),
     },
+    "entity_delta": {
+        "hidden_size": Choice((64, 128, 256)),
+        "key_size": Choice((16, 32, 64)),
+        "value_size": Choice((8, 16, 32)),
+        "num_reads": Choice((2, 4, 8)),
+    },
     "gtrxl": {
         "hidden_size": Choice((32, 64, 128)),
         "num_layers": Choice((1, 2, 3)),

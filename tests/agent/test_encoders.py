@@ -49,3 +49,29 @@ def test_memory_layout_of_large_pictures_changes_no_feature(shape: tuple[int, ..
     assert pixels.is_contiguous(memory_format=torch.channels_last)
     vectors = picture.convolutions(pixels.contiguous()).reshape(3, 2, -1)
     torch.testing.assert_close(encoder(obs), torch.relu(encoder.linear(vectors)))
+
+
+def test_cells_are_embedded_in_front_of_the_features() -> None:
+    space = spaces.Dict(
+        [("image", minigrid_image(3)), ("more", minigrid_image(5)), ("number", spaces.Box(-1, 1, (2,)))]
+    )
+    encoder = Encoder(space, 16, cell_size=6)
+    obs = sample_tensors(space, 4, 2)
+    features = encoder(obs)
+    assert (encoder.num_cells, encoder.output_size) == (9 + 25, 34 * 6 + 16)
+    assert features.shape == (4, 2, encoder.output_size)
+    cells = features[..., : 34 * 6].unflatten(-1, (34, 6))
+    shifted = {**obs, "image": obs["image"].roll(1, 2)}  # each row of cells moves down
+    moved = encoder(shifted)[..., : 34 * 6].unflatten(-1, (34, 6))
+    torch.testing.assert_close(
+        moved[..., :9, :].unflatten(-2, (3, 3)), cells[..., :9, :].unflatten(-2, (3, 3)).roll(1, 2)
+    )
+    torch.testing.assert_close(moved[..., 9:, :], cells[..., 9:, :])
+    plain = Encoder(space, 16)
+    plain.load_state_dict({name: x for name, x in encoder.state_dict().items() if "cells" not in name})
+    torch.testing.assert_close(plain(obs), features[..., 34 * 6 :])
+
+
+def test_observations_without_a_grid_have_no_cells() -> None:
+    encoder = Encoder(spaces.Box(-1, 1, (3,)), 16, cell_size=6)
+    assert (encoder.num_cells, encoder.output_size) == (0, 16)

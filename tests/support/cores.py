@@ -31,6 +31,7 @@ TINY = {
         "delta_key_size": 3,
         "delta_value_size": 2,
     },
+    "entity_delta": {"hidden_size": 5, "key_size": 3, "value_size": 2, "num_reads": 2},
     "gtrxl": {"hidden_size": 4, "num_layers": 2, "num_heads": 2, "window": 5, "mlp_size": 3},
 }
 """Options of cores of a few units; the others get `hidden_size` 5 if they have that option."""

@@ -1,0 +1,116 @@
+"""Cells of a grid as entities of a core: where they go, tables of observations, options, and refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gymnasium import spaces
+
+import rmc_envs
+from rmc_agents import ActorCritic
+from rmc_agents.agent.config import AgentConfig
+from rmc_agents.cli.matching import matched
+from rmc_agents.cores import EntityDelta
+from rmc_agents.environment import ObservationIds
+from rmc_agents.sb3 import policy_kwargs_for
+from tests.support.spaces import MAZE_SPACE, sample_tensors
+
+SIZES = {"hidden_size": 8, "key_size": 6, "value_size": 4}
+PLAIN = spaces.Box(-1, 1, (3,))
+
+
+def test_core_reads_the_cells_as_entities() -> None:
+    agent = ActorCritic(MAZE_SPACE, spaces.Discrete(3), "entity_delta", SIZES, previous_action=True, cells=5)
+    core, cells = agent.core, agent.encoder.num_cells
+    assert isinstance(core, EntityDelta)
+    assert (core.num_entities, core.entity_size) == (cells, 5)
+    assert core.controller.input_size == 128 + 3
+    assert agent.core_options == SIZES  # what the agent adds itself is not recorded
+    again = ActorCritic.from_json(agent.to_json())
+    again.load_state_dict(agent.state_dict())
+
+    obs = sample_tensors(MAZE_SPACE, 2, 3)
+    starts = torch.zeros(2, 3, dtype=torch.bool)
+    inputs = agent.core_inputs(obs, torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3), starts)
+    entities, rest = core._split(inputs)  # type: ignore[arg-type]
+    embedding = agent.encoder.cells[str(agent.encoder.keys.index("image"))]  # type: ignore[union-attr]
+    expected = agent.encoder.parts[agent.encoder.keys.index("image")].embed(obs["image"], embedding)  # type: ignore
+    torch.testing.assert_close(entities.flatten(-2), expected)
+    assert rest.shape[-1] == 131
+
+
+@pytest.mark.parametrize("critic_memory", ["shared", "separate", "none"])
+def test_ids_of_observations_are_read_as_the_observations(critic_memory: str) -> None:
+    env = rmc_envs.make("MiniGrid-MemoryS7-v0", 6)
+    agent = ActorCritic(
+        env.observation_space, env.action_space, "entity_delta", SIZES, critic_memory=critic_memory
+    )
+    table = env.observation_table()
+    agent.use_observation_table(table)
+    ids = torch.randint(0, 50, (4, 6))
+    obs = {key: x[ids] for key, x in table.items()} if isinstance(table, dict) else table[ids]
+    starts, actions = torch.rand(4, 6) < 0.3, torch.randint(0, 3, (4, 6))
+    evaluations = [
+        agent.evaluate_actions(each, actions, torch.zeros(4, 6), starts, agent.initial_state(6))
+        for each in (ObservationIds(ids), obs)
+    ]
+    torch.testing.assert_close(evaluations[0].log_probs, evaluations[1].log_probs)
+    torch.testing.assert_close(evaluations[0].values, evaluations[1].values)
+
+
+def test_without_a_grid_the_input_is_one_entity() -> None:
+    agent = ActorCritic(PLAIN, spaces.Discrete(2), "entity_delta", SIZES)
+    assert isinstance(agent.core, EntityDelta)
+    assert (agent.core.num_entities, agent.core.entity_size) == (1, 128)
+    assert ActorCritic(MAZE_SPACE, spaces.Discrete(2), "entity_delta", SIZES, cells=0).encoder.num_cells == 0
+    assert ActorCritic(MAZE_SPACE, spaces.Discrete(2), "gru").encoder.num_cells == 0
+
+
+@pytest.mark.parametrize(
+    ("space", "core", "options", "message"),
+    [
+        (
+            MAZE_SPACE,
+            "gru",
+            {"cells": 8},
+            "cells=8 needs a core that reads entities, such as entity_delta: gru",
+        ),
+        (
+            PLAIN,
+            "entity_delta",
+            {"cells": 8},
+            "cells=8: no part of the observation is read as a grid of codes",
+        ),
+        (
+            MAZE_SPACE,
+            "entity_delta",
+            {"cells": -1},
+            "cells must be a whole number of at least 0, or None, got -1",
+        ),
+        (MAZE_SPACE, "entity_delta", {"cells": 2.5}, r"cells must be a whole number .* got 2\.5"),
+        (
+            MAZE_SPACE,
+            "entity_delta",
+            {"core_options": {"num_entities": 3, "entity_size": 2}},
+            "num_entities and entity_size of core entity_delta are set by the agent",
+        ),
+    ],
+)
+def test_cells_that_cannot_be_fed_are_refused(
+    space: spaces.Space, core: str, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ActorCritic(space, spaces.Discrete(2), core, **options)  # type: ignore[arg-type]
+
+
+def test_sb3_policies_take_no_agent_with_cells() -> None:
+    agent = ActorCritic(MAZE_SPACE, spaces.Discrete(2), "entity_delta", SIZES)
+    with pytest.raises(ValueError, match=r"feeds cells to its core, .* train an agent with cells=0"):
+        policy_kwargs_for(agent)
+
+
+def test_core_with_cells_is_sized() -> None:
+    found = matched(MAZE_SPACE, spaces.Discrete(3), AgentConfig(core="entity_delta", cells=8), 50_000)
+    assert found.core_options.keys() == {"hidden_size", "key_size", "value_size"}
+    agent = ActorCritic.from_config(MAZE_SPACE, spaces.Discrete(3), found)
+    assert abs(sum(p.numel() for p in agent.core.parameters()) / 50_000 - 1) < 0.03

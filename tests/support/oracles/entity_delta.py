@@ -1,0 +1,43 @@
+"""The delta memory of entities in plain NumPy, one entity after the other, for one batch row."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmc_agents.cores import EntityDelta
+
+Array = NDArray[np.float64]
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def step(core: EntityDelta, inputs: Array, h: Array, memory: Array) -> tuple[Array, Array, Array]:
+    """Compute a step for one row: inputs [I], h [H], memory [K, V] -> output, next h, next memory."""
+    p = {name: value.detach().numpy() for name, value in core.named_parameters()}
+    J, E = core.num_entities, core.entity_size
+    entities, x = (inputs[: J * E].reshape(J, E), inputs[J * E :]) if J > 1 else (inputs[None], inputs)
+
+    projected = np.split(p["controller.input_proj.weight"] @ x + p["controller.input_proj.bias"], 3)
+    recurrent = np.split(p["controller.hidden_proj.weight"] @ h + p["controller.hidden_proj.bias"], 3)
+    reset, update = (sigmoid(a + b) for a, b in zip(projected[:2], recurrent[:2], strict=True))
+    h = update * h + (1 - update) * np.tanh(projected[2] + reset * recurrent[2])
+
+    keys, values, shares = [], [], []
+    for entity, place in zip(entities, p["place"], strict=True):
+        key = p["key.weight"] @ entity
+        keys.append(key / np.linalg.norm(key))
+        values.append(p["value.weight"] @ entity + p["value.bias"] + place + p["position.weight"] @ h)
+        shares.append(sigmoid(p["share.weight"] @ entity + p["share.bias"])[0])
+    old = sigmoid(p["forget_bias"]) * memory
+    memory = old.copy()
+    for key, value, share in zip(keys, values, shares, strict=True):
+        crowd = sum(b * abs(float(k @ key)) for k, b in zip(keys, shares, strict=True))
+        memory += share / max(1.0, crowd) * np.outer(key, value - old.T @ key)
+
+    found = []
+    for query in (p["query.weight"] @ np.concatenate([x, h]) + p["query.bias"]).reshape(core.num_reads, -1):
+        found.append(memory.T @ (query / np.linalg.norm(query)))
+    return np.concatenate([h, *found, memory.ravel()]), h, memory
