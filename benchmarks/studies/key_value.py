@@ -1,6 +1,6 @@
 """Key-value recall from rewards: eight pairs of 16 keys and 8 values, by memory core.
 
-    python -m benchmarks.studies.key_value                                # all runs without a result: an hour
+    python -m benchmarks.studies.key_value                                # all runs without a result: two hours
     python -m benchmarks.studies.key_value --agents gated_delta --seeds 11
     python -m benchmarks.studies.key_value --report                       # from stored results
     python -m benchmarks.studies.key_value --quick                        # tiny runs: a minute
@@ -17,7 +17,7 @@ from rmc_agents.cli.task_presets import KEY_VALUE
 
 CORES = (
     *("gated_delta", "delta_rmc", "rmc", "gru", "mingru", "feedforward"),
-    *("shm", "gtrxl", "lstm", "dnc", "lru", "rnn"),
+    *("shm", "gtrxl", "lstm", "dnc", "lru", "rnn", "entity_delta"),
 )
 TASK = Task("rmc/KeyValue-v0", KEY_VALUE.ppo.total_steps, level=0.94)
 """A return of 0.94 is a share of 97 % of right answers."""
