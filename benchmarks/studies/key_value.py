@@ -1,6 +1,6 @@
 """Key-value recall from rewards: eight pairs of 16 keys and 8 values, by memory core.
 
-    python -m benchmarks.studies.key_value                              # all runs without a result: two hours
+    python -m benchmarks.studies.key_value                                # all runs: two hours
     python -m benchmarks.studies.key_value --agents gated_delta --seeds 11
     python -m benchmarks.studies.key_value --report                       # from stored results
     python -m benchmarks.studies.key_value --quick                        # tiny runs: a minute

@@ -50,7 +50,8 @@ NOTES = [
     f"steps, Adam with a learning rate of {LEARNING_RATE:g}, {STEPS:,} steps of a walk that turns with a "
     f"probability of {TURNS:g}, one seed ({SEED}).",
     f"The correlation is that of predicted and true rows and columns, counted from the agent, in the last "
-    f"{LAST} of {POINTS} parts of training. To know only the agent's own place gives about .7 for keys out of view.",
+    f"{LAST} of {POINTS} parts of training. To know only the agent's own place gives about .7 for keys out "
+    "of view.",
     "The machine had other work at the same time, so the minutes are overstated.",
 ]
 

@@ -29,6 +29,9 @@ TASKS = {
     ),
 }
 
+WITH_CELLS = ("memory-maze", "box-world", "memory-maze-gpu", "box-world-gpu")
+"""Tasks whose views are grids of cells."""
+
 STUDY = Study(
     "worlds",
     "Worlds for relational memory",
@@ -36,6 +39,7 @@ STUDY = Study(
     by_name(
         [
             *(Job(task, core, seed) for task in TASKS for seed in SEEDS for core in ("gru", "rmc")),
+            *(Job(task, "entity_delta", seed) for task in WITH_CELLS for seed in SEEDS),
             *(Job(task, "feedforward", SEEDS[0]) for task in TASKS),
         ]
     ),

@@ -1,0 +1,60 @@
+"""The study of places: correlations, what counts as in view, and the walk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import rmc_envs
+from benchmarks.studies import places
+from rmc_agents.environment import AuxiliaryTargets
+from rmc_envs.box_world.known import NUM_TARGETS, SCALE
+
+
+def test_correlations_are_those_of_numpy() -> None:
+    known = places.Known()
+    torch.manual_seed(0)
+    values = torch.randint(-9, 10, (7, 11, NUM_TARGETS)) / SCALE
+    weights = (torch.rand(7, 11, NUM_TARGETS // 2) < 0.5).float().repeat_interleave(2, -1)
+    predictions = values + torch.randn_like(values)
+    for part in (slice(0, 3), slice(3, 7)):
+        known.add(predictions[part], AuxiliaryTargets(values[part], weights[part]), 0.5)
+    kinds: dict[str, tuple[list[float], list[float]]] = {kind: ([], []) for kind in known.KINDS}
+    for t, b, k in np.ndindex(7, 11, 42):
+        if not weights[t, b, k] or 0 < k < 2:
+            continue
+        row, column = 2 * (k // 2), 2 * (k // 2) + 1
+        near = max(abs(values[t, b, row]), abs(values[t, b, column])) <= 2.01 / SCALE
+        kind = "gem" if k < 2 else "keys in view" if near else "keys out of view"
+        for i in (row, column) if k < 2 else (k,):
+            kinds[kind][0].append(float(predictions[t, b, i]))
+            kinds[kind][1].append(float(values[t, b, i]))
+    figures = known.figures()
+    for kind, (x, y) in kinds.items():
+        assert len(x) > 50
+        assert figures[kind] == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-9)
+    assert figures["loss"] == 0.5
+
+
+def test_walk_says_which_action_led_to_an_observation() -> None:
+    env = rmc_envs.make(places.TASK, places.NUM_ENVS)
+    walk = places.chunks(env)
+    first, second = next(walk), next(walk)
+    assert first.starts[0].all()
+    assert first.previous.shape == (places.CHUNK, places.NUM_ENVS)
+    again = rmc_envs.make(places.TASK, places.NUM_ENVS)
+    obs = again.reset(places.SEED)
+    actions = torch.cat([first.previous[1:], second.previous])
+    seen = torch.cat([first.obs["image"], second.obs["image"]])
+    for t, action in enumerate(actions):
+        assert torch.equal(obs["image"], seen[t])
+        obs = again.step(action).obs
+
+
+def test_quick_study_writes_a_report(tmp_path: Path, run: Callable[..., None]) -> None:
+    run("studies.places", "--quick", "--out", str(tmp_path))
+    assert "entity delta" in (tmp_path / "places.md").read_text()
