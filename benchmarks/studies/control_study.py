@@ -32,6 +32,8 @@ EPISODES, POINTS = 100, 100
 QUICK_STEPS = 2048
 COLUMNS = 3
 """Panels side by side."""
+MOST_NAMES = 8
+"""Names of agents that fit into a panel."""
 RETURNS = "rollout/ep_rew_mean"
 """Logged mean return of the episodes that ended in a rollout."""
 
@@ -236,7 +238,9 @@ def draw(study: Study, results: Mapping[str, Result]) -> Figure:
             xlabel="environment steps (thousands)",
             ylabel="return in training",
         )
-        axes.legend(fontsize=8)
+        # Many names would cover the curves.
+        beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(axes.get_lines()) > MOST_NAMES else {}
+        axes.legend(fontsize=8, **beside)
     for axes in figure.axes[len(tasks) :]:
         axes.set_visible(False)
     return figure
