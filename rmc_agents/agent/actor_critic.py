@@ -23,7 +23,7 @@ from rmc_agents.agent.native_heads import native_weights
 from rmc_agents.agent.normalization import Total, of_this_process
 from rmc_agents.agent.observation_table import EncodedTable, ObservationTable
 from rmc_agents.agent.reconstruction import Decoder
-from rmc_agents.cores import CORES, MemoryCore, State, make_core
+from rmc_agents.cores import MemoryCore, State, make_core, reads_entities
 from rmc_agents.cores.base import IndexedInputs
 from rmc_agents.cores.kernels import heads_native
 from rmc_agents.cores.kernels.call import eager
@@ -156,16 +156,24 @@ class ActorCritic(nn.Module):
         self.action_space = self.actions.plain
         self.aux_size = aux_size
 
-        cell_size = _cell_size(config)
+        cell_size = cell_size_of(config)
         self.encoder = Encoder(
             self.observation_space, config.features, config.normalize_observations, cell_size
         )
         self.entities: dict[str, int] = {}  # what the core has to know of the cells in its input
         if self.encoder.num_cells:
             self.entities = {"num_entities": self.encoder.num_cells, "entity_size": cell_size}
+            if not self.entities.keys().isdisjoint(core_options):
+                raise ValueError(
+                    f"num_entities and entity_size of core {core} are set by the agent, which feeds it the "
+                    "cells of the observation: leave them out, or give both with cell_size=0"
+                )
             core_options |= self.entities
-        elif config.cells:
-            raise ValueError(f"cells={config.cells}: no part of the observation is read as a grid of codes")
+        elif config.cell_size:
+            raise ValueError(
+                f"cell_size={cell_size}: no part of the observation is read as a grid of codes; read one so, "
+                "as with read_as={'image': 'codes'}, or leave out cell_size"
+            )
         probe = make_action_head(1, self.action_space)
         more = config.previous_action * probe.encoding_size + config.previous_reward + config.start_flag
         core_input = self.encoder.output_size + more
@@ -625,22 +633,20 @@ def _unroll(
     return unroll(inputs, state, starts)
 
 
-def _cell_size(config: AgentConfig) -> int:
-    """Return the width of embedded cells, or 0 if the core does not read them."""
-    reads_entities = config.core in CORES and CORES[config.core].reads_entities
-    if not reads_entities:
-        if config.cells:
-            raise ValueError(
-                f"cells={config.cells} needs a core that reads entities, such as entity_delta: "
-                f"{config.core} does not"
-            )
-        return 0
-    if config.cells != 0 and not {"num_entities", "entity_size"}.isdisjoint(config.core_options):
+def cell_size_of(config: AgentConfig) -> int:
+    """Return the width of embedded cells that an agent feeds to its core, where its observations have cells.
+
+    Raises:
+        ValueError: there is a width, and the core does not read entities.
+    """
+    if reads_entities(config.core):
+        return DEFAULT_CELL_SIZE if config.cell_size is None else config.cell_size
+    if config.cell_size:
         raise ValueError(
-            f"num_entities and entity_size of core {config.core} are set by the agent: leave them out, and "
-            "choose the size with cells"
+            f"cell_size={config.cell_size} needs a core that reads entities, such as entity_delta, and "
+            f"{config.core} does not"
         )
-    return DEFAULT_CELL_SIZE if config.cells is None else config.cells
+    return 0
 
 
 def _hidden(input_size: int, hidden_size: int) -> nn.Sequential:

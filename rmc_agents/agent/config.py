@@ -36,10 +36,10 @@ class AgentConfig:
     skip: bool = True
     """Let the heads read the core's current input besides its output, so that reactions need not pass through
     the memory. RMC learns memory tasks several times faster with it."""
-    cells: int | None = None
+    cell_size: int | None = None
     """Width of the embedding of each cell of a grid of codes that is fed to the core as an entity, besides
-    the features. None: 24 for cores that read entities (entity_delta), where the observation has such a grid,
-    and else 0."""
+    the features; 0 feeds none. None: 24 for cores that read entities (entity_delta), where the observation
+    has such a grid, otherwise 0."""
     read_as: Options = field(default_factory=dict)
     """How parts of the observation are read, where the decision by their space is wrong, such as
     `--read-as image=codes` (an observation without parts is named `observation`). One of categories, codes,
@@ -74,8 +74,9 @@ class AgentConfig:
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}")
         require_types(self)
-        if self.cells is not None and (type(self.cells) is not int or self.cells < 0):
-            raise ValueError(f"cells must be a whole number of at least 0, or None, got {self.cells!r}")
+        size = self.cell_size
+        if size is not None and (type(size) is not int or size < 0):
+            raise ValueError(f"cell_size must be a whole number of at least 0, or None, got {size!r}")
         if not 0 <= self.action_persistence < 1:
             raise ValueError(
                 f"action_persistence must be at least 0 and below 1, got {self.action_persistence}"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from gymnasium import spaces
 
-from rmc_agents.agent.actor_critic import ActorCritic
+from rmc_agents.agent.actor_critic import ActorCritic, cell_size_of
 from rmc_agents.agent.config import AgentConfig
 from rmc_agents.agent.shapes import shapes_only
 from rmc_agents.cores import core_options
@@ -201,6 +201,7 @@ def _settings(config: AgentConfig, aux_size: int) -> dict[str, Any]:
     settings = {name: x for name, x in vars(config).items() if name not in ("read_as", "action_masks")}
     return settings | {
         "core_options": {**core_options(config.core), **config.core_options},
+        "cell_size": cell_size_of(config),
         "aux_size": aux_size,
     }
 

@@ -14,7 +14,7 @@ from rmc_agents.agent.config import AgentConfig
 from rmc_agents.agent.shapes import shapes_only
 from rmc_agents.cli.config import RunConfig, Selection
 from rmc_agents.cli.flags import in_flags
-from rmc_agents.cores import CORES
+from rmc_agents.cores import CORES, reads_entities
 from rmc_agents.cores.sizes import match_parameters, require_no_widths
 from rmc_agents.errors import UsageError
 
@@ -49,8 +49,8 @@ def matched(
         return config
     with _naming_flags(), shapes_only():
         # The input does not depend on the core's options, which may need another width.
-        reads_entities = config.core in CORES and CORES[config.core].reads_entities
-        plain = replace(config, core=config.core if reads_entities else "feedforward", core_options={})
+        core = config.core if reads_entities(config.core) else "feedforward"
+        plain = replace(config, core=core, core_options={})
         agent = ActorCritic.from_config(observation_space, action_space, plain)
         options = match_parameters(
             config.core, agent.core.input_size, parameters, config.core_options | agent.entities

@@ -75,6 +75,11 @@ def make_core(name: str, input_size: int, options: Mapping[str, Any] | None = No
     return CORES[name](input_size, **typed)
 
 
+def reads_entities(name: str) -> bool:
+    """Return whether a core is registered and takes the first inputs as entities."""
+    return name in CORES and CORES[name].reads_entities
+
+
 def core_options(name: str) -> dict[str, Any]:
     """Return the options of a registered core and their defaults."""
     parameters = inspect.signature(CORES[name]).parameters

@@ -44,22 +44,21 @@ class EntityDelta(MemoryCore):
     the agent is:
 
         h = GRU(x, h)
-        k_j = normalize(W e_j),  v_j = W e_j + p_j + W h,  b_j = sigmoid(w e_j)
-        b_j = b_j / max(1, sum_i b_i |k_i . k_j|)
-        S = a S,  a = sigmoid(forget bias)          decay
-        S' = S + sum_j k_j (b_j (v_j - S^T k_j))    all entities write at once
-        q_a = normalize(W [x; h]),  r_a = S'^T q_a      A reads
+        k_j = normalize(W e_j),  v_j = W e_j + p_j + W h,  s_j = sigmoid(w e_j)
+        b_j = s_j / max(1, sum_i s_i |k_i . k_j|)
+        S' = d S + sum_j b_j k_j (v_j - d S^T k_j)^T    all write at once; d = sigmoid(forget bias)
+        r_a = S'^T normalize(W_a [x; h])                A reads
         output = [h; r_1; ...; r_A; S'], S' flattened
 
-    It is the delta rule of `GatedDelta` for many writes in a step. They do not wait for each other, so shares
-    of entities with similar keys are cut until together they overwrite what is stored at most once: the
-    update multiplies the memory by I - sum_j b_j k_j k_j^T, whose eigenvalues then lie in [0, 1].
+    It is the delta rule of `GatedDelta` for many writes in a step. All of them happen at once, so the shares
+    s_j of entities with similar keys are reduced to b_j, with which the eigenvalues of
+    I - sum_j b_j k_j k_j^T lie in [0, 1]: together they overwrite what is stored at most once.
 
-    A recurrent layer has to learn for each kind of thing by itself to keep where it was; here the entities
-    share their keys and values, which bind from the start (docs/results/worlds.md).
+    A recurrent layer must learn to store places separately for each kind of thing; here the entities share
+    their keys and values, which bind from the start (docs/results/worlds.md).
 
-    Cost per step and batch row: O(I (H + A K) + J E (K + V) + J^2 K + J K V). All but O(J K V) and the GRU's
-    recurrence runs in parallel over time.
+    Cost per step and batch row, with X the size of x: O((X + H) (H + A K) + H V + J E (K + V) + J^2 K +
+    (J + A) K V). All but the GRU's recurrence, O(H^2), and the writes, O(J K V), runs in parallel over time.
 
     Args:
         input_size: I.
@@ -68,7 +67,7 @@ class EntityDelta(MemoryCore):
         value_size: V.
         num_reads: A.
         num_entities: J; 0 for one entity, the whole input. An agent sets it to the number of cells that it
-            feeds to the core (`AgentConfig.cells`).
+            feeds to the core (`AgentConfig.cell_size`).
         entity_size: E.
         forget_bias: the initial bias of the decay, which is learned; 6 keeps .9975 per step.
 
@@ -97,6 +96,8 @@ class EntityDelta(MemoryCore):
         )
         require_number(forget_bias=forget_bias)
         if num_entities or entity_size:
+            if not (num_entities and entity_size):
+                raise ValueError("num_entities and entity_size must be given together")
             require_positive(num_entities=num_entities, entity_size=entity_size)
             if num_entities * entity_size >= input_size:
                 raise ValueError(

@@ -61,7 +61,7 @@ def match_parameters(
     reached = count(found)
     if abs(reached - parameters) > TOLERANCE * parameters:
         raise ValueError(
-            f"match_parameters={parameters}: core {name} cannot have so many parameters to within "
+            f"match_parameters={parameters}: core {name} cannot have this number of parameters to within "
             f"{TOLERANCE:.0%} with an input of {input_size} numbers; the nearest number is {reached}"
         )
     return {**options, **found}

@@ -12,7 +12,7 @@ from torch import nn
 
 from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.agent.config import AgentConfig, CriticMemory
-from rmc_agents.cores import CORES
+from rmc_agents.cores import reads_entities
 from rmc_agents.sb3.features import EncoderExtractor
 from rmc_agents.sb3.packing import PackedCore
 from rmc_agents.spaces.annotated import AnnotatedBox
@@ -84,7 +84,7 @@ def copy_to_agent(policy: ExchangeablePolicy, observation_space: spaces.Space[An
         core=policy.core_name,
         core_options=policy.core_options,
         features=int(policy.features_dim),
-        cells=0 if CORES[policy.core_name].reads_entities else None,
+        cell_size=0 if reads_entities(policy.core_name) else None,
         hidden_size=int(policy.mlp_extractor.latent_dim_pi),
         critic_memory=_critic_memory(policy),
         skip=policy.skip,
@@ -192,7 +192,7 @@ def _require_exchangeable(agent: ActorCritic) -> None:
         )
     if agent.encoder.num_cells:
         raise ValueError(
-            "the agent feeds cells to its core, which an SB3 policy does not; train an agent with cells=0"
+            "the agent feeds cells to its core, which an SB3 policy does not; train an agent with cell_size=0"
         )
     if agent.config.normalize_observations or agent.config.scale_actions:
         raise ValueError(

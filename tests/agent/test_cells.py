@@ -20,7 +20,9 @@ PLAIN = spaces.Box(-1, 1, (3,))
 
 
 def test_core_reads_the_cells_as_entities() -> None:
-    agent = ActorCritic(MAZE_SPACE, spaces.Discrete(3), "entity_delta", SIZES, previous_action=True, cells=5)
+    agent = ActorCritic(
+        MAZE_SPACE, spaces.Discrete(3), "entity_delta", SIZES, previous_action=True, cell_size=5
+    )
     core, cells = agent.core, agent.encoder.num_cells
     assert isinstance(core, EntityDelta)
     assert (core.num_entities, core.entity_size) == (cells, 5)
@@ -62,7 +64,9 @@ def test_without_a_grid_the_input_is_one_entity() -> None:
     agent = ActorCritic(PLAIN, spaces.Discrete(2), "entity_delta", SIZES)
     assert isinstance(agent.core, EntityDelta)
     assert (agent.core.num_entities, agent.core.entity_size) == (1, 128)
-    assert ActorCritic(MAZE_SPACE, spaces.Discrete(2), "entity_delta", SIZES, cells=0).encoder.num_cells == 0
+    assert (
+        ActorCritic(MAZE_SPACE, spaces.Discrete(2), "entity_delta", SIZES, cell_size=0).encoder.num_cells == 0
+    )
     assert ActorCritic(MAZE_SPACE, spaces.Discrete(2), "gru").encoder.num_cells == 0
 
 
@@ -72,27 +76,27 @@ def test_without_a_grid_the_input_is_one_entity() -> None:
         (
             MAZE_SPACE,
             "gru",
-            {"cells": 8},
-            "cells=8 needs a core that reads entities, such as entity_delta: gru",
+            {"cell_size": 8},
+            "cell_size=8 needs a core that reads entities, such as entity_delta, and gru does not",
         ),
         (
             PLAIN,
             "entity_delta",
-            {"cells": 8},
-            "cells=8: no part of the observation is read as a grid of codes",
+            {"cell_size": 8},
+            "cell_size=8: no part of the observation is read as a grid of codes",
         ),
         (
             MAZE_SPACE,
             "entity_delta",
-            {"cells": -1},
-            "cells must be a whole number of at least 0, or None, got -1",
+            {"cell_size": -1},
+            "cell_size must be a whole number of at least 0, or None, got -1",
         ),
-        (MAZE_SPACE, "entity_delta", {"cells": 2.5}, r"cells must be a whole number .* got 2\.5"),
+        (MAZE_SPACE, "entity_delta", {"cell_size": 2.5}, r"cell_size must be a whole number .* got 2\.5"),
         (
             MAZE_SPACE,
             "entity_delta",
             {"core_options": {"num_entities": 3, "entity_size": 2}},
-            "num_entities and entity_size of core entity_delta are set by the agent",
+            "num_entities and entity_size of core entity_delta are set by the agent, .* with cell_size=0",
         ),
     ],
 )
@@ -103,14 +107,22 @@ def test_cells_that_cannot_be_fed_are_refused(
         ActorCritic(space, spaces.Discrete(2), core, **options)  # type: ignore[arg-type]
 
 
+def test_own_entities_are_used_where_there_are_no_cells() -> None:
+    own = {"num_entities": 3, "entity_size": 2}
+    for space, options in ((PLAIN, {}), (MAZE_SPACE, {"cell_size": 0})):
+        core = ActorCritic(space, spaces.Discrete(2), "entity_delta", SIZES | own, **options).core
+        assert isinstance(core, EntityDelta)
+        assert (core.num_entities, core.entity_size) == (3, 2)
+
+
 def test_sb3_policies_take_no_agent_with_cells() -> None:
     agent = ActorCritic(MAZE_SPACE, spaces.Discrete(2), "entity_delta", SIZES)
-    with pytest.raises(ValueError, match=r"feeds cells to its core, .* train an agent with cells=0"):
+    with pytest.raises(ValueError, match=r"feeds cells to its core, .* train an agent with cell_size=0"):
         policy_kwargs_for(agent)
 
 
 def test_core_with_cells_is_sized() -> None:
-    found = matched(MAZE_SPACE, spaces.Discrete(3), AgentConfig(core="entity_delta", cells=8), 50_000)
+    found = matched(MAZE_SPACE, spaces.Discrete(3), AgentConfig(core="entity_delta", cell_size=8), 50_000)
     assert found.core_options.keys() == {"hidden_size", "key_size", "value_size"}
     agent = ActorCritic.from_config(MAZE_SPACE, spaces.Discrete(3), found)
     assert abs(sum(p.numel() for p in agent.core.parameters()) / 50_000 - 1) < 0.03

@@ -50,11 +50,26 @@ def test_walk_says_which_action_led_to_an_observation() -> None:
     obs = again.reset(places.SEED)
     actions = torch.cat([first.previous[1:], second.previous])
     seen = torch.cat([first.obs["image"], second.obs["image"]])
+    starts = torch.ones(places.NUM_ENVS, dtype=torch.bool)
+    values = torch.cat([first.targets.values, second.targets.values])
     for t, action in enumerate(actions):
         assert torch.equal(obs["image"], seen[t])
-        obs = again.step(action).obs
+        targets = again.auxiliary_targets()
+        assert targets is not None
+        assert torch.equal(targets.values, values[t])
+        assert torch.equal(starts, torch.cat([first.starts, second.starts])[t])
+        step = again.step(action)
+        obs, starts = step.obs, step.done
 
 
+@pytest.mark.slow
+def test_memories_learn_in_the_study() -> None:
+    early, *_, late = places.learn("entity_delta", 400 * places.NUM_ENVS * places.CHUNK, 8)
+    assert late["loss"] < 0.8 * early["loss"]
+    assert late["keys out of view"] > early["keys out of view"] + 0.2
+
+
+@pytest.mark.slow
 def test_quick_study_writes_a_report(tmp_path: Path, run: Callable[..., None]) -> None:
     run("studies.places", "--quick", "--out", str(tmp_path))
     assert "entity delta" in (tmp_path / "places.md").read_text()

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from rmc_agents.cores import EntityDelta, make_core
+from rmc_agents.cores import EntityDelta, make_core, reset_rows
 from tests.support.cores import tiny_core
 from tests.support.oracles import entity_delta as oracle
 
 ENTITIES = {"num_entities": 4, "entity_size": 3}
 
 
-@pytest.mark.parametrize(("input_size", "options"), [(3, {}), (17, ENTITIES)])
+@pytest.mark.parametrize(
+    ("input_size", "options"), [(3, {}), (17, ENTITIES), (7, {"num_entities": 1, "entity_size": 4})]
+)
 def test_step_computes_the_equations(input_size: int, options: dict[str, int]) -> None:
     core = tiny_core("entity_delta", input_size, **options)
     assert isinstance(core, EntityDelta)
@@ -25,12 +27,24 @@ def test_step_computes_the_equations(input_size: int, options: dict[str, int]) -
         with torch.no_grad():
             output, state = core.step(x, state)
             entities, _ = core._split(x)
-            crowded += int((core._writes(entities, state.h).shares.sum() < 1.2).item())
+            shares = core._writes(entities, state.h).shares
+            crowded += int((shares < torch.sigmoid(core.share(entities)) - 1e-6).any())
         expected, h, memory = oracle.step(core, x[0].numpy(), h, memory)
         np.testing.assert_allclose(output[0].numpy(), expected, atol=1e-9)
         np.testing.assert_allclose(state.memory[0].numpy(), memory, atol=1e-9)
         np.testing.assert_allclose(state.h[0].numpy(), h, atol=1e-9)
-    assert crowded or not options  # some shares were cut
+    assert bool(crowded) == (core.num_entities > 1)  # some shares were reduced
+
+
+def test_unroll_with_resets_is_a_loop_over_steps() -> None:
+    core = tiny_core("entity_delta", 17, **ENTITIES)
+    inputs, starts = torch.randn(9, 3, 17, dtype=torch.float64), torch.rand(9, 3) < 0.3
+    outputs, after = core.unroll(inputs, core.initial_state(3), starts)
+    state, fresh = core.initial_state(3), core.initial_state(3)
+    for x, start, expected in zip(inputs, starts, outputs, strict=True):
+        output, state = core.step(x, reset_rows(state, fresh, start))
+        torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(tuple(after), tuple(state))
 
 
 def test_many_equal_entities_overwrite_at_most_once() -> None:
@@ -99,8 +113,9 @@ def _with_one(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_entities": 3}, "entity_size must be a whole number of at least 1, got 0"),
-        ({"entity_size": 3}, "num_entities must be a whole number of at least 1, got 0"),
+        ({"num_entities": 3}, "num_entities and entity_size must be given together"),
+        ({"entity_size": 3}, "num_entities and entity_size must be given together"),
+        ({"num_entities": -1, "entity_size": 3}, "num_entities must be a whole number of at least 1, got -1"),
         (
             {"num_entities": 2, "entity_size": 5},
             "num_entities=2 of entity_size=5 leave nothing of an input of 10",

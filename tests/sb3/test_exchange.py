@@ -13,7 +13,8 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from rmc_agents import CORES, ActorCritic
+from rmc_agents import ActorCritic
+from rmc_agents.cores import reads_entities
 from rmc_agents.sb3 import RMCPolicy, policy_kwargs_for
 from rmc_agents.tree import map_tree
 from tests.conftest import small_options
@@ -49,7 +50,7 @@ def test_agents_survive_the_way_to_a_policy_and_back(
         hidden_size=10,
         critic_memory=critic_memory,
         skip=skip,
-        cells=0 if CORES[any_core].reads_entities else None,
+        cell_size=0 if reads_entities(any_core) else None,
     )
     randomised(agent)
     policy = policy_for(agent)

@@ -18,7 +18,9 @@ def step(core: EntityDelta, inputs: Array, h: Array, memory: Array) -> tuple[Arr
     """Compute a step for one row: inputs [I], h [H], memory [K, V] -> output, next h, next memory."""
     p = {name: value.detach().numpy() for name, value in core.named_parameters()}
     J, E = core.num_entities, core.entity_size
-    entities, x = (inputs[: J * E].reshape(J, E), inputs[J * E :]) if J > 1 else (inputs[None], inputs)
+    entities, x = inputs[: J * E].reshape(J, E), inputs[J * E :]
+    if len(inputs) == E:  # the whole input is the entity
+        x = inputs
 
     projected = np.split(p["controller.input_proj.weight"] @ x + p["controller.input_proj.bias"], 3)
     recurrent = np.split(p["controller.hidden_proj.weight"] @ h + p["controller.hidden_proj.bias"], 3)
