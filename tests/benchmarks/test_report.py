@@ -31,6 +31,7 @@ STORED = {
     "studies.key_value": "key_value",
     "studies.popgym": "popgym",
     "studies.worlds": "worlds",
+    "studies.places": "places",
     "robustness.soak": "reliability",
 }
 """Benchmarks with stored results, and the name of their files."""
