@@ -1,6 +1,6 @@
 """What memories learn to hold of places: supervised, on random walks in BoxWorld through a viewport.
 
-    python -m benchmarks.studies.places                      # all cores: half an hour
+    python -m benchmarks.studies.places                      # all cores, three seeds: 40 minutes
     python -m benchmarks.studies.places --cores entity_delta gru --out /tmp/places
     python -m benchmarks.studies.places --report             # from the stored results
     python -m benchmarks.studies.places --quick              # tiny sizes: a few seconds
@@ -13,8 +13,8 @@ judged before they are learned from.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,23 +24,25 @@ from torch import Tensor
 import rmc_envs
 from benchmarks.common import Tables, make_parser, make_report
 from benchmarks.report import CORE_NAMES, Row
+from benchmarks.studies.control_runs import SEEDS
 from rmc_agents import ActorCritic
 from rmc_agents.cli.task_presets import TASK_PRESETS
 from rmc_agents.cores import CORES
 from rmc_agents.environment import AuxiliaryTargets
 from rmc_agents.plots.style import styles
 from rmc_agents.training.auxiliary import auxiliary_loss
-from rmc_agents.tree import Tree, map_tree
+from rmc_agents.tree import map_tree
 from rmc_envs.box_world.known import SCALE
 from rmc_envs.box_world.levels import NUM_COLORS
 
 TASK, MAX_SOLUTION = "rmc/BoxWorldViewport-v0", 3
 STUDIED = ("entity_delta", "delta_rmc", "gated_delta", "rmc", "gru", "lstm", "feedforward")
-NUM_ENVS, CHUNK, SEED = 32, 32, 11
+NUM_ENVS, CHUNK = 32, 32
 LEARNING_RATE, MAX_GRAD_NORM = 1e-3, 0.5
 TURNS = 0.2
 """Probability that the walk turns."""
 STEPS, POINTS = 3_000_000, 24
+CURVES = "Curves"
 LAST = 4
 """Points of a curve whose mean is reported."""
 KEYS = slice(2, 2 + 2 * NUM_COLORS)
@@ -48,18 +50,17 @@ KEYS = slice(2, 2 + 2 * NUM_COLORS)
 NOTES = [
     f"Each core: the agent of `train/ppo.py --env {TASK}`, {NUM_ENVS} environments, gradients over {CHUNK} "
     f"steps, Adam with a learning rate of {LEARNING_RATE:g}, {STEPS:,} steps of a walk that turns with a "
-    f"probability of {TURNS:g}, one seed ({SEED}).",
+    f"probability of {TURNS:g}.",
     f"The correlation is that of predicted and true rows and columns, counted from the agent, in the last "
     f"{LAST} of {POINTS} parts of training. To know only the agent's own place gives about .7 for keys out "
     "of view.",
-    "The machine had other work at the same time, so the minutes are overstated.",
 ]
 
 
 class Chunk(NamedTuple):
     """Steps of the walk."""
 
-    obs: Tree
+    obs: dict[str, Tensor]
     """[T, B, ...]."""
     previous: Tensor
     """[T, B] the previous actions."""
@@ -70,25 +71,40 @@ class Chunk(NamedTuple):
 
 
 def measure(args: argparse.Namespace) -> Tables:
-    """Train an agent with each core."""
-    steps = 4 * NUM_ENVS * CHUNK if args.quick else STEPS
-    curves: dict[str, list[Row]] = {}
-    results: list[Row] = []
-    for core in args.cores:
-        started = time.perf_counter()
-        curves[core] = learn(core, steps, 2 if args.quick else POINTS)
-        last = curves[core][-LAST:]
-        means = {key: sum(row[key] for row in last) / len(last) for key in last[0] if key != "steps"}
-        row = {"core": CORE_NAMES[core], **{key: round(x, 3) for key, x in means.items()}}
-        results.append(row | {"minutes": round((time.perf_counter() - started) / 60, 1)})
-        print(row, flush=True)
-    points = [{"core": core, **point} for core, curve in curves.items() for point in curve]
-    return {"Correlation of predicted and true places": results, "Curves": points}
+    """Train an agent with each core and seed."""
+    steps, points = (4 * NUM_ENVS * CHUNK, 2) if args.quick else (STEPS, POINTS)
+    curves: list[Row] = []
+    for seed in args.seeds:
+        for core in args.cores:
+            curves += [{"core": core, "seed": seed, **row} for row in learn(core, seed, steps, points)]
+            print(curves[-1], flush=True)
+    return {CURVES: curves}
 
 
-def learn(core: str, steps: int, points: int) -> list[Row]:
+def summarise(curves: Sequence[Row]) -> list[Row]:
+    """Return the means of the last points by core, over all seeds, and the range of seeds for keys."""
+    results = []
+    for core in dict.fromkeys(row["core"] for row in curves):
+        seeds = dict.fromkeys(row["seed"] for row in curves if row["core"] == core)
+        ends = [
+            [row for row in curves if (row["core"], row["seed"]) == (core, seed)][-LAST:] for seed in seeds
+        ]
+        means = {
+            kind: [statistics.fmean(row[kind] for row in end) for end in ends]
+            for kind in (*Known.KINDS, "loss")
+        }
+        keys = means["keys out of view"]
+        results.append(
+            {"core": CORE_NAMES[core], "seeds": len(seeds)}
+            | {kind: round(statistics.fmean(values), 3) for kind, values in means.items()}
+            | {"seeds of keys out of view": f"{min(keys):.3f} to {max(keys):.3f}"}
+        )
+    return results
+
+
+def learn(core: str, seed: int, steps: int, points: int) -> list[Row]:
     """Return the curve of a core: correlations and loss by the number of steps."""
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     env = rmc_envs.make(TASK, NUM_ENVS, max_solution=MAX_SOLUTION)
     preset = TASK_PRESETS[TASK].agent
     agent = ActorCritic(
@@ -103,7 +119,7 @@ def learn(core: str, steps: int, points: int) -> list[Row]:
     optimizer = torch.optim.Adam(agent.parameters(), LEARNING_RATE)
     state, rewards = agent.initial_state(NUM_ENVS), torch.zeros(CHUNK, NUM_ENVS)
     curve, known = [], Known()
-    walk, done = chunks(env), 0
+    walk, done = chunks(env, seed), 0
     for point in range(1, points + 1):
         while done < steps * point / points:
             obs, previous, starts, targets = next(walk)
@@ -122,11 +138,11 @@ def learn(core: str, steps: int, points: int) -> list[Row]:
     return curve
 
 
-def chunks(env: Any) -> Iterator[Chunk]:
+def chunks(env: Any, seed: int) -> Iterator[Chunk]:
     """Walk, and return what is seen, chunk by chunk."""
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(seed)
     num_actions = int(env.action_space.n)
-    obs, starts = env.reset(SEED), torch.ones(NUM_ENVS, dtype=torch.bool)
+    obs, starts = env.reset(seed), torch.ones(NUM_ENVS, dtype=torch.bool)
     actions = torch.zeros(NUM_ENVS, dtype=torch.int64)
     while True:
         steps = []
@@ -186,15 +202,16 @@ def correlation(sums: Tensor) -> float:
 def draw(tables: Tables) -> Figure:
     """Draw the correlation for keys out of view, and in view."""
     figure = Figure(figsize=(10, 4), layout="constrained")
-    points = tables["Curves"]
+    points = tables[CURVES]
     looks = styles(CORES)
     for axes, kind in zip(figure.subplots(1, 2), Known.KINDS[1::-1], strict=True):
         for core in dict.fromkeys(row["core"] for row in points):
-            own = [row for row in points if row["core"] == core]
+            steps = sorted({row["steps"] for row in points if row["core"] == core})
+            by_step = [[r[kind] for r in points if (r["core"], r["steps"]) == (core, n)] for n in steps]
             color, marker = looks[core]
             axes.plot(
-                [row["steps"] / 1e6 for row in own],
-                [row[kind] for row in own],
+                [n / 1e6 for n in steps],
+                [statistics.fmean(values) for values in by_step],
                 color=color,
                 marker=marker,
                 markersize=3,
@@ -209,11 +226,15 @@ def main() -> None:
     """Measure or report."""
     parser = make_parser(__doc__, threads=(1,))
     parser.add_argument("--cores", nargs="+", choices=STUDIED, default=list(STUDIED))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     args = parser.parse_args()
     if args.quick:
-        args.cores = args.cores[:2]
+        args.cores, args.seeds = args.cores[:2], args.seeds[:1]
     torch.set_num_threads(args.threads[0])
     report = make_report("benchmarks.studies.places", "Places that memories hold", args, measure)
+    report.tables = {"Correlation of predicted and true places": summarise(report.tables[CURVES])} | {
+        CURVES: report.tables[CURVES]
+    }
     report.notes = NOTES
     report.print()
     report.write(args.out, draw(report.tables))

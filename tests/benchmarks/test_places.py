@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,12 +43,12 @@ def test_correlations_are_those_of_numpy() -> None:
 
 def test_walk_says_which_action_led_to_an_observation() -> None:
     env = rmc_envs.make(places.TASK, places.NUM_ENVS)
-    walk = places.chunks(env)
+    walk = places.chunks(env, 5)
     first, second = next(walk), next(walk)
     assert first.starts[0].all()
     assert first.previous.shape == (places.CHUNK, places.NUM_ENVS)
     again = rmc_envs.make(places.TASK, places.NUM_ENVS)
-    obs = again.reset(places.SEED)
+    obs: Any = again.reset(5)
     actions = torch.cat([first.previous[1:], second.previous])
     seen = torch.cat([first.obs["image"], second.obs["image"]])
     starts = torch.ones(places.NUM_ENVS, dtype=torch.bool)
@@ -62,9 +63,37 @@ def test_walk_says_which_action_led_to_an_observation() -> None:
         obs, starts = step.obs, step.done
 
 
+def test_summary_is_the_mean_of_the_last_points_over_seeds() -> None:
+    points = places.LAST + 1
+    curves = [
+        {
+            "core": "gru",
+            "seed": seed,
+            "steps": i,
+            "keys in view": 0.1,
+            "keys out of view": i * seed,
+            "gem": 0.5,
+            "loss": i,
+        }
+        for seed in (1, 3)
+        for i in range(points)
+    ]
+    (row,) = places.summarise(curves)
+    middle = (points - 1 + 1) / 2  # of 1 to LAST
+    assert row == {
+        "core": "GRU",
+        "seeds": 2,
+        "keys in view": 0.1,
+        "keys out of view": 2 * middle,
+        "gem": 0.5,
+        "loss": middle,
+        "seeds of keys out of view": f"{middle:.3f} to {3 * middle:.3f}",
+    }
+
+
 @pytest.mark.slow
 def test_memories_learn_in_the_study() -> None:
-    early, *_, late = places.learn("entity_delta", 400 * places.NUM_ENVS * places.CHUNK, 8)
+    early, *_, late = places.learn("entity_delta", 5, 400 * places.NUM_ENVS * places.CHUNK, 8)
     assert late["loss"] < 0.8 * early["loss"]
     assert late["keys out of view"] > early["keys out of view"] + 0.2
 
