@@ -93,9 +93,9 @@ def test_summary_is_the_mean_of_the_last_points_over_seeds() -> None:
 
 @pytest.mark.slow
 def test_memories_learn_in_the_study() -> None:
-    early, *_, late = places.learn("entity_delta", 5, 400 * places.NUM_ENVS * places.CHUNK, 8)
-    assert late["loss"] < 0.8 * early["loss"]
-    assert late["keys out of view"] > early["keys out of view"] + 0.2
+    early, *_, late = places.learn("entity_delta", 6, 600 * places.NUM_ENVS * places.CHUNK, 6)
+    assert late["loss"] < 0.6 * early["loss"]  # with seeds 5 to 7: 0.53, 0.31, 0.33
+    assert late["keys out of view"] > 0.8  # 0.83, 0.93, 0.94; without a memory 0.73
 
 
 @pytest.mark.slow
