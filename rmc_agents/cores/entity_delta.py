@@ -128,7 +128,7 @@ class EntityDelta(MemoryCore):
     def step(self, inputs: Tensor, state: EntityDeltaState) -> tuple[Tensor, EntityDeltaState]:
         entities, x = self._split(inputs)
         h, after = self.controller.step(x, GRUState(state.h))
-        memory = self._write(state.memory, self._writes(entities, h))
+        memory = _write(state.memory, torch.sigmoid(self.forget_bias), self._writes(entities, h))
         return self._read(x, h, memory), EntityDeltaState(after.h, memory)
 
     def unroll(
@@ -136,11 +136,11 @@ class EntityDelta(MemoryCore):
     ) -> tuple[Tensor, EntityDeltaState]:
         entities, x = self._split(inputs)
         h, after = self.controller.unroll(x, GRUState(state.h), starts)
-        writes = self._writes(entities, h)
+        writes, decay = self._writes(entities, h), torch.sigmoid(self.forget_bias)
         memory, memories = state.memory, []
         fresh = torch.zeros_like(memory)
         for start, *parts in zip(starts.unbind(0), *(part.unbind(0) for part in writes), strict=True):
-            memory = self._write(reset_rows(memory, fresh, start), _Writes(*parts))
+            memory = _write(reset_rows(memory, fresh, start), decay, _Writes(*parts))
             memories.append(memory)
         return self._read(x, h, torch.stack(memories)), EntityDeltaState(after.h, memory)
 
@@ -159,14 +159,15 @@ class EntityDelta(MemoryCore):
         similar = (keys @ keys.transpose(-1, -2)).abs()
         return _Writes(keys, values, shares / (similar @ shares).clamp(min=1))
 
-    def _write(self, memory: Tensor, writes: _Writes) -> Tensor:
-        """Return the memory [B, K, V] after the writes of a step."""
-        keys, values, shares = writes
-        memory = torch.sigmoid(self.forget_bias) * memory
-        return memory + keys.transpose(1, 2) @ (shares * (values - keys @ memory))
-
     def _read(self, x: Tensor, h: Tensor, memory: Tensor) -> Tensor:
         """Return the output for a memory [..., K, V] after the writes."""
         queries = self.query(torch.cat([x, h], -1)).unflatten(-1, (self.num_reads, self.key_size))
         found = normalize(queries, dim=-1) @ memory
         return torch.cat([h, found.flatten(-2), memory.flatten(-2)], -1)
+
+
+def _write(memory: Tensor, decay: Tensor, writes: _Writes) -> Tensor:
+    """Return the memory [B, K, V] after its decay and the writes of a step."""
+    keys, values, shares = writes
+    memory = decay * memory
+    return memory + keys.transpose(1, 2) @ (shares * (values - keys @ memory))

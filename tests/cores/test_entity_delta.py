@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from rmc_agents.cores import EntityDelta, make_core, reset_rows
-from tests.support.cores import tiny_core
+from rmc_agents.cores import EntityDelta, make_core
+from tests.support.cores import sequence, tiny_core, unroll_by_steps, values_and_gradients
 from tests.support.oracles import entity_delta as oracle
 
 ENTITIES = {"num_entities": 4, "entity_size": 3}
@@ -38,13 +38,9 @@ def test_step_computes_the_equations(input_size: int, options: dict[str, int]) -
 
 def test_unroll_with_resets_is_a_loop_over_steps() -> None:
     core = tiny_core("entity_delta", 17, **ENTITIES)
-    inputs, starts = torch.randn(9, 3, 17, dtype=torch.float64), torch.rand(9, 3) < 0.3
-    outputs, after = core.unroll(inputs, core.initial_state(3), starts)
-    state, fresh = core.initial_state(3), core.initial_state(3)
-    for x, start, expected in zip(inputs, starts, outputs, strict=True):
-        output, state = core.step(x, reset_rows(state, fresh, start))
-        torch.testing.assert_close(output, expected)
-    torch.testing.assert_close(tuple(after), tuple(state))
+    seq = sequence(core, length=9)
+    expected = values_and_gradients(core, lambda *s: unroll_by_steps(core, *s), seq)
+    torch.testing.assert_close(values_and_gradients(core, core.unroll, seq), expected)
 
 
 def test_many_equal_entities_overwrite_at_most_once() -> None:

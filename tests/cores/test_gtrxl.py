@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 from rmc_agents.cores import GTrXL
 from rmc_agents.cores import gtrxl as module
 from tests.support.cores import arbitrary_state, tiny_core, unroll_by_steps
+from tests.support.oracles.classical import sigmoid
 
 Array = NDArray[np.float64]
-
-
-def sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
 
 
 class Reference:

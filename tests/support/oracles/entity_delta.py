@@ -6,12 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmc_agents.cores import EntityDelta
+from tests.support.oracles.classical import gru_step, sigmoid
 
 Array = NDArray[np.float64]
-
-
-def sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
 
 
 def step(core: EntityDelta, inputs: Array, h: Array, memory: Array) -> tuple[Array, Array, Array]:
@@ -22,10 +19,8 @@ def step(core: EntityDelta, inputs: Array, h: Array, memory: Array) -> tuple[Arr
     if len(inputs) == E:  # the whole input is the entity
         x = inputs
 
-    projected = np.split(p["controller.input_proj.weight"] @ x + p["controller.input_proj.bias"], 3)
-    recurrent = np.split(p["controller.hidden_proj.weight"] @ h + p["controller.hidden_proj.bias"], 3)
-    reset, update = (sigmoid(a + b) for a, b in zip(projected[:2], recurrent[:2], strict=True))
-    h = update * h + (1 - update) * np.tanh(projected[2] + reset * recurrent[2])
+    controller = {name.removeprefix("controller."): value for name, value in p.items()}
+    h, _ = gru_step(controller, x, (h,))
 
     keys, values, shares = [], [], []
     for entity, place in zip(entities, p["place"], strict=True):

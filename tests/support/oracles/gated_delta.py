@@ -6,12 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmc_agents.cores import GatedDelta
+from tests.support.oracles.classical import sigmoid
 
 Array = NDArray[np.float64]
-
-
-def sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
 
 
 def step(core: GatedDelta, x: Array, memory: Array) -> tuple[Array, Array]:

