@@ -49,6 +49,8 @@ SCANS = ("mingru", "lru")
 """Cores that are compared with our LSTM."""
 SCAN_SIZES = {(128, 64): 1.5, (1024, 64): 2.0}
 """(T, B): how many times as fast as the LSTM a scan should be."""
+TYPICAL = (128, 64)
+"""(T, B) at which all cores are compared in one table."""
 DISTINCT = 512
 """Number of distinct inputs of a sequence, in the second comparison with the LSTM."""
 
@@ -225,12 +227,34 @@ def summarize(rows: Sequence[Row]) -> Summary:
     )
 
 
+def compare(tables: Tables) -> Summary:
+    """Return a row for each core with its parameters, its state and its time at `TYPICAL`, on one thread."""
+    rows = typical([*tables["RMC"], *tables["Other cores"]])
+    columns = {"parameters": "parameters", "state": "state", "ours (ms)": "forward + backward (ms)"}
+    columns |= {"speed-up over loop": "speed-up over a plain loop"}
+    return Summary(
+        "by-core",
+        "All cores: {} steps of {} sequences, one thread".format(*TYPICAL),
+        [
+            {"core": row["core"]}
+            | {label: "" if row.get(key) is None else show(row[key]) for key, label in columns.items()}
+            for row in rows
+        ],
+    )
+
+
+def typical(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of `TYPICAL` on one thread; all rows, if none is."""
+    chosen = [row for row in rows if (row["T"], row["B"], row["threads"]) == (*TYPICAL, 1)]
+    return chosen or list(rows)
+
+
 def _threads(count: int) -> str:
     return f"{count} thread{'s' * (count > 1)}"
 
 
 def plot(tables: Tables) -> Figure:
-    """Draw the milliseconds of every row: a panel for each table, a marker for each candidate."""
+    """Draw the milliseconds of all rows of RMC and of the typical ones of other cores, by candidate."""
     series = {
         "RMC": {
             "ours (ms)": "ours",
@@ -241,13 +265,13 @@ def plot(tables: Tables) -> Figure:
     }
     figure = Figure(figsize=(13, 4.2 * len(series)), layout="constrained")
     for axes, (title, labels) in zip(figure.subplots(len(series), 1), series.items(), strict=True):
-        rows = tables[title]
+        rows = tables[title] if title == "RMC" else typical(tables[title])
         for (key, label), color, marker in zip(labels.items(), OKABE_ITO, "osD", strict=False):
             points = [(x, row[key]) for x, row in enumerate(rows) if row[key]]
             axes.plot(*zip(*points, strict=True), marker, color=color, label=label, markersize=7)
         cores = [row["core"].replace("feedforward", "feed-\nforward") for row in rows]
         names = [f"{c}\n{r['T']}x{r['B']}\n{r['threads']} thr." for c, r in zip(cores, rows, strict=True)]
-        axes.set_xticks(range(len(rows)), names, fontsize=6)
+        axes.set_xticks(range(len(rows)), names, fontsize=7)
         axes.set_yscale("log")
         axes.set_ylabel("forward + backward [ms]")
         axes.set_xlabel("core, T x B, threads")
@@ -262,7 +286,7 @@ def main() -> None:
     args = make_parser(__doc__).parse_args()
     report = make_report("benchmarks.speed.cores", "Speed of memory cores", args, measure)
     report.notes = make_notes()
-    report.summaries = [summarize(report.tables["RMC"])]
+    report.summaries = [summarize(report.tables["RMC"]), compare(report.tables)]
     report.print()
     report.write(args.out, plot(report.tables))
 
