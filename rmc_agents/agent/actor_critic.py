@@ -185,7 +185,11 @@ class ActorCritic(nn.Module):
         critic_input = core_input if config.critic_memory == "none" else policy_input
         self.policy_hidden = _hidden(policy_input, config.hidden_size)
         self.policy = make_action_head(
-            config.hidden_size, self.action_space, config.scale_actions, config.action_persistence
+            config.hidden_size,
+            self.action_space,
+            config.scale_actions,
+            config.action_persistence,
+            config.log_std_init,
         )
         self.value_hidden = _hidden(critic_input, config.hidden_size)
         self.value_head = nn.Linear(config.hidden_size, 1)

@@ -49,6 +49,10 @@ class AgentConfig:
     standard deviation, which are saved with the weights and change in training only."""
     scale_actions: bool = False
     """With Box actions: the policy's -1 and 1 are the bounds of the box, where these are finite."""
+    log_std_init: float = 0.0
+    """With Box actions: natural logarithm of the policy's standard deviation at the start; it is learned.
+    With -2 (0.14) exploration is fine enough to balance and to run: HalfCheetah learns several times as fast
+    as with 0 (1.0)."""
     action_persistence: float = 0.0
     """Correlation of successive actions under the untrained policy, from 0 to below 1. With 0.9, exploration
     keeps a direction for about ten steps, where independent actions cancel out: for tasks in which a goal
@@ -77,6 +81,8 @@ class AgentConfig:
         size = self.cell_size
         if size is not None and (type(size) is not int or size < 0):
             raise ValueError(f"cell_size must be a whole number of at least 0, or None, got {size!r}")
+        if not -10 <= self.log_std_init <= 5:
+            raise ValueError(f"log_std_init must be from -10 to 5, got {self.log_std_init}")
         if not 0 <= self.action_persistence < 1:
             raise ValueError(
                 f"action_persistence must be at least 0 and below 1, got {self.action_persistence}"

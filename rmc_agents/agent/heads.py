@@ -235,9 +235,10 @@ class GaussianHead(ActionHead):
         input_size: F, number of features.
         space: of one action.
         scale: whether the normal is over actions on a scale of -1 to 1 between finite bounds; `log_prob` and
-            `entropy` are then those of the scaled actions. Its initial standard deviation is 1.
+            `entropy` are then those of the scaled actions.
         persistence: rho of an autoregressive normal. Its mean is moved by rho times the previous action,
             clipped to the box, and its standard deviation is multiplied by sqrt(1 - rho^2).
+        log_std: initial logarithm of the standard deviation, on that scale.
     """
 
     centre: Tensor
@@ -251,7 +252,12 @@ class GaussianHead(ActionHead):
     noise_name = "normal"
 
     def __init__(
-        self, input_size: int, space: spaces.Box, scale: bool = False, persistence: float = 0.0
+        self,
+        input_size: int,
+        space: spaces.Box,
+        scale: bool = False,
+        persistence: float = 0.0,
+        log_std: float = 0.0,
     ) -> None:
         super().__init__(input_size, math.prod(space.shape), space.shape, persistence)
         self.scale = scale
@@ -266,7 +272,7 @@ class GaussianHead(ActionHead):
             centre, half_range = (low + high) / 2, (high - low) / 2
             for name, values in (("centre", centre), ("half_range", half_range)):
                 self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
-        self.log_std = nn.Parameter(torch.zeros(math.prod(space.shape)))
+        self.log_std = nn.Parameter(torch.full((math.prod(space.shape),), float(log_std)))
         self.action_dtype = torch.float32
         self.encoding_size = math.prod(space.shape)
 
@@ -314,7 +320,11 @@ class GaussianHead(ActionHead):
 
 
 def make_action_head(
-    input_size: int, space: spaces.Space[Any], scale: bool = False, persistence: float = 0.0
+    input_size: int,
+    space: spaces.Space[Any],
+    scale: bool = False,
+    persistence: float = 0.0,
+    log_std: float = 0.0,
 ) -> ActionHead:
     """Build the head of an action space.
 
@@ -323,6 +333,7 @@ def make_action_head(
         space: a plain action space: Discrete or MultiDiscrete (counting from 0), MultiBinary or Box.
         scale: whether the actions of a Box are on a scale of -1 to 1 between its bounds.
         persistence: correlation of successive actions under the untrained policy.
+        log_std: initial logarithm of the standard deviation of a Box's actions.
 
     Raises:
         ValueError: any other space.
@@ -332,5 +343,5 @@ def make_action_head(
     if isinstance(space, spaces.MultiBinary):
         return BernoulliHead(input_size, space, persistence)
     if isinstance(space, spaces.Box):
-        return GaussianHead(input_size, space, scale, persistence)
+        return GaussianHead(input_size, space, scale, persistence, log_std)
     raise ValueError(f"no action head for {space}; use Discrete, MultiDiscrete, MultiBinary or Box")

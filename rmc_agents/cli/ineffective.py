@@ -55,6 +55,7 @@ def ineffective(config: RunConfig, trainer: Trainer, saved: RunConfig | None = N
         "target_kl": None if ppo.epochs > 1 else "with --epochs 1, there are no epochs to skip",
         "normalize_observations": _why_not_normalized(trainer),
         "scale_actions": _why_not_scaled(trainer),
+        "log_std_init": None if isinstance(trainer.agent.policy, GaussianHead) else "the actions are no Box",
     }
     return note_on(reasons, config, saved or RunConfig())
 

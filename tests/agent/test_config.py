@@ -26,6 +26,22 @@ def test_agent_config_names_the_kinds_of_critic_memory() -> None:
         AgentConfig(critic_memory="both")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("log_std", [-11.0, 5.5, float("nan")])
+def test_initial_standard_deviation_out_of_range_is_refused(log_std: float) -> None:
+    with pytest.raises(ValueError, match=f"log_std_init must be from -10 to 5, got {log_std}"):
+        AgentConfig(log_std_init=log_std)
+
+
+def test_agent_starts_with_its_standard_deviation_and_older_ones_with_1() -> None:
+    box = spaces.Box(-1, 1, (2,))
+    agent = ActorCritic(box, box, "gru", {"hidden_size": 8}, log_std_init=-2.0)
+    assert agent.policy.log_std.tolist() == [-2.0, -2.0]
+    described = agent.to_json()
+    assert ActorCritic.from_json(described).policy.log_std.tolist() == [-2.0, -2.0]
+    del described["agent"]["log_std_init"]
+    assert ActorCritic.from_json(described).policy.log_std.tolist() == [0.0, 0.0]
+
+
 def test_agent_config_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         AgentConfig().features = 3  # type: ignore[misc]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,15 @@ def test_scale_changes_nothing_for_a_box_from_minus_1_to_1() -> None:
     draws = [head.sample(parameters, torch.Generator().manual_seed(0)) for head in (plain, scaled)]
     assert torch.equal(*draws)
     assert torch.equal(plain.log_prob(parameters, draws[0]), scaled.log_prob(parameters, draws[0]))
+
+
+def test_initial_standard_deviation_is_on_the_scale_of_the_actions() -> None:
+    head = make_action_head(6, UNEVEN, scale=True, log_std=-2.0)
+    torch.nn.init.zeros_(head.linear.weight)
+    actions = head.sample(head(torch.zeros(20_000, 6)), torch.Generator().manual_seed(0))
+    expected = math.exp(-2) * torch.tensor([2.0, 0.5, 100.0, 1.0, 1.0])
+    torch.testing.assert_close(actions.std(0), expected, rtol=0.05, atol=0)
+    assert dict(head.named_parameters())["log_std"].requires_grad
 
 
 def test_make_action_head_rejects_unsupported_spaces() -> None:

@@ -36,6 +36,7 @@ def notes(words: list[str], folder: Path) -> list[str]:
         ("--target-kl 0.1", ["--epochs", "1"], "with --epochs 1, there are no epochs to skip"),
         ("--normalize-observations", [], "no part of the observation is read as numbers"),
         ("--scale-actions", [], "the actions are no Box"),
+        ("--log-std-init -2.0", [], "the actions are no Box"),
         ("--scale-actions", ["--env", "MountainCarContinuous-v0"], "its bounds are -1 and 1 already"),
     ],
 )
