@@ -144,7 +144,7 @@ def mark_chance(axes: Axes, chance: float) -> None:
 
 
 def legend_below(figure: Figure, axes: Axes, note: str = "") -> None:
-    """Put the legend below the axes, where it hides no data.
+    """Put the legend below the axes, where it hides no data; many entries make the figure higher.
 
     Args:
         figure: the figure, in constrained layout.
@@ -153,7 +153,10 @@ def legend_below(figure: Figure, axes: Axes, note: str = "") -> None:
     """
     handles, labels = axes.get_legend_handles_labels()
     width = figure.get_figwidth()
-    columns = 3 if all(_width(label) * 11 / 72 < width / 3 - 0.7 for label in labels) else 1
+    longest = max(map(_width, labels), default=0.0) * 11 / 72
+    columns = next((n for n in (3, 2) if longest < width / n - 0.7), 1)
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.25 * max(rows - 3, 0))
     legend = figure.legend(
         handles,
         [fitted(label, width - 1, 11) for label in labels],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -13,7 +14,7 @@ from rmc_agents.cores import CORES
 from rmc_agents.evaluation.curves import Curve
 from rmc_agents.plots import learning, style
 from rmc_agents.plots.learning import Point
-from rmc_agents.plots.style import CORE_COLORS, MUTED, OKABE_ITO, styles
+from rmc_agents.plots.style import CORE_COLORS, MUTED, OKABE_ITO, legend_below, single_axes, styles
 from tests.support.figures import text_faults
 
 CURVES = {"rmc": [Curve.of([0, 1000, 2000], [0.5, 0.7, 1.0]), Curve.of([0, 1000, 2000], [0.5, 0.5, 0.5])]}
@@ -80,3 +81,13 @@ def test_fitted_text_is_cut_after_its_lines() -> None:
     assert style.fitted("word " * 100, 2, 12, lines=2).count("\n") == 1
     assert style.fitted("word " * 100, 2, 12).endswith(" ...")
     assert style.fitted("", 2, 12) == ""
+
+
+@pytest.mark.parametrize("count", [1, 3, 11, 30])
+def test_axes_above_a_long_legend_stay_as_high(count: int) -> None:
+    figure, axes = single_axes("title")
+    for i in range(count):
+        axes.plot([0, 1], label=f"core number {i}, with options (3 runs)")
+    legend_below(figure, axes, "note")
+    FigureCanvasAgg(figure).draw()
+    assert axes.get_position().height * figure.get_figheight() > 2.8
