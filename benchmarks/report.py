@@ -44,6 +44,7 @@ CORE_NAMES = {
     "delta_rmc": "delta RMC",
     "entity_delta": "entity delta",
     "rmc-coupled": "RMC, coupled gates",
+    "delta_rmc-lasting": "delta RMC, trained to last",
     "feedforward": "feedforward (no memory)",
 }
 """Names of the memory cores in summaries."""
