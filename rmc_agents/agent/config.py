@@ -50,9 +50,8 @@ class AgentConfig:
     scale_actions: bool = False
     """With Box actions: the policy's -1 and 1 are the bounds of the box, where these are finite."""
     log_std_init: float = 0.0
-    """With Box actions: natural logarithm of the policy's standard deviation at the start; it is learned.
-    With -2 (0.14) exploration is fine enough to balance and to run: HalfCheetah learns several times as fast
-    as with 0 (1.0)."""
+    """With Box actions: natural logarithm of the policy's standard deviation at the start, which is learned
+    from there: 0 for 1, -2 for 0.14."""
     action_persistence: float = 0.0
     """Correlation of successive actions under the untrained policy, from 0 to below 1. With 0.9, exploration
     keeps a direction for about ten steps, where independent actions cancel out: for tasks in which a goal

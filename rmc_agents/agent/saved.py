@@ -198,7 +198,9 @@ def initialize(agent: ActorCritic, run: Path | str) -> None:
 
 def _settings(config: AgentConfig, aux_size: int) -> dict[str, Any]:
     """Return what decides which weights an agent has, and what they mean."""
-    settings = {name: x for name, x in vars(config).items() if name not in ("read_as", "action_masks")}
+    # The last is a weight, which training has changed since.
+    others = ("read_as", "action_masks", "log_std_init")
+    settings = {name: x for name, x in vars(config).items() if name not in others}
     return settings | {
         "core_options": {**core_options(config.core), **config.core_options},
         "cell_size": cell_size_of(config),

@@ -55,7 +55,7 @@ def ineffective(config: RunConfig, trainer: Trainer, saved: RunConfig | None = N
         "target_kl": None if ppo.epochs > 1 else "with --epochs 1, there are no epochs to skip",
         "normalize_observations": _why_not_normalized(trainer),
         "scale_actions": _why_not_scaled(trainer),
-        "log_std_init": None if isinstance(trainer.agent.policy, GaussianHead) else "the actions are no Box",
+        "log_std_init": _why_not_drawn_so(trainer, saved),
     }
     return note_on(reasons, config, saved or RunConfig())
 
@@ -64,6 +64,12 @@ def _why_not_normalized(trainer: Trainer) -> str | None:
     if any(isinstance(part, NormalizedPart) for part in trainer.agent.encoder.parts):
         return None
     return "no part of the observation is read as numbers"
+
+
+def _why_not_drawn_so(trainer: Trainer, saved: RunConfig | None) -> str | None:
+    if not isinstance(trainer.agent.policy, GaussianHead):
+        return "the actions are no Box"
+    return None if saved is None else "a resumed run keeps its weights, and the standard deviation is one"
 
 
 def _why_not_scaled(trainer: Trainer) -> str | None:

@@ -87,6 +87,14 @@ def test_resumed_run_names_flags_for_new_runs(tmp_path: Path) -> None:
     assert ineffective(again, trainer, config) == []
 
 
+def test_resumed_run_keeps_its_standard_deviation(tmp_path: Path) -> None:
+    config = configure(["--no-preset", *SMALL, *PENDULUM, "--run-dir", str(tmp_path / "run")])[0]
+    trainer = build(config)
+    trainer.env.close()
+    (note,) = ineffective(parse(RunConfig, config, ["--log-std-init", "-2"], "test"), trainer, config)
+    assert "--log-std-init -2.0 (a resumed run keeps its weights" in note
+
+
 @pytest.mark.parametrize(
     ("words", "note"),
     [

@@ -83,3 +83,19 @@ def test_weights_that_do_not_fit_are_one_message_before_training(
     assert code == 2
     assert message in errors
     assert [folder.name for folder in tmp_path.iterdir() if folder.is_dir()] == ["first"]
+
+
+def test_initial_standard_deviation_is_no_matter_of_weights_that_were_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = in_process("ppo", monkeypatch, capfd)
+    words = ["--env", "Pendulum-v1", "--no-preset", *SMALL, "--core", "feedforward", "--total-steps", "128"]
+    code, _, errors = command(*words, "--run-dir", "first", "--log-std-init", "-2")
+    assert code == 0, errors
+    words += ["--init-from", "first", "--log-std-init", "-1", "--learning-rate", "1e-30"]
+    code, _, errors = command(*words, "--run-dir", "second")
+    assert code == 0, errors
+    first, second = (rmc_agents.load(tmp_path / name).policy.state_dict() for name in ("first", "second"))
+    assert first["log_std"].item() == pytest.approx(-2, abs=0.1)
+    assert second["log_std"].item() == pytest.approx(first["log_std"].item(), abs=1e-6)
