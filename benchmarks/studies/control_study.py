@@ -159,8 +159,8 @@ def make_report(study: Study, results: Mapping[str, Result], machine: Row) -> Re
         "last step of training. The 95 % interval is that of the mean over these seeds, from their episodes; "
         "how much other seeds may differ is seen from the lowest and the highest one.",
         *study.notes,
-        "Runs were made on several machines, one of which is named below, and some beside other work: minutes "
-        "of different rows do not compare.",
+        "Runs were made on several machines, one of which is named below, and some beside other work: "
+        "minutes of different rows do not compare.",
         *([f"Not made yet: {', '.join(missing)}."] if missing else []),
     ]
     report = Report(study.module, study.title, machine, tables, notes)
