@@ -39,7 +39,6 @@ STUDY = Study(
         "(1 + return) / 2: 1 / 8 without a memory, a return of -0.75.",
         "Steps to a level: the first point of a learning curve at which the mean of three points is at it. "
         "In training, actions are drawn.",
-        "The machine had other work at the same time, so the minutes are too many.",
     ],
 )
 

@@ -185,14 +185,11 @@ def summarize_cores(results: Sequence[Result]) -> Summary:
     note = (
         "Mean success rate over seeds, and the median number of environment steps to a success rate of "
         f"{LEARNED} in training. Agents at view size 7 have the same number of parameters within 1 % (those "
-        f"of RMC with coupled gates 5 % fewer). Trained to last: with {_flags('delta_rmc-lasting')}. The "
+        "of RMC with coupled gates 5 % fewer). Trained to last: with "
+        f"`{shlex.join(FLAGS['delta_rmc-lasting'])}`. The "
         f"last {len(LONGER)} columns show agents that were trained for MemoryS13, without further training."
     )
     return Summary("cores", "Cores", rows, note)
-
-
-def _flags(core: str) -> str:
-    return f"`{shlex.join(FLAGS[core])}`"
 
 
 def draw(results: Sequence[Result], folder: Path) -> list[str]:
