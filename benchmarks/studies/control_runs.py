@@ -40,6 +40,8 @@ class Task:
     """Options of the environment, as in `--env-options`."""
     gpu: Sequence[str] = ()
     """Flags of `train/ppo.py` for training on a GPU; none for training on a CPU."""
+    agents: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Flags of `train/ppo.py` that only agents with some core have, by core."""
 
     @property
     def title(self) -> str:

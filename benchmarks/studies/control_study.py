@@ -97,7 +97,7 @@ def make_run(study: Study, job: Job, runs: Path, steps: int | None, machine: Row
         steps = steps or study.settings_of(job).steps or task.steps
         return shared | train_and_evaluate(study, job, steps, episodes, quick)
     run_dir, task = runs / job.name, replace(task, steps=steps or task.steps)
-    flags = [*task.flags, "--core", job.agent, "--seed", str(job.seed)]
+    flags = [*task.flags, "--core", job.agent, *task.agents.get(job.agent, ()), "--seed", str(job.seed)]
     if not is_finished(run_dir, task.steps):
         run_script(["train/ppo.py", *flags, "--run-dir", str(run_dir), "--auto-resume"])
     command = ["train/evaluate.py", str(run_dir), "--episodes", str(episodes), "--no-gif", "--no-report"]

@@ -16,6 +16,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rmc_agents.agent.arguments import as_rows, as_tensors, require_state
+from rmc_agents.agent.clock import Clock
 from rmc_agents.agent.config import AgentConfig
 from rmc_agents.agent.encoders import Encoder
 from rmc_agents.agent.heads import NO_MASKS, CategoricalHead, make_action_head
@@ -53,6 +54,8 @@ class AgentState(NamedTuple):
     (`AgentConfig.keeps_action`)."""
     reward: Tensor
     """[B] the previous reward, filled in by the caller; read only by agents with `previous_reward`."""
+    step: Tensor | None = None
+    """[B] number of the next step in its episode, modulo `clock`, of agents with one."""
 
 
 class ActionEvaluation(NamedTuple):
@@ -176,7 +179,8 @@ class ActorCritic(nn.Module):
             )
         probe = make_action_head(1, self.action_space)
         more = config.previous_action * probe.encoding_size + config.previous_reward + config.start_flag
-        core_input = self.encoder.output_size + more
+        core_input = self.encoder.output_size + more + config.clock
+        self.clock = Clock(config.clock) if config.clock else None
         self.core: MemoryCore = make_core(core, core_input, core_options)
         self.critic_core = (
             make_core(core, core_input, core_options) if config.critic_memory == "separate" else None
@@ -343,9 +347,9 @@ class ActorCritic(nn.Module):
             batch_size, *self.policy.action_shape, dtype=self.policy.action_dtype, device=self.device
         )
         critic = self.critic_core.initial_state(batch_size) if self.critic_core is not None else None
-        return AgentState(
-            self.core.initial_state(batch_size), critic, action, torch.zeros(batch_size, device=self.device)
-        )
+        zeros = torch.zeros(batch_size, device=self.device)
+        step = None if self.clock is None else zeros
+        return AgentState(self.core.initial_state(batch_size), critic, action, zeros, step)
 
     def act(
         self,
@@ -597,12 +601,16 @@ class ActorCritic(nn.Module):
         self, obs: Tree, actions: Tensor, rewards: Tensor, starts: Tensor, state: AgentState
     ) -> Reading:
         """Run encoder and core on a sequence."""
-        x = self.core_inputs(obs, actions, rewards, starts)
+        x, step = self.core_inputs(obs, actions, rewards, starts), state.step
+        if self.clock is not None and step is not None:
+            assert isinstance(x, Tensor)  # since `reads_more`
+            steps = self.clock.read(step, starts)
+            x, step = torch.cat([x, self.clock(steps)], dim=-1), self.clock.advance(steps[-1])
         outputs, memory = _unroll(self.core, x, state.memory, starts)
         critic_outputs, critic_memory = None, state.critic_memory
         if self.critic_core is not None:
             critic_outputs, critic_memory = _unroll(self.critic_core, x, state.critic_memory, starts)
-        after = state._replace(memory=memory, critic_memory=critic_memory)
+        after = state._replace(memory=memory, critic_memory=critic_memory, step=step)
         return Reading(outputs, x, critic_outputs, after)
 
     def core_inputs(

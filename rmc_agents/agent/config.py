@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from rmc_agents.agent.clock import MAX_PERIOD
 from rmc_agents.options import Options, require_sizes, require_types
 
 CriticMemory = Literal["shared", "separate", "none"]
@@ -33,6 +34,9 @@ class AgentConfig:
     """Feed the previous reward to the core."""
     start_flag: bool = False
     """Feed a flag to the core that is 1 at the first step of an episode, and else 0."""
+    clock: int = 0
+    """P: feed the number of the step in its episode to the core, as P waves of a clock that turns once in P
+    steps; 0 feeds none. With it, a delta memory (gated_delta, delta_rmc) finds what it saw by when it was."""
     skip: bool = True
     """Let the heads read the core's current input besides its output, so that reactions need not pass through
     the memory. RMC learns memory tasks several times faster with it."""
@@ -80,6 +84,8 @@ class AgentConfig:
         size = self.cell_size
         if size is not None and (type(size) is not int or size < 0):
             raise ValueError(f"cell_size must be a whole number of at least 0, or None, got {size!r}")
+        if not 0 <= self.clock <= MAX_PERIOD:
+            raise ValueError(f"clock must be from 0 to {MAX_PERIOD}, got {self.clock}")
         if not -10 <= self.log_std_init <= 5:
             raise ValueError(f"log_std_init must be from -10 to 5, got {self.log_std_init}")
         if not 0 <= self.action_persistence < 1:
@@ -96,4 +102,4 @@ class AgentConfig:
     @property
     def reads_more(self) -> bool:
         """Whether the core's inputs hold more than the observation."""
-        return self.previous_action or self.previous_reward or self.start_flag
+        return self.previous_action or self.previous_reward or self.start_flag or self.clock > 0

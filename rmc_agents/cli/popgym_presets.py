@@ -2,6 +2,7 @@
 
 All agents read their previous action and a flag of the first step, as the baselines of POPGym's authors do.
 Gradients flow through whole episodes, or through chunks of about a hundred steps where episodes are longer.
+Where the order of many cards has to be remembered, a delta memory reads a clock besides.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from rmc_agents.agent.config import AgentConfig
 from rmc_agents.cli.config import RunConfig
 from rmc_agents.cli.kinds import LONG_MEMORY_OPTIONS
 from rmc_agents.environment import EnvConfig
+from rmc_agents.options import Options
 from rmc_agents.rl.ppo import PPOConfig
 
 NUM_ENVS = 64
@@ -26,12 +28,28 @@ class Sizes(NamedTuple):
     minibatch_size: int
 
 
+class ByTime(NamedTuple):
+    """A delta memory that finds what it saw by when it was: the core is gated_delta, not rmc."""
+
+    clock: int
+    """Steps of a turn: an episode, or more steps than the task looks back."""
+    key_size: int
+    """More than the number of cards to remember."""
+
+    @property
+    def core_options(self) -> Options:
+        """Options of the core, whose memory does not decay within an episode."""
+        return {"num_heads": 2, "key_size": self.key_size, "value_size": 16, "forget_bias": 8.0}
+
+
 class Family(NamedTuple):
     """Settings of a family of tasks."""
 
     gamma: float
     sizes: tuple[Sizes, Sizes, Sizes]
     """By level."""
+    by_time: tuple[ByTime | None, ByTime | None, ByTime | None] = (None, None, None)
+    """By level; None for an RMC without a clock."""
 
 
 SHORT = Sizes(102, 51, 816)  # two episodes of 51 steps
@@ -42,8 +60,12 @@ CONTROL = Sizes(128, 64, 1024)
 FAMILIES = {
     # Each answer is rewarded at once, and changes nothing else.
     "RepeatFirst": Family(0.0, (SHORT, LONG, LONG)),
-    "RepeatPrevious": Family(0.0, (SHORT, EPISODE, Sizes(155, 155, 1240))),
-    "Autoencode": Family(0.0, (EPISODE, LONG, Sizes(312, 104, 832))),
+    "RepeatPrevious": Family(
+        0.0, (SHORT, EPISODE, Sizes(155, 155, 1240)), (None, ByTime(104, 64), ByTime(128, 128))
+    ),
+    "Autoencode": Family(
+        0.0, (EPISODE, LONG, Sizes(312, 104, 832)), (ByTime(104, 64), ByTime(208, 128), ByTime(312, 192))
+    ),
     "CountRecall": Family(0.0, (SHORT, EPISODE, LONG)),
     "HigherLower": Family(0.0, (SHORT, EPISODE, Sizes(155, 155, 1240))),
     "Concentration": Family(0.9, (Sizes(104, 104, 832), LONG, Sizes(104, 104, 832))),
@@ -66,18 +88,20 @@ def find_popgym_preset(env_id: str) -> RunConfig | None:
     for number, level in enumerate(LEVELS):
         family = FAMILIES.get(name.removesuffix(level))
         if family is not None and name.endswith(level):
-            return _preset(env_id, family.gamma, family.sizes[number])
+            return _preset(env_id, family.gamma, family.sizes[number], family.by_time[number])
     return None
 
 
-def _preset(env_id: str, gamma: float, sizes: Sizes) -> RunConfig:
+def _preset(env_id: str, gamma: float, sizes: Sizes, by_time: ByTime | None) -> RunConfig:
     is_pendulum = "Pendulum" in env_id
     return RunConfig(
         environment=EnvConfig(env=env_id, num_envs=NUM_ENVS),
         agent=AgentConfig(
-            core_options=LONG_MEMORY_OPTIONS,
+            core="gated_delta" if by_time else "rmc",
+            core_options=by_time.core_options if by_time else LONG_MEMORY_OPTIONS,
             previous_action=True,
             start_flag=True,
+            clock=by_time.clock if by_time else 0,
             scale_actions=is_pendulum,
         ),
         ppo=PPOConfig(

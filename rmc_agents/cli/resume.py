@@ -29,7 +29,7 @@ RESUME_MAY_CHANGE = {
 """Flags of `train/ppo.py` whose value may change on resume: budget, device, checkpointing."""
 NEVER_CHANGE = {
     *("core", "features", "hidden_size", "critic_memory", "skip", "reconstruct", "normalize_observations"),
-    *("previous_action", "previous_reward", "start_flag", "num_envs", "train_on"),
+    *("previous_action", "previous_reward", "start_flag", "clock", "num_envs", "train_on"),
 }
 """Flags on which the form of a checkpoint's weights and memories depends."""
 

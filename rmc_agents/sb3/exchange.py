@@ -201,9 +201,9 @@ def _require_exchangeable(agent: ActorCritic) -> None:
         )
     if agent.config.keeps_action or agent.config.reads_more:
         raise ValueError(
-            "the agent reads its previous action or reward, or a flag of the first step, which SB3 does not "
-            "give to a policy; train an agent with previous_action=False, previous_reward=False, "
-            "start_flag=False and action_persistence=0"
+            "the agent reads its previous action or reward, a flag of the first step or a clock, which SB3 "
+            "does not give to a policy; train an agent with previous_action=False, previous_reward=False, "
+            "start_flag=False, clock=0 and action_persistence=0"
         )
 
 

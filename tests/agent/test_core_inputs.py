@@ -91,7 +91,7 @@ def test_changed_encoder_is_called(how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"previous_action": True}, {"previous_reward": True}, {"start_flag": True}]
+    "options", [{"previous_action": True}, {"previous_reward": True}, {"start_flag": True}, {"clock": 4}]
 )
 def test_inputs_that_differ_where_observations_do_not_are_copied(options: dict[str, Any]) -> None:
     agent, chunks = agent_and_chunks("lstm", **options)

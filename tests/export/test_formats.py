@@ -30,7 +30,7 @@ ACTIONS: dict[str, spaces.Space[Any]] = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "rmc": {"previous_action": True, "previous_reward": True},
     "lstm": {"critic_memory": "separate"},
-    "gru": {"previous_action": True, "start_flag": True, "critic_memory": "none"},
+    "gru": {"previous_action": True, "start_flag": True, "clock": 6, "critic_memory": "none"},
     "rnn": {"scale_actions": True, "normalize_observations": True},
 }
 SAMPLED = ("lstm", "gru", "rnn")

@@ -118,7 +118,7 @@ def test_ppo_loss_refuses_tensors_of_another_shape(name: str) -> None:
 def test_ratios_are_one_before_the_first_update(any_core: str, critic_memory: str, bptt_length: int) -> None:
     """Catch errors of resets, stored states, alignment and previous inputs, all at once."""
     more = dict.fromkeys(("previous_action", "previous_reward", "start_flag"), True)
-    agent = small_agent(any_core, critic_memory=critic_memory, **more)
+    agent = small_agent(any_core, critic_memory=critic_memory, clock=5, **more)
     _, rollout = collected(agent, steps=32)
     assert rollout.starts[1:].any(), "without episode starts in mid-sequence the test shows nothing"
     chunks = chunks_of(agent, rollout, bptt_length)
