@@ -32,6 +32,8 @@ HARD = {
     ),
     "repeat-previous-hard": Task("popgym-RepeatPreviousHard-v0", 1_500_000, level=0.191),
     "count-recall-easy": Task("popgym-CountRecallEasy-v0", 2_500_000, level=0.509),
+    "count-recall-medium": Task("popgym-CountRecallMedium-v0", 2_500_000, level=-0.516),
+    "count-recall-hard": Task("popgym-CountRecallHard-v0", 2_500_000, level=-0.424),
 }
 """Tasks on which published agents fail; the levels are the best published scores."""
 ON_GPU = {
@@ -47,6 +49,8 @@ CHOSEN = {
     "repeat-previous-medium": ("gated_delta", "gtrxl"),
     "repeat-previous-hard": ("gated_delta",),
     "count-recall-easy": ("lstm",),
+    "count-recall-medium": ("gated_delta", "lstm"),
+    "count-recall-hard": ("gated_delta", "lstm"),
 }
 """The best cores of those that were tried, each with seed 101, and what others do on one of the tasks."""
 

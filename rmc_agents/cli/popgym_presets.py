@@ -2,7 +2,8 @@
 
 All agents read their previous action and a flag of the first step, as the baselines of POPGym's authors do.
 Gradients flow through whole episodes, or through chunks of about a hundred steps where episodes are longer.
-Where the order of many cards has to be remembered, a delta memory reads a clock besides.
+Where many cards have to be remembered in their order, or counted, the core is a memory that is written by
+content; for the order, it reads a clock.
 """
 
 from __future__ import annotations
@@ -28,18 +29,23 @@ class Sizes(NamedTuple):
     minibatch_size: int
 
 
-class ByTime(NamedTuple):
-    """A delta memory that finds what it saw by when it was: the core is gated_delta, not rmc."""
+class Memory(NamedTuple):
+    """A memory that is written by content: the core is gated_delta, not rmc."""
 
-    clock: int
+    core_options: Options
+    clock: int = 0
     """Steps of a turn: an episode, or more steps than the task looks back."""
-    key_size: int
-    """More than the number of cards to remember."""
+    hidden_size: int = 64
 
-    @property
-    def core_options(self) -> Options:
-        """Options of the core, whose memory does not decay within an episode."""
-        return {"num_heads": 2, "key_size": self.key_size, "value_size": 16, "forget_bias": 8.0}
+
+def _by_time(clock: int, key_size: int) -> Memory:
+    """Return a memory that finds what it saw by when it was, and has more keys than there are cards."""
+    # Nothing decays within an episode.
+    return Memory({"num_heads": 2, "key_size": key_size, "value_size": 16, "forget_bias": 8.0}, clock)
+
+
+COUNTS = Memory({"write": "add", "forget_bias": 8.0}, hidden_size=256)
+"""A memory that counts, and heads that tell counts apart."""
 
 
 class Family(NamedTuple):
@@ -48,8 +54,8 @@ class Family(NamedTuple):
     gamma: float
     sizes: tuple[Sizes, Sizes, Sizes]
     """By level."""
-    by_time: tuple[ByTime | None, ByTime | None, ByTime | None] = (None, None, None)
-    """By level; None for an RMC without a clock."""
+    memories: tuple[Memory | None, Memory | None, Memory | None] = (None, None, None)
+    """By level; None for an RMC."""
 
 
 SHORT = Sizes(102, 51, 816)  # two episodes of 51 steps
@@ -61,12 +67,14 @@ FAMILIES = {
     # Each answer is rewarded at once, and changes nothing else.
     "RepeatFirst": Family(0.0, (SHORT, LONG, LONG)),
     "RepeatPrevious": Family(
-        0.0, (SHORT, EPISODE, Sizes(155, 155, 1240)), (None, ByTime(104, 64), ByTime(128, 128))
+        0.0, (SHORT, EPISODE, Sizes(155, 155, 1240)), (None, _by_time(104, 64), _by_time(128, 128))
     ),
     "Autoencode": Family(
-        0.0, (EPISODE, LONG, Sizes(312, 104, 832)), (ByTime(104, 64), ByTime(208, 128), ByTime(312, 192))
+        0.0,
+        (EPISODE, LONG, Sizes(312, 104, 832)),
+        (_by_time(104, 64), _by_time(208, 128), _by_time(312, 192)),
     ),
-    "CountRecall": Family(0.0, (SHORT, EPISODE, LONG)),
+    "CountRecall": Family(0.0, (SHORT, EPISODE, LONG), (None, COUNTS, COUNTS)),
     "HigherLower": Family(0.0, (SHORT, EPISODE, Sizes(155, 155, 1240))),
     "Concentration": Family(0.9, (Sizes(104, 104, 832), LONG, Sizes(104, 104, 832))),
     "Battleship": Family(0.9, (Sizes(128, 64, 1024), Sizes(100, 100, 800), Sizes(144, 72, 1152))),
@@ -88,20 +96,21 @@ def find_popgym_preset(env_id: str) -> RunConfig | None:
     for number, level in enumerate(LEVELS):
         family = FAMILIES.get(name.removesuffix(level))
         if family is not None and name.endswith(level):
-            return _preset(env_id, family.gamma, family.sizes[number], family.by_time[number])
+            return _preset(env_id, family.gamma, family.sizes[number], family.memories[number])
     return None
 
 
-def _preset(env_id: str, gamma: float, sizes: Sizes, by_time: ByTime | None) -> RunConfig:
+def _preset(env_id: str, gamma: float, sizes: Sizes, memory: Memory | None) -> RunConfig:
     is_pendulum = "Pendulum" in env_id
     return RunConfig(
         environment=EnvConfig(env=env_id, num_envs=NUM_ENVS),
         agent=AgentConfig(
-            core="gated_delta" if by_time else "rmc",
-            core_options=by_time.core_options if by_time else LONG_MEMORY_OPTIONS,
+            core="gated_delta" if memory else "rmc",
+            core_options=memory.core_options if memory else LONG_MEMORY_OPTIONS,
+            hidden_size=memory.hidden_size if memory else 64,
             previous_action=True,
             start_flag=True,
-            clock=by_time.clock if by_time else 0,
+            clock=memory.clock if memory else 0,
             scale_actions=is_pendulum,
         ),
         ppo=PPOConfig(

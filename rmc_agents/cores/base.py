@@ -270,6 +270,12 @@ def require_number(**options: float | None) -> None:
             raise ValueError(f"{name} must be a number or None, got {value!r:.60}")
 
 
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless an option has one of some values."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+
+
 def require_positive(**sizes: int) -> None:
     """Raise ValueError that names the first size that is not a positive integer."""
     for name, size in sizes.items():

@@ -20,6 +20,7 @@ from rmc_agents.cores.base import (
     HoistedCore,
     IndexedInputs,
     SlotTrace,
+    require_choice,
     require_number,
     require_positive,
 )
@@ -130,8 +131,8 @@ class RMC(HoistedCore):
             num_blocks=num_blocks,
             mlp_layers=mlp_layers,
         )
-        _require_choice("gate_style", gate_style, get_args(GateStyle))
-        _require_choice("slot_attention", slot_attention, get_args(SlotAttention))
+        require_choice("gate_style", gate_style, get_args(GateStyle))
+        require_choice("slot_attention", slot_attention, get_args(SlotAttention))
         require_number(forget_bias_end=forget_bias_end, output_gain=output_gain)
         if coupled_gates and (gate_style == "none" or input_bias):
             raise ValueError(
@@ -368,11 +369,6 @@ class RMC(HoistedCore):
         mask = None if self._attention_mask is None else self._attention_mask[: self.num_slots]
         bias = self._gate_bias if gated else None
         return rmc_native.Context(state.memory, fresh, starts, bias, mask, ids), parameters
-
-
-def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
 
 
 def _attention_mask(num_slots: int, slot_attention: SlotAttention) -> Tensor | None:

@@ -196,6 +196,21 @@ def test_levels_of_popgym_have_presets_for_whole_chunks(env_id: str) -> None:
     assert (same.agent, same.ppo) == (preset.agent, preset.ppo)
 
 
+@pytest.mark.parametrize("level", ["Easy", "Medium", "Hard"])
+@pytest.mark.parametrize("family", ["Autoencode", "RepeatPrevious"])
+def test_clocks_of_popgym_reach_back_far_enough(family: str, level: str) -> None:
+    """A turn is longer than what is looked back over, and each card on the way has a key of its own."""
+    env_id = f"popgym-{family}{level}-v0"
+    agent, options = find_preset(env_id).agent, rmc_envs.default_options(env_id)
+    if env_id == "popgym-RepeatPreviousEasy-v0":
+        assert (agent.core, agent.clock, options["k"]) == ("rmc", 0, 4)
+        return
+    num_cards = options.get("k", 52 * options["num_decks"])
+    assert agent.core == "gated_delta"
+    assert agent.clock >= num_cards * (2 if family == "Autoencode" else 1)
+    assert agent.core_options["key_size"] >= num_cards
+
+
 def test_families_of_popgym_without_a_level_have_no_preset() -> None:
     assert find_preset("rmc/RepeatPrevious-v0") is None
     assert find_preset("popgym-LabyrinthEscapeEasy-v0") is None

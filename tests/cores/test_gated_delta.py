@@ -13,8 +13,9 @@ from tests.support.cores import tiny_core
 from tests.support.oracles import gated_delta as oracle
 
 
-def test_step_computes_the_equations() -> None:
-    core = tiny_core("gated_delta")
+@pytest.mark.parametrize("write", ["replace", "add"])
+def test_step_computes_the_equations(write: str) -> None:
+    core = tiny_core("gated_delta", write=write)
     assert isinstance(core, GatedDelta)
     state, memory = core.initial_state(2), np.zeros((2, 2, 3, 2))
     for _ in range(4):
@@ -47,8 +48,9 @@ def test_write_replaces_the_value_of_its_key_and_leaves_those_of_orthogonal_keys
 
 @pytest.mark.parametrize("length", [1, module.CHUNK, module.CHUNK + 1, 2 * module.CHUNK + 5])
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
-def test_chunks_equal_steps_in_values_and_gradients(length: int, share: float) -> None:
-    core = tiny_core("gated_delta")
+@pytest.mark.parametrize("write", ["replace", "add"])
+def test_chunks_equal_steps_in_values_and_gradients(length: int, share: float, write: str) -> None:
+    core = tiny_core("gated_delta", write=write)
     assert isinstance(core, GatedDelta)
     inputs = torch.randn(length, 3, 3, dtype=torch.float64, requires_grad=True)
     state = module.GatedDeltaState(torch.randn(3, 2, 3, 2, dtype=torch.float64, requires_grad=True))
@@ -77,3 +79,17 @@ def test_strong_decay_stays_finite() -> None:
     assert inputs.grad is not None
     assert inputs.grad.isfinite().all()
     assert normalize(outputs, dim=-1).isfinite().all()
+
+
+def test_memory_that_adds_up_counts() -> None:
+    core = GatedDelta(3, num_heads=1, key_size=4, value_size=1, write="add").double()
+    keys = torch.eye(4, dtype=torch.float64).view(4, 1, 1, 4)
+    one, nothing = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, 0, dtype=torch.float64)
+    state, counts = core.initial_state(1), torch.zeros(4, dtype=torch.float64)
+    for key in (0, 2, 2, 1, 2, 0):
+        counts[key] += 1
+        for asked in (3, key):
+            step = (keys[asked], keys[key], one.unsqueeze(-1), 0 * one, one, nothing)
+            output, after = core.recur(step, state)
+            torch.testing.assert_close(output.item(), counts[asked].item() / 10)
+        state = after
