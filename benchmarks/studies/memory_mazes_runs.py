@@ -12,6 +12,7 @@ CORES = {
     "rnn": "hidden_size=180",
     "feedforward": "hidden_size=308",
     "rmc-coupled": "coupled_gates=True input_bias=0 forget_bias=1 forget_bias_end=5",
+    "rmc-lasting": "coupled_gates=True input_bias=0 forget_bias=1 forget_bias_end=5",
     "delta_rmc": "head_size=12 delta_value_size=8",
     "delta_rmc-lasting": "head_size=12 delta_value_size=8",
     "gated_delta": "key_size=32 value_size=29",
@@ -20,10 +21,15 @@ CORES = {
 }
 """Options of each core. Agents at view size 7 have the same number of parameters within 1 % (that with
 coupled gates 5 % fewer). All gates keep the memory at first, as RMC's do in the presets of these mazes."""
-VARIANTS = {"rmc-coupled": "rmc", "delta_rmc-lasting": "delta_rmc"}
+VARIANTS = {"rmc-coupled": "rmc", "rmc-lasting": "rmc", "delta_rmc-lasting": "delta_rmc"}
 """Cores that appear more than once, with other options or another training."""
-FLAGS = {"delta_rmc-lasting": ("--bptt-length", "128", "--target-success-rate", "1")}
-"""Flags besides those of the options: longer gradients, and no end before all mazes are solved."""
+LASTING = ("--bptt-length", "128", "--target-success-rate", "1")
+FLAGS = {
+    "rmc-lasting": (*LASTING, "--memory-change-coef", "0.1"),
+    "delta_rmc-lasting": LASTING,
+}
+"""Flags besides those of the options: longer gradients, and no end before all mazes are solved; for RMC,
+also a cost of changes of the memory."""
 ONLY_S13 = (*VARIANTS, "delta_rmc", "gated_delta", "mingru", "lru")
 """Cores that are compared in one maze only."""
 RMC_OPTIONS = "4 slots of 64, forget_bias=3 input_bias=-2 normalize_output=True (from the preset)"
@@ -43,7 +49,7 @@ COMPARED = (("S11", 7), ("S13", 7), ("S9", 3))
 """Mazes in which all cores are compared: no single observation shows both the cue and a choice."""
 LONGER_TARGETS = {"S17": 0.95, "S25": 0.90, "S33": 0.80}
 """Target for RMC trained up to S13, in longer mazes that it has never seen."""
-LASTING_TARGETS = {"rmc-coupled": {"S33": 0.98, "S65": 0.95}, "delta_rmc-lasting": {"S65": 0.95}}
+LASTING_TARGETS = {"rmc-lasting": {"S33": 0.98, "S65": 0.95}, "delta_rmc-lasting": {"S65": 0.95}}
 """Target for variants that were made for longer mazes."""
 LONGER = (*LONGER_TARGETS, "S65")
 """Longer mazes in which agents trained up to S13 are evaluated."""

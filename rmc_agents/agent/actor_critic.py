@@ -69,8 +69,10 @@ class ActionEvaluation(NamedTuple):
     """[T, B]."""
     aux_predictions: Tensor | None
     """[T, B, K] predictions of the auxiliary targets; None without any."""
-    reconstruction_errors: Tensor | None = None
+    reconstruction_errors: Tensor | None
     """[T, B] of the observations; None for agents without `reconstruct`."""
+    memory_outputs: Tensor
+    """[T, B, H] of the memory core."""
 
 
 class Reading(NamedTuple):
@@ -426,6 +428,7 @@ class ActorCritic(nn.Module):
             output.values,
             None if self.aux_head is None else self.aux_head(output.memory_output),
             None if self.decoder is None else self.decoder(output.memory_output, obs, self.encoder),
+            output.memory_output,
         )
 
     def read_for_native_heads(

@@ -46,7 +46,10 @@ def episode_figures(
 
 
 def update_figures(
-    means: Mapping[str, float], auxiliary: bool = False, reconstruction: bool = False
+    means: Mapping[str, float],
+    auxiliary: bool = False,
+    reconstruction: bool = False,
+    memory_change: bool = False,
 ) -> dict[str, float]:
     """Return the figures of an update.
 
@@ -54,6 +57,7 @@ def update_figures(
         means: `ppo.Metrics` by field, averaged over the update.
         auxiliary: whether there is an auxiliary loss to report.
         reconstruction: whether there is a reconstruction loss to report.
+        memory_change: whether the change of the memory is to be reported.
     """
     assert means.keys() == set(Metrics._fields)
     return {
@@ -65,6 +69,7 @@ def update_figures(
         "train/clip_fraction": means["clip_fraction"],
         **({"train/aux_loss": means["aux_loss"]} if auxiliary else {}),
         **({"train/reconstruction_loss": means["reconstruction_loss"]} if reconstruction else {}),
+        **({"train/memory_change": means["memory_change"]} if memory_change else {}),
         "train/grad_norm": means["grad_norm"],
     }
 

@@ -104,7 +104,12 @@ class Learner:
         # Last, so that a rollout is collected and learned with the same statistics.
         agent.update_statistics(rollout.obs, rollout.valid, self.processes.sum)
         return {
-            **update_figures(train, bool(config.aux_coef), bool(config.reconstruction_coef)),
+            **update_figures(
+                train,
+                bool(config.aux_coef),
+                bool(config.reconstruction_coef),
+                bool(config.memory_change_coef),
+            ),
             "train/explained_variance": explained_by_critic,
             "train/learning_rate": learning_rate,
             "train/entropy_coef": entropy_coef,

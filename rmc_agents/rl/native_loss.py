@@ -12,7 +12,7 @@ from rmc_agents.rl.rollout import Chunks
 
 def native_losses(
     agent: ActorCritic, batch: Chunks, settings: heads_native.LossSettings
-) -> tuple[Tensor, list[Tensor], Tensor | None, None] | None:
+) -> tuple[Tensor, list[Tensor], Tensor | None, None, None] | None:
     """Return what `losses` in `rl.ppo` returns, or None where PyTorch has to compute it.
 
     Args:
@@ -32,4 +32,4 @@ def native_losses(
         return None
     (inputs, sizes, ids), predictions = read
     loss, figures = heads_native.ppo_losses(inputs, recorded, settings, sizes, ids)
-    return loss, list(figures.unbind(0)), predictions, None
+    return loss, list(figures.unbind(0)), predictions, None, None

@@ -65,6 +65,10 @@ class PPOConfig:
     reconstruction_coef: float = 0.0
     """Weight of the reconstruction loss of an agent with --reconstruct; 0.1 in Memory Gym (Pleines et al.
     2024)."""
+    memory_change_coef: float = 0.0
+    """Weight of the mean squared change of the memory core's output from one step of an episode to the next
+    (temporal activation regularization; Merity et al. 2017). It keeps a memory from changing where nothing
+    has to be remembered, also in observations that training never showed; 0.1 in docs/results."""
     max_grad_norm: float = 0.5
     """Largest norm of the gradient; longer ones are scaled down to it."""
     normalize_advantage: bool = True
@@ -136,7 +140,10 @@ class PPOConfig:
         return self.entropy_coef + (self.entropy_coef_end - self.entropy_coef) * min(progress, 1.0)
 
 
-_COEFFICIENTS = ("entropy_coef", "entropy_coef_end", "value_coef", "aux_coef", "reconstruction_coef")
+_COEFFICIENTS = (
+    *("entropy_coef", "entropy_coef_end", "value_coef", "aux_coef", "reconstruction_coef"),
+    "memory_change_coef",
+)
 _RANGES = {
     "total_steps": (1, 10**15),
     **dict.fromkeys(("num_steps", "bptt_length", "minibatch_size", "epochs"), (1, 10**15)),
@@ -226,6 +233,8 @@ class Metrics(NamedTuple):
     """Mean squared error of the auxiliary targets; 0 without any."""
     reconstruction_loss: Tensor
     """Mean error of the reconstructed observations; 0 for agents without `reconstruct`."""
+    memory_change: Tensor
+    """Mean squared change of the core's output between steps; 0 without `memory_change_coef`."""
     grad_norm: Tensor
     """Norm of the gradient before it was scaled down."""
     loss: Tensor
@@ -277,7 +286,7 @@ def ppo_loss(
     """Return the loss of a minibatch of chunks, and its metrics.
 
         loss = policy_loss + value_coef value_loss - entropy_coef entropy + aux_coef aux_loss
-            + reconstruction_coef reconstruction_loss
+            + reconstruction_coef reconstruction_loss + memory_change_coef memory_change
         policy_loss = -mean(min(A r, A clip(r, 1 - clip_range, 1 + clip_range))),  r = p_new / p_old
 
     Filler steps (`valid` false) have no weight. The `grad_norm` of the metrics is 0: the optimizer knows it.
@@ -301,10 +310,11 @@ def ppo_loss(
     if wrong:
         raise ValueError(f"ppo_loss expects [L, C] = {list(shape)} as of starts, got {', '.join(wrong)}")
     native, device = None, batch.starts.device
-    if device.type == "cpu" and eager(device):  # elsewhere, reading the coefficients would make the host wait
+    in_c = device.type == "cpu" and eager(device) and not config.memory_change_coef
+    if in_c:  # elsewhere, reading the coefficients would make the host wait
         native = native_losses(agent, batch, loss_settings(config, entropy_coef, normalization))
     results = native or losses(agent, batch, config, entropy_coef, normalization)
-    loss, figures, predictions, reconstruction = results
+    loss, figures, predictions, reconstruction, memory_change = results
     aux_loss = torch.zeros_like(figures[0])
     if predictions is not None and batch.aux_targets is not None:
         weights = batch.aux_targets.weights * batch.valid.unsqueeze(-1)
@@ -315,8 +325,12 @@ def ppo_loss(
         reconstruction = torch.zeros_like(figures[0])
     else:
         loss = loss + config.reconstruction_coef * reconstruction
-    detached = aux_loss.detach(), reconstruction.detach(), torch.zeros_like(figures[0]), loss.detach()
-    return loss, Metrics._make([*figures[:5], *detached])
+    if memory_change is None:
+        memory_change = torch.zeros_like(figures[0])
+    else:
+        loss = loss + config.memory_change_coef * memory_change
+    parts = aux_loss, reconstruction, memory_change, torch.zeros_like(figures[0]), loss
+    return loss, Metrics._make([*figures[:5], *(x.detach() for x in parts)])
 
 
 def loss_settings(
@@ -343,13 +357,13 @@ def losses(
     config: PPOConfig,
     entropy_coef: float | Tensor,
     normalization: Normalization | None,
-) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor | None]:
+) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor | None, Tensor | None]:
     """Return PPO's own loss, the first five `Metrics`, the predictions of auxiliary targets if there are any,
-    and the reconstruction loss if there is one.
+    the reconstruction loss if there is one, and the change of the memory if it has a weight.
 
     Arguments are those of `ppo_loss`.
     """
-    log_probs, entropy, values, predictions, errors = agent.evaluate_actions(
+    log_probs, entropy, values, predictions, errors, outputs = agent.evaluate_actions(
         batch.obs, batch.actions, batch.rewards, batch.starts, batch.state, batch.action_masks
     )
     weight = batch.valid.to(values.dtype)
@@ -383,7 +397,21 @@ def losses(
         clip_fraction = mean((clipped != ratio).to(weight.dtype))
     figures = policy_loss, value_loss, mean_entropy, approx_kl, clip_fraction
     reconstruction = None if errors is None else mean(errors)
-    return loss, [x.detach() for x in figures], predictions, reconstruction
+    change = mean(squared_change(outputs, batch.starts)) if config.memory_change_coef else None
+    return loss, [x.detach() for x in figures], predictions, reconstruction, change
+
+
+def squared_change(outputs: Tensor, starts: Tensor) -> Tensor:
+    """Return the mean squared change of a core's outputs since the step before, [T, B].
+
+    It is 0 at the first step of a chunk, whose previous output is not known, and where an episode starts.
+
+    Args:
+        outputs: [T, B, H].
+        starts: [T, B] bool.
+    """
+    change = (outputs[1:] - outputs[:-1]).square().mean(-1).masked_fill(starts[1:], 0.0)
+    return torch.cat([change.new_zeros(1, starts.shape[1]), change])
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
