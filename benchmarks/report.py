@@ -45,6 +45,7 @@ CORE_NAMES = {
     "entity_delta": "entity delta",
     "rmc-coupled": "RMC, coupled gates",
     "delta_rmc-lasting": "delta RMC, trained to last",
+    "rmc-lasting": "RMC, trained to last",
     "feedforward": "feedforward (no memory)",
 }
 """Names of the memory cores in summaries."""

@@ -186,7 +186,7 @@ def summarize_cores(results: Sequence[Result]) -> Summary:
         "Mean success rate over seeds, and the median number of environment steps to a success rate of "
         f"{LEARNED} in training. Agents at view size 7 have the same number of parameters within 1 % (those "
         "of RMC with coupled gates 5 % fewer). Trained to last: with "
-        f"`{shlex.join(FLAGS['delta_rmc-lasting'])}`. The "
+        f"`{shlex.join(FLAGS['delta_rmc-lasting'])}`, an RMC with `{shlex.join(FLAGS['rmc-lasting'])}`. The "
         f"last {len(LONGER)} columns show agents that were trained for MemoryS13, without further training."
     )
     return Summary("cores", "Cores", rows, note)

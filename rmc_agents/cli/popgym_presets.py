@@ -69,9 +69,10 @@ FAMILIES = {
     "RepeatPrevious": Family(
         0.0, (SHORT, EPISODE, Sizes(155, 155, 1240)), (None, _by_time(104, 64), _by_time(128, 128))
     ),
+    # Gradients reach from the answers back to the cards.
     "Autoencode": Family(
         0.0,
-        (EPISODE, LONG, Sizes(312, 104, 832)),
+        (EPISODE, Sizes(208, 208, 832), Sizes(312, 312, 1248)),
         (_by_time(104, 64), _by_time(208, 128), _by_time(312, 192)),
     ),
     "CountRecall": Family(0.0, (SHORT, EPISODE, LONG), (None, COUNTS, COUNTS)),
