@@ -26,7 +26,7 @@ SOLVED = {
 HARD = {
     "autoencode-easy": Task("popgym-AutoencodeEasy-v0", 1_000_000, level=0.495),
     "autoencode-medium": Task("popgym-AutoencodeMedium-v0", 2_500_000, level=-0.42),
-    "autoencode-hard": Task("popgym-AutoencodeHard-v0", 4_000_000, level=-0.448),
+    "autoencode-hard": Task("popgym-AutoencodeHard-v0", 2_500_000, level=-0.448),
     "repeat-previous-medium": Task(
         "popgym-RepeatPreviousMedium-v0", 600_000, level=0.789, agents={"gtrxl": ("--clock", "0")}
     ),
