@@ -29,7 +29,7 @@ FLAGS = {
     "delta_rmc-lasting": LASTING,
 }
 """Flags besides those of the options: longer gradients, and no end before all mazes are solved; for RMC,
-also a cost of changes of the memory."""
+also a penalty on changes of the memory."""
 ONLY_S13 = (*VARIANTS, "delta_rmc", "gated_delta", "mingru", "lru")
 """Cores that are compared in one maze only."""
 RMC_OPTIONS = "4 slots of 64, forget_bias=3 input_bias=-2 normalize_output=True (from the preset)"

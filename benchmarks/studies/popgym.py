@@ -24,7 +24,16 @@ SOLVED = {
 }
 """Tasks that published agents solve, too."""
 HARD = {
-    "autoencode-easy": Task("popgym-AutoencodeEasy-v0", 1_000_000, level=0.495),
+    "autoencode-easy": Task(
+        "popgym-AutoencodeEasy-v0",
+        1_000_000,
+        level=0.495,
+        # At first their memories last, too.
+        agents={
+            "rmc": ("--core-options", "forget_bias=3", "input_bias=-2", "normalize_output=True"),
+            "gru": ("--core-options", "update_bias=3"),
+        },
+    ),
     "autoencode-medium": Task("popgym-AutoencodeMedium-v0", 2_500_000, level=-0.42),
     "autoencode-hard": Task("popgym-AutoencodeHard-v0", 2_500_000, level=-0.448),
     "repeat-previous-medium": Task(

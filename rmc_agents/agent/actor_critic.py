@@ -605,8 +605,9 @@ class ActorCritic(nn.Module):
     ) -> Reading:
         """Run encoder and core on a sequence."""
         x, step = self.core_inputs(obs, actions, rewards, starts), state.step
-        if self.clock is not None and step is not None:
+        if self.clock is not None:
             assert isinstance(x, Tensor)  # since `reads_more`
+            assert step is not None
             steps = self.clock.read(step, starts)
             x, step = torch.cat([x, self.clock(steps)], dim=-1), self.clock.advance(steps[-1])
         outputs, memory = _unroll(self.core, x, state.memory, starts)

@@ -57,4 +57,4 @@ class Clock(nn.Module):
         return (steps + 1) % self.period
 
     def forward(self, steps: Tensor) -> Tensor:
-        return nn.functional.embedding(steps.long(), self.waves)
+        return nn.functional.embedding(steps.long() % self.period, self.waves)

@@ -68,7 +68,9 @@ class PPOConfig:
     memory_change_coef: float = 0.0
     """Weight of the mean squared change of the memory core's output from one step of an episode to the next
     (temporal activation regularization; Merity et al. 2017). It keeps a memory from changing where nothing
-    has to be remembered, also in observations that training never showed; 0.1 in docs/results."""
+    has to be remembered, also in observations that training never showed: 0.1 in the study of memory mazes.
+    The first step of each --bptt-length steps has no previous one. Updates are slower, since the loss is not
+    computed in C."""
     max_grad_norm: float = 0.5
     """Largest norm of the gradient; longer ones are scaled down to it."""
     normalize_advantage: bool = True
