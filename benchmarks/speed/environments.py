@@ -298,7 +298,7 @@ def draw_tasks(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_title("Native tasks", loc="left")
     axes.set(xscale="log", xlabel="environment steps per second", ylim=(-1, len(own)))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
 
 
 def main() -> None:
