@@ -189,9 +189,10 @@ def test_memory_mazes_compare_agents_of_equal_size() -> None:
             core = VARIANTS.get(name, name)
             agent = ActorCritic(mazes.observation_space, mazes.action_space, core, options)
             sizes[name] = sum(p.numel() for p in agent.parameters())
-    coupled = sizes.pop("rmc-coupled")
+    coupled = [sizes.pop(name) for name, words in CORES.items() if "coupled_gates=True" in words]
     assert max(sizes.values()) <= 1.01 * min(sizes.values())
-    assert 0.94 * sizes["rmc"] < coupled < sizes["rmc"], "its input gate has no weights"
+    for size in coupled:
+        assert 0.94 * sizes["rmc"] < size < sizes["rmc"], "the input gate has no weights"
 
 
 @pytest.mark.parametrize(
