@@ -78,7 +78,6 @@ STUDY = Study(
     notes=[
         "Steps to a level: the first point of a learning curve at which the mean of three points is at it. "
         "In training, actions are drawn.",
-        "The machine had other work at the same time, so the minutes are overstated.",
         "On a GPU: trained on one NVIDIA H100 or H200, with six to nine runs on it at the same time, and "
         "evaluated on the CPU of the machine below.",
     ],

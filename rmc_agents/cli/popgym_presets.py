@@ -30,22 +30,25 @@ class Sizes(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """A memory that is written by content: the core is gated_delta, not rmc."""
+    """A memory core, and what goes with it."""
 
+    core: str
     core_options: Options
     clock: int = 0
     """Steps of a turn: an episode, or more steps than the task looks back."""
-    hidden_size: int = 64
+    hidden_size: int = AgentConfig.hidden_size
+
+
+SLOTS = Memory("rmc", LONG_MEMORY_OPTIONS)
+COUNTS = Memory("gated_delta", {"write": "add", "forget_bias": 8.0}, hidden_size=256)
+"""A memory that counts, and heads that tell counts apart."""
 
 
 def _by_time(clock: int, key_size: int) -> Memory:
     """Return a memory that finds what it saw by when it was, and has more keys than there are cards."""
     # Nothing decays within an episode.
-    return Memory({"num_heads": 2, "key_size": key_size, "value_size": 16, "forget_bias": 8.0}, clock)
-
-
-COUNTS = Memory({"write": "add", "forget_bias": 8.0}, hidden_size=256)
-"""A memory that counts, and heads that tell counts apart."""
+    options: Options = {"num_heads": 2, "key_size": key_size, "value_size": 16, "forget_bias": 8.0}
+    return Memory("gated_delta", options, clock)
 
 
 class Family(NamedTuple):
@@ -54,8 +57,8 @@ class Family(NamedTuple):
     gamma: float
     sizes: tuple[Sizes, Sizes, Sizes]
     """By level."""
-    memories: tuple[Memory | None, Memory | None, Memory | None] = (None, None, None)
-    """By level; None for an RMC."""
+    memories: tuple[Memory, Memory, Memory] = (SLOTS, SLOTS, SLOTS)
+    """By level."""
 
 
 SHORT = Sizes(102, 51, 816)  # two episodes of 51 steps
@@ -67,7 +70,7 @@ FAMILIES = {
     # Each answer is rewarded at once, and changes nothing else.
     "RepeatFirst": Family(0.0, (SHORT, LONG, LONG)),
     "RepeatPrevious": Family(
-        0.0, (SHORT, EPISODE, Sizes(155, 155, 1240)), (None, _by_time(104, 64), _by_time(128, 128))
+        0.0, (SHORT, EPISODE, Sizes(155, 155, 1240)), (SLOTS, _by_time(104, 64), _by_time(128, 128))
     ),
     # Gradients reach from the answers back to the cards.
     "Autoencode": Family(
@@ -75,7 +78,7 @@ FAMILIES = {
         (EPISODE, Sizes(208, 208, 832), Sizes(312, 312, 1248)),
         (_by_time(104, 64), _by_time(208, 128), _by_time(312, 192)),
     ),
-    "CountRecall": Family(0.0, (SHORT, EPISODE, LONG), (None, COUNTS, COUNTS)),
+    "CountRecall": Family(0.0, (SHORT, EPISODE, LONG), (SLOTS, COUNTS, COUNTS)),
     "HigherLower": Family(0.0, (SHORT, EPISODE, Sizes(155, 155, 1240))),
     "Concentration": Family(0.9, (Sizes(104, 104, 832), LONG, Sizes(104, 104, 832))),
     "Battleship": Family(0.9, (Sizes(128, 64, 1024), Sizes(100, 100, 800), Sizes(144, 72, 1152))),
@@ -101,17 +104,17 @@ def find_popgym_preset(env_id: str) -> RunConfig | None:
     return None
 
 
-def _preset(env_id: str, gamma: float, sizes: Sizes, memory: Memory | None) -> RunConfig:
+def _preset(env_id: str, gamma: float, sizes: Sizes, memory: Memory) -> RunConfig:
     is_pendulum = "Pendulum" in env_id
     return RunConfig(
         environment=EnvConfig(env=env_id, num_envs=NUM_ENVS),
         agent=AgentConfig(
-            core="gated_delta" if memory else "rmc",
-            core_options=memory.core_options if memory else LONG_MEMORY_OPTIONS,
-            hidden_size=memory.hidden_size if memory else 64,
+            core=memory.core,
+            core_options=memory.core_options,
+            hidden_size=memory.hidden_size,
             previous_action=True,
             start_flag=True,
-            clock=memory.clock if memory else 0,
+            clock=memory.clock,
             scale_actions=is_pendulum,
         ),
         ppo=PPOConfig(

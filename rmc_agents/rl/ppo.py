@@ -312,8 +312,8 @@ def ppo_loss(
     if wrong:
         raise ValueError(f"ppo_loss expects [L, C] = {list(shape)} as of starts, got {', '.join(wrong)}")
     native, device = None, batch.starts.device
-    in_c = device.type == "cpu" and eager(device) and not config.memory_change_coef
-    if in_c:  # elsewhere, reading the coefficients would make the host wait
+    on_cpu = device.type == "cpu" and eager(device)  # elsewhere, reading coefficients makes the host wait
+    if on_cpu and not config.memory_change_coef:
         native = native_losses(agent, batch, loss_settings(config, entropy_coef, normalization))
     results = native or losses(agent, batch, config, entropy_coef, normalization)
     loss, figures, predictions, reconstruction, memory_change = results
