@@ -243,13 +243,17 @@ class LearningMonitor:
         total_steps: the budget.
         steps: those before this run; a run that continues is not monitored, since its start is not known.
         hints: what to try, for the message.
+        waits: whether the policy waits for a signal; if not, that is to be tried where all returns are equal.
     """
 
     FIRST, LATEST = 10, 50
     """Iterations with ended episodes that are averaged."""
 
-    def __init__(self, total_steps: int, steps: int = 0, hints: Sequence[str] = ()) -> None:
-        self.total_steps, self.hints = total_steps, [*hints, "another learning_rate or entropy_coef"]
+    def __init__(
+        self, total_steps: int, steps: int = 0, hints: Sequence[str] = (), waits: bool = False
+    ) -> None:
+        self.total_steps, self.waits = total_steps, waits
+        self.hints = [*hints, "another learning_rate or entropy_coef"]
         self.first: list[float] = []
         self.latest: deque[float] = deque(maxlen=self.LATEST)
         self.decided = steps > 0
@@ -261,7 +265,7 @@ class LearningMonitor:
         hints = [] if config.normalize_rewards else ["normalize_rewards=True"]
         if readings & {"numbers", "raw", "log"} and not agent.config.normalize_observations:
             hints.append("normalize_observations=True (in a new run)")
-        return cls(config.total_steps, steps, hints)
+        return cls(config.total_steps, steps, hints, config.wait_for_signal)
 
     def warnings(self, figures: Mapping[str, float]) -> list[str]:
         """Return the warning that an iteration's figures call for, if they do."""
@@ -278,10 +282,14 @@ class LearningMonitor:
         errors = [statistics.variance(x) / len(x) for x in (self.first, self.latest)]
         if now > before + 2 * math.sqrt(sum(errors)) or (success or 0.0) >= 0.9:
             return []
+        hints = self.hints
+        if len({*self.first, *self.latest}) == 1:  # no episode has been better than another
+            explore = "action_persistence (in a new run)"
+            hints = [explore] if self.waits else ["wait_for_signal=True (in a new run)", explore, *hints]
         return [
             f"warning: after {steps:,.0f} of {self.total_steps:,} steps the mean return of {now:.4g} is not "
             f"clearly above that of the first rollouts, {before:.4g}: the agent may learn nothing; try "
-            f"{', '.join(self.hints[:-1])}{', or ' if self.hints[:-1] else ''}{self.hints[-1]}"
+            f"{', '.join(hints[:-1])}{', or ' if hints[:-1] else ''}{hints[-1]}"
         ]
 
 

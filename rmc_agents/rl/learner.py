@@ -15,6 +15,7 @@ from rmc_agents.rl.normalization import RewardNormalizer
 from rmc_agents.rl.optimizer import make_optimizer
 from rmc_agents.rl.ppo import Metrics, PPOConfig, explained_variance, gae
 from rmc_agents.rl.rollout import Rollout, final_values, split_into_chunks
+from rmc_agents.rl.seen_rewards import SeenRewards
 from rmc_agents.rl.update import Updater
 from rmc_agents.training.processes import Processes
 
@@ -49,6 +50,8 @@ class Learner:
         self.updater = Updater(agent, self.optimizer, config, processes, graphs)
         normalizes = config.normalize_rewards
         self.rewards = RewardNormalizer(config.gamma, env.num_envs, agent.device) if normalizes else None
+        self.seen = SeenRewards()
+        """Kept up to date while the policy waits for a signal."""
 
     def learn(
         self,
@@ -87,6 +90,8 @@ class Learner:
             gae_lambda=config.gae_lambda,
         )
         returns = advantages + rollout.values
+        if self._policy_waits(rollout):
+            advantages, entropy_coef = torch.zeros_like(advantages), 0.0
         chunks = split_into_chunks(rollout, advantages, returns, config.bptt_length)
         metrics = self.updater.update(chunks, learning_rate, entropy_coef, generator)
         explained = self.processes.sum(explained_variance(rollout.values, returns)) / self.processes.size
@@ -115,3 +120,10 @@ class Learner:
             "train/entropy_coef": entropy_coef,
             "train/n_updates": (iterations + 1) * config.epochs,
         }
+
+    def _policy_waits(self, rollout: Rollout) -> bool:
+        """Return whether the policy stays as it is (see `PPOConfig.wait_for_signal`), rollout included."""
+        if not self.config.wait_for_signal or self.seen.tell_actions_apart:
+            return False
+        self.seen = self.seen.with_rollout(rollout, self.processes)
+        return not self.seen.tell_actions_apart

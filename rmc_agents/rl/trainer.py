@@ -45,6 +45,8 @@ from rmc_agents.rl.learner import Learner
 from rmc_agents.rl.normalization import OWN_PART
 from rmc_agents.rl.ppo import PPOConfig
 from rmc_agents.rl.rollout import Carry, Rollout, collect, initial_carry
+from rmc_agents.rl.seen_rewards import PART as SEEN_REWARDS
+from rmc_agents.rl.seen_rewards import read_seen_rewards
 from rmc_agents.rl.snapshot import OWN_PARTS, Episodes, read_snapshot, resume_envs
 from rmc_agents.runs.checkpoint import save_checkpoint
 from rmc_agents.runs.weights import load_weights
@@ -351,6 +353,7 @@ class Trainer(Resumable):
             "running": list(self.running),
             **({} if self.rewards is None else self.rewards.state_dict()),
             "recent": [list(numbers) for numbers in self.recent],
+            SEEN_REWARDS: list(self.learner.seen),
             "curriculum": None if self.curriculum is None else asdict(self.curriculum),
             "steps": self.steps,
             "iterations": self.iterations,
@@ -367,6 +370,7 @@ class Trainer(Resumable):
             num_tasks=None if self.curriculum is None else self.curriculum.num_tasks,
             optimizer=self.optimizer,
         )
+        seen = read_seen_rewards(state.get(SEEN_REWARDS))
         load_weights(self.agent, state, self.run_dir)
         notes = [] if self.rewards is None else self.rewards.load_state_dict(state, restart)
         self.optimizer.load_state_dict({"state": saved.moments})
@@ -386,7 +390,7 @@ class Trainer(Resumable):
                 else "this environment cannot save its state"
             )
             notes.append(f"{why}: new episodes start, seeded with {seed} (the seed plus the steps so far)")
-        self.recent, self.curriculum = saved.recent, saved.curriculum
+        self.recent, self.curriculum, self.learner.seen = saved.recent, saved.curriculum, seen
         self.task_of = self.env.task_of.tolist() if self.curriculum is not None else []
         self.steps, self.iterations, self.seconds = saved.steps, saved.iterations, saved.seconds
         return notes

@@ -100,7 +100,9 @@ def test_state_dict_does_not_change_as_training_continues(tmp_path: Path) -> Non
         assert torch.equal(again, first)
 
 
-@pytest.mark.parametrize("part", ["agent", "optimizer", "generator", "env", "carry", "running", "recent"])
+@pytest.mark.parametrize(
+    "part", ["agent", "optimizer", "generator", "env", "carry", "running", "recent", "seen_rewards"]
+)
 def test_state_that_does_not_fit_leaves_the_trainer_as_it_was(part: str, tmp_path: Path) -> None:
     other = ppo_trainer(tmp_path / "other")
     other.iterate()
