@@ -73,7 +73,7 @@ _CLASSIC = (
     _classic(CONTINUOUS, "Pendulum-v1", total_steps=200_000, gamma=0.95, learning_rate=5e-4),
     # Independent actions hardly ever reach the goals of these. Until one was reached, advantages are errors
     # of the critic or costs of actions, and each update takes from exploration: long rollouts have fewer.
-    _classic(DISCRETE, "Acrobot-v1", 0.8, total_steps=120_000),
+    _classic(DISCRETE, "Acrobot-v1", 0.8, total_steps=120_000, wait_for_signal=True),
     _classic(
         DISCRETE,
         "MountainCar-v0",

@@ -191,7 +191,8 @@ def in_flags(message: str, config: type | None) -> str:
     """Return a message of the library, which names Python arguments, with flags instead.
 
     `num_envs=0` becomes `--num-envs 0`, `learning_rate` becomes `--learning-rate`, and `preset=False` becomes
-    `--no-preset`.
+    `--no-preset`. A name that is a plain word, such as `gamma`, is known by its place: `gamma must be`, at the
+    beginning.
     """
     names = field_names(config) if config is not None else set()
     switch = r"(?<![\w/.-])(\w+)=(True|False)\b"
@@ -201,6 +202,7 @@ def in_flags(message: str, config: type | None) -> str:
     )
     given = r"(?<![\w/.-])(\w+)=(?=[^\s=])"
     message = re.sub(given, lambda m: f"{_flag(m[1])} " if m[1] in names else m[0], message)
+    message = re.sub(r"^\w+(?= must be\b)", lambda m: _flag(m[0]) if m[0] in names else m[0], message)
     word = r"(?<![\w/.-])([a-z]+(?:_[a-z]+)+)(?![\w/(\[]|\.\w)"
     return re.sub(word, lambda m: _flag(m[1]) if m[1] in names else m[0], message)
 

@@ -209,6 +209,9 @@ def test_auto_takes_a_gpu_for_native_tasks_and_for_large_minibatches(
     [
         ("width=0: expected 1 or more", "--width 0: expected 1 or more"),
         ("steps_at_once must divide width", "--steps-at-once must divide width"),
+        ("width must be odd, got 4", "--width must be odd, got 4"),
+        ("the width must be odd", "the width must be odd"),
+        ("height must be odd", "height must be odd"),
         ("steps_at_once=3 and width=4", "--steps-at-once 3 and --width 4"),
         ("choose another run_dir", "choose another --run-dir"),
         ("width=True with steps_at_once=False", "--width with --no-steps-at-once"),

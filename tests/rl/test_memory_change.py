@@ -58,5 +58,5 @@ def test_trained_memory_changes_less_with_a_larger_weight(tmp_path: Path) -> Non
 
 
 def test_negative_weight_is_refused() -> None:
-    with pytest.raises(ValueError, match="memory_change_coef must not be negative"):
+    with pytest.raises(ValueError, match="memory_change_coef must be 0 or more"):
         PPOConfig(memory_change_coef=-0.1)

@@ -121,7 +121,7 @@ def test_agent_option_and_coefficient_need_each_other(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"reconstruction_coef=0.5 needs an agent with reconstruct=True"):
         trainer(tmp_path, reconstruct=False)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="reconstruction_coef must not be negative"):
+    with pytest.raises(ValueError, match="reconstruction_coef must be 0 or more"):
         PPOConfig(reconstruction_coef=-1.0)
 
 
