@@ -191,8 +191,7 @@ def in_flags(message: str, config: type | None) -> str:
     """Return a message of the library, which names Python arguments, with flags instead.
 
     `num_envs=0` becomes `--num-envs 0`, `learning_rate` becomes `--learning-rate`, and `preset=False` becomes
-    `--no-preset`. A name that is a plain word, such as `gamma`, is known by its place: `gamma must be`, at the
-    beginning.
+    `--no-preset`. A plain word, such as `gamma`, is a name if it stands at the beginning, before `must be`.
     """
     names = field_names(config) if config is not None else set()
     switch = r"(?<![\w/.-])(\w+)=(True|False)\b"
