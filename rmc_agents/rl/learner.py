@@ -53,6 +53,11 @@ class Learner:
         self.seen = SeenRewards()
         """Kept up to date while the policy waits for a signal."""
 
+    @property
+    def policy_waits(self) -> bool:
+        """Whether the policy stays as it is (see `PPOConfig.wait_for_signal`)."""
+        return self.config.wait_for_signal and not self.seen.tell_actions_apart
+
     def learn(
         self,
         rollout: Rollout,
@@ -90,7 +95,9 @@ class Learner:
             gae_lambda=config.gae_lambda,
         )
         returns = advantages + rollout.values
-        if self._policy_waits(rollout):
+        if self.policy_waits:
+            self.seen = self.seen.with_rollout(rollout, self.processes)
+        if self.policy_waits:
             advantages, entropy_coef = torch.zeros_like(advantages), 0.0
         chunks = split_into_chunks(rollout, advantages, returns, config.bptt_length)
         metrics = self.updater.update(chunks, learning_rate, entropy_coef, generator)
@@ -120,10 +127,3 @@ class Learner:
             "train/entropy_coef": entropy_coef,
             "train/n_updates": (iterations + 1) * config.epochs,
         }
-
-    def _policy_waits(self, rollout: Rollout) -> bool:
-        """Return whether the policy stays as it is (see `PPOConfig.wait_for_signal`), rollout included."""
-        if not self.config.wait_for_signal or self.seen.tell_actions_apart:
-            return False
-        self.seen = self.seen.with_rollout(rollout, self.processes)
-        return not self.seen.tell_actions_apart

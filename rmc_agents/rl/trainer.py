@@ -206,7 +206,7 @@ class Trainer(Resumable):
                 loop.tell(self.agent.describe().splitlines(), shown=needs_attention)
             loop.tell([*self.env.notes, *success.warnings(self.env.reports_success)])
             while loop.running:
-                before = self.steps
+                before, waited = self.steps, self.learner.policy_waits
                 try:
                     figures = self.iterate()
                 except EnvironmentFailed:
@@ -225,6 +225,8 @@ class Trainer(Resumable):
                 if reports is None and list(self.recent):  # an episode has ended
                     reports = self.rollout.reports_success
                 messages += [*self.env.warnings(), *success.warnings(reports)]
+                if waited and before and not self.learner.policy_waits:
+                    messages.append(f"rewards tell actions apart since step {before:,}: the policy learns")
                 messages += [*self.collect.failure_note(), *self.updater.take_step.failure_note()]
                 if evaluation:
                     figures |= evaluation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +94,18 @@ def test_wait_ends_with_the_first_reward_that_differs_and_never_returns(tmp_path
         moved.append(not torch.equal(before, own_heads(run)[0]))
         assert figures["train/entropy_coef"] == (QUICK.entropy_coef if moved[-1] else 0)
     assert moved == [False, False, True, True, True]
+
+
+def test_log_says_when_the_policy_starts_to_learn(tmp_path: Path) -> None:
+    def change(t: Transition) -> Transition:
+        return t._replace(reward=torch.full_like(t.reward, -float(next(count) > 2.5 * QUICK.num_steps)))
+
+    for start, said in ((0, True), (1000, False)):
+        count = itertools.count(start)
+        folder = tmp_path / str(start)
+        ppo_trainer(folder, env=changed(change), config=dataclasses.replace(WAITS, total_steps=512)).run()
+        note = "rewards tell actions apart since step 256: the policy learns"
+        assert (note in (folder / "log.jsonl").read_text()) == said
 
 
 def test_run_with_different_rewards_from_the_start_is_the_same_as_without_waiting(tmp_path: Path) -> None:
