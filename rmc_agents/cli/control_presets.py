@@ -70,7 +70,7 @@ def _classic(
 _CLASSIC = (
     _classic(DISCRETE, "CartPole-v0", total_steps=60_000, gamma=0.98),
     _classic(DISCRETE, "CartPole-v1", total_steps=60_000, gamma=0.98),
-    _classic(CONTINUOUS, "Pendulum-v1", total_steps=200_000, gamma=0.95, learning_rate=5e-4),
+    _classic(CONTINUOUS, "Pendulum-v1", total_steps=200_000, gamma=0.95),
     # Independent actions hardly ever reach the goals of these. Until one was reached, advantages are errors
     # of the critic or costs of actions, and each update takes from exploration: long rollouts have fewer.
     _classic(DISCRETE, "Acrobot-v1", 0.8, total_steps=120_000, wait_for_signal=True),

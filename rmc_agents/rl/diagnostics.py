@@ -284,7 +284,7 @@ class LearningMonitor:
             return []
         hints = self.hints
         if len({*self.first, *self.latest}) == 1:  # no episode has been better than another
-            explore = "action_persistence (in a new run)"
+            explore = "a higher action_persistence (in a new run)"
             hints = [explore] if self.waits else ["wait_for_signal=True (in a new run)", explore, *hints]
         return [
             f"warning: after {steps:,.0f} of {self.total_steps:,} steps the mean return of {now:.4g} is not "

@@ -55,7 +55,7 @@ class Learner:
 
     @property
     def policy_waits(self) -> bool:
-        """Whether the policy stays as it is (see `PPOConfig.wait_for_signal`)."""
+        """Whether the policy is taught nothing yet (see `PPOConfig.wait_for_signal`)."""
         return self.config.wait_for_signal and not self.seen.tell_actions_apart
 
     def learn(

@@ -76,9 +76,10 @@ class PPOConfig:
     normalize_advantage: bool = True
     """Normalise the advantages of each minibatch to mean 0 and standard deviation 1."""
     wait_for_signal: bool = False
-    """Leave the policy as it is until rewards tell actions apart: until two rewards of the run differed, or
-    an episode with rewards other than 0 terminated. Before, advantages are nothing but errors of the critic,
-    and following them takes from exploration. Critic and memory learn meanwhile."""
+    """Teach the policy nothing until rewards tell actions apart: until two rewards of the run differed, or an
+    episode with rewards other than 0 terminated. Until then, advantages are nothing but errors of the critic,
+    and following them takes from exploration. The critic, and what it shares with the policy, learn
+    meanwhile."""
     normalize_rewards: bool = False
     """Learn from rewards divided by the running standard deviation of the discounted return. Logged returns
     stay those of the environment."""

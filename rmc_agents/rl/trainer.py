@@ -225,14 +225,22 @@ class Trainer(Resumable):
                 if reports is None and list(self.recent):  # an episode has ended
                     reports = self.rollout.reports_success
                 messages += [*self.env.warnings(), *success.warnings(reports)]
-                if waited and before and not self.learner.policy_waits:
-                    messages.append(f"rewards tell actions apart since step {before:,}: the policy learns")
+                messages += self._signal_notes(waited, before)
                 messages += [*self.collect.failure_note(), *self.updater.take_step.failure_note()]
                 if evaluation:
                     figures |= evaluation
                     messages.append(describe_evaluation(self.steps, evaluation))
                 loop.report(figures, progress_figures(figures), messages, save=bool(evaluation))
         return figures
+
+    def _signal_notes(self, waited: bool, before: int) -> list[str]:
+        """Say that the policy waits after the first rollout, at step 0, or that it no longer does."""
+        waits = self.learner.policy_waits
+        if waits and not before:
+            return ["rewards do not tell actions apart yet: the policy waits for a signal"]
+        if before and waited and not waits:
+            return [f"rewards tell actions apart since step {before:,}: the policy learns"]
+        return []
 
     def _evaluate(self, before: int) -> dict[str, float]:
         """Evaluate the agent if that is due after an iteration that began at step `before`."""

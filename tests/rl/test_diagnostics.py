@@ -137,11 +137,11 @@ def test_monitor_warns_once_if_returns_do_not_rise() -> None:
 
 def test_monitor_names_exploration_if_no_episode_was_better_than_another() -> None:
     ((_, message),) = heard([-500.0] * 100)
-    assert "try wait_for_signal=True (in a new run), action_persistence (in a new run), normalize" in message
+    assert "try wait_for_signal=True (in a new run), a higher action_persistence (in a new run), " in message
     monitor = LearningMonitor(100_000, hints=["normalize_rewards=True"], waits=True)
     figures = [{"rollout/ep_rew_mean": -500.0, "time/total_timesteps": 1000.0 * i} for i in range(1, 60)]
     (message,) = (message for each in figures for message in monitor.warnings(each))
-    assert message.endswith("try action_persistence (in a new run)")
+    assert message.endswith("try a higher action_persistence (in a new run)")
     ((_, message),) = heard([-500.0] * 20 + [-499.0] + [-500.0] * 79)
     assert "wait_for_signal" not in message
 
