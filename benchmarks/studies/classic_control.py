@@ -95,10 +95,10 @@ STUDY = Study(
         "Our agents have the presets of the ids, which were chosen with other seeds; those of Acrobot and of "
         "the MountainCars after earlier presets had failed with some of seeds 11 to 13, and once more those "
         "of Acrobot and Pendulum after an RMC had failed with seed 15 and seed 16. Seeds 14 to 19 of the "
-        "other ids, and 17 to 19 of these two, were first run with the presets as they are. SB3's PPO has the "
-        "settings and steps of rl-zoo3's ppo.yml (of Acrobot and MountainCar the first 300,000 of a million "
-        "steps; they do not depend on the total), or its own defaults with the steps of our preset. The "
-        "feedforward agent is the control without memory.",
+        "other ids, and 17 to 19 of these two, were first run with the presets as they are. SB3's PPO has "
+        "the settings and steps of rl-zoo3's ppo.yml (of Acrobot and MountainCar the first 300,000 of a "
+        "million steps; they do not depend on the total), or its own defaults with the steps of our preset. "
+        "The feedforward agent is the control without memory.",
         "An interval is that of the mean over the evaluated episodes of these seeds, not over all seeds.",
         "Steps to a level: the first point of a learning curve at which the mean of three points is at it. "
         "In training, actions are drawn.",
