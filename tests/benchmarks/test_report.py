@@ -22,6 +22,7 @@ STORED = {
     "speed.training": "training",
     "speed.scaling": "scaling",
     "speed.sb3": "sb3",
+    "speed.pictures": "pictures",
     "speed.counts": "counts",
     "studies.classic_control": "classic_control",
     "studies.memory_mazes": "memory_mazes",
@@ -109,7 +110,7 @@ def test_stored_report_matches_its_results(
             f"run: python -m benchmarks.{name} --report"
         )
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", written)
-    assert pictures or files in ("sb3", "counts", "reliability")
+    assert pictures or files in ("sb3", "pictures", "counts", "reliability")
     for picture in pictures:
         assert (tmp_path / picture).stat().st_size > 5000
         assert (RESULTS / picture).exists()
