@@ -17,6 +17,8 @@ from rmc_agents.rl.curriculum import Curriculum
 from rmc_agents.rl.episode_stats import EpisodeAccumulator, EpisodeWindow
 from rmc_agents.rl.optimizer import FlatAdam
 from rmc_agents.rl.rollout import Carry
+from rmc_agents.rl.seen_rewards import PART as SEEN_REWARDS
+from rmc_agents.rl.seen_rewards import SeenRewards, read_seen_rewards
 from rmc_agents.runs.weights import non_finite
 from rmc_agents.training.rng import convert_state
 from rmc_agents.training.snapshot import require_count, require_moments, require_same_form
@@ -45,6 +47,7 @@ class Snapshot(NamedTuple):
     iterations: int
     seconds: float
     recent: EpisodeWindow
+    seen: SeenRewards
     curriculum: Curriculum | None
     moments: dict[int, Any]
     """Of the optimizer, by parameter."""
@@ -81,6 +84,7 @@ def read_snapshot(
         require_count("iterations", iterations),
         float(require_count("seconds", state["seconds"], most=1e12)),
         _recent(state["recent"]),
+        read_seen_rewards(state.get(SEEN_REWARDS)),
         None if num_tasks is None else _curriculum(state["curriculum"], num_tasks),
         require_moments(optimizer, state["optimizer"]["state"]),
         None if own is None else _episodes(state, own, actions),

@@ -46,7 +46,6 @@ from rmc_agents.rl.normalization import OWN_PART
 from rmc_agents.rl.ppo import PPOConfig
 from rmc_agents.rl.rollout import Carry, Rollout, collect, initial_carry
 from rmc_agents.rl.seen_rewards import PART as SEEN_REWARDS
-from rmc_agents.rl.seen_rewards import read_seen_rewards
 from rmc_agents.rl.snapshot import OWN_PARTS, Episodes, read_snapshot, resume_envs
 from rmc_agents.runs.checkpoint import save_checkpoint
 from rmc_agents.runs.weights import load_weights
@@ -380,7 +379,6 @@ class Trainer(Resumable):
             num_tasks=None if self.curriculum is None else self.curriculum.num_tasks,
             optimizer=self.optimizer,
         )
-        seen = read_seen_rewards(state.get(SEEN_REWARDS))
         load_weights(self.agent, state, self.run_dir)
         notes = [] if self.rewards is None else self.rewards.load_state_dict(state, restart)
         self.optimizer.load_state_dict({"state": saved.moments})
@@ -400,7 +398,7 @@ class Trainer(Resumable):
                 else "this environment cannot save its state"
             )
             notes.append(f"{why}: new episodes start, seeded with {seed} (the seed plus the steps so far)")
-        self.recent, self.curriculum, self.learner.seen = saved.recent, saved.curriculum, seen
+        self.recent, self.curriculum, self.learner.seen = saved.recent, saved.curriculum, saved.seen
         self.task_of = self.env.task_of.tolist() if self.curriculum is not None else []
         self.steps, self.iterations, self.seconds = saved.steps, saved.iterations, saved.seconds
         return notes
