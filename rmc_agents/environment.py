@@ -136,7 +136,9 @@ class BatchedEnv(ABC):
     - Auxiliary targets are [B, K], float32 and finite, and their weights are not negative.
     - Each step returns new tensors: a later step must not change what an earlier one returned. No tensor
       requires grad.
-    - `auxiliary_targets` and `action_masks` return the same values until the next step.
+    - `auxiliary_targets`, `teacher_actions` and `action_masks` return the same values until the next step.
+    - A teacher's probabilities are [B, P], float32, for P choices of all components of the action: those of
+      each component sum to 1, or all of a row are 0 where the teacher has no advice.
 
     ## Action masks
     - A task whose allowed actions change may return `action_masks`, for `Discrete` and `MultiDiscrete`
@@ -227,6 +229,7 @@ class BatchedEnv(ABC):
         task_of: [B] int64 index into `tasks` for each environment; only `assign` and `load_state_dict` change
             it.
         aux_size: K, the number of auxiliary targets; 0 if the task has none.
+        has_teacher: whether `teacher_actions` gives advice.
         config: how `rmc_envs.make` built this batch, so that a run folder can record it; None if it was built
             by hand.
         can_assign: whether `assign` works, which a curriculum needs.
@@ -251,6 +254,7 @@ class BatchedEnv(ABC):
     tasks: tuple[str, ...]
     task_of: Tensor
     aux_size: int = 0
+    has_teacher: bool = False
     config: EnvConfig | None = None
     can_assign: bool = False
     capturable: bool = False
@@ -294,6 +298,17 @@ class BatchedEnv(ABC):
 
     def auxiliary_targets(self) -> AuxiliaryTargets | None:
         """Return what a memory could know after the latest observations, [B, K]; None if `aux_size` is 0."""
+        return None
+
+    def teacher_actions(self) -> Tensor | None:
+        """Return the probabilities with which a good player would choose after the latest observations.
+
+        The player is where the agent's own actions have led, and knows what an agent with a perfect memory
+        would know. For `Discrete` and `MultiDiscrete` actions.
+
+        Returns:
+            [B, P], see above; None if the task has no teacher.
+        """
         return None
 
     def action_masks(self) -> Tensor | None:

@@ -222,6 +222,8 @@ def build(
                     else f" with --vectorization {environment.vectorization}: add --aux-coef 0"
                 )
             )
+        if config.ppo.teacher_coef and not env.has_teacher:
+            raise ValueError(f"--teacher-coef {config.ppo.teacher_coef:g}: {environment.env} has no teacher")
         evaluation = make_evaluation(config, processes, device)
         trainer = Trainer(
             make_agent(config, env, processes).to(device),

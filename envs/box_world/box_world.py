@@ -18,7 +18,7 @@ from rmc_agents.spaces.annotated import AnnotatedBox, codes_reading
 
 from ..numbers import require_whole
 from ..seeded import SeededTask, restart
-from .known import NUM_TARGETS, in_view, known_places
+from .known import Known, count_targets, known_chain, known_places
 from .levels import (
     DEAD_KEY,
     EMPTY,
@@ -34,11 +34,11 @@ from .levels import (
     draw_levels,
     empty_room,
 )
+from .planning import IS_AGENT, IS_EMPTY, IS_GEM, IS_KEY, IS_LOCK, IS_WALL, UNKNOWN, Map
 
-IS_EMPTY, IS_WALL, IS_GEM, IS_KEY, IS_LOCK, IS_AGENT = range(6)
-"""Kinds of cells in observations."""
 AGENT = NUM_CODES
 """Code of the agent's cell, in full views only."""
+TARGETS = ("places", "chain")
 GEM_REWARD, RIGHT_REWARD, WRONG_REWARD = 10.0, 1.0, -1.0
 
 
@@ -82,10 +82,22 @@ class BoxWorld(SeededTask):
     - `key`: `Discrete(21)`, the color of the key held; 0 for none.
 
     ## Auxiliary targets
-    Through a viewport, what the reference player below would know: how many rows and columns (divided by 6)
-    it is to the gem and to the key of each color, once they have been in view, and to the lock of each color
-    that leads to the gem, once all boxes from there on have been; 82 numbers. They are learned with
-    `aux_coef`.
+    Through a viewport, what the reference player below would know; rows and columns are those to go, divided
+    by 6. They are learned with `aux_coef`.
+
+    - `targets="places"`, 82 numbers: rows and columns to the gem and to the key of each color, once they have
+      been in view, and to the lock of each color that leads to the gem, once all boxes from there on have
+      been.
+    - `targets="chain"`, 5 + 22 numbers for each box of the longest solution: rows and columns gone since the
+      episode began; rows and columns to the cell that the reference player wants to reach, and 1 if it knows
+      of one, else -1; then, from the box with the
+      gem backwards, the color of each box's lock, one-hot, and rows and columns to it, once it and all boxes
+      from there on have been in view.
+
+    ## Teacher
+    Through a viewport, `teacher_actions` gives the actions of the reference player below, wherever the agent
+    went: those that lead to its next goal, or to the nearest cell that it has not seen. They are learned with
+    `teacher_coef`.
 
     ## Actions
     `Discrete(4)`: up, down, left, right. A larger number raises IndexError on a CPU; a negative one counts
@@ -133,6 +145,7 @@ class BoxWorld(SeededTask):
         max_distractors: int = 5,
         distractor_length: int = 1,
         max_steps: int | None = None,
+        targets: str = "places",
     ) -> None:
         """
         Args:
@@ -145,6 +158,7 @@ class BoxWorld(SeededTask):
             max_distractors: largest number of them, up to 10.
             distractor_length: boxes of each branch.
             max_steps: steps after which an episode is truncated; None for 120 in full view, and 240 without.
+            targets: auxiliary targets, "places" or "chain".
 
         Raises:
             ValueError: an argument out of range, or more boxes than there are colors.
@@ -173,6 +187,9 @@ class BoxWorld(SeededTask):
         self.distractor_length = distractor_length
         self.max_steps = (120 if view_size is None else 240) if max_steps is None else max_steps
         require_whole("max_steps", self.max_steps, 1, 1_000_000)
+        if targets not in TARGETS:
+            raise ValueError(f"targets={targets!r}: expected one of {', '.join(TARGETS)}")
+        self.targets = targets
         side = SIDE + 2 if view_size is None else view_size
         image = AnnotatedBox(
             spaces.Box(0, 255, (side, side, 2), np.uint8), codes_reading((IS_AGENT + 1, NUM_COLORS + 1))
@@ -184,7 +201,8 @@ class BoxWorld(SeededTask):
             spaces.Dict([("image", image), ("key", spaces.Discrete(NUM_COLORS + 1))]),
             spaces.Discrete(4),
         )
-        self.aux_size = 0 if view_size is None else NUM_TARGETS
+        self.aux_size = 0 if view_size is None else count_targets(targets, max_solution)
+        self.has_teacher = view_size is not None
         # As many rings of wall as a view shows of the outside.
         rings = 1 if view_size is None else view_size // 2
         self.width = SIDE + 2 * rings
@@ -199,8 +217,9 @@ class BoxWorld(SeededTask):
         near = torch.arange(-rings, rings + 1, device=self.device)
         self._view = (near.view(-1, 1) * w + near).reshape(-1)
         self._grid = self._empty_room.repeat(num_envs, 1)  # [B, W * W]
-        self._position = self._key = self._time = self._score = self.task_of  # [B]
-        self._boxes = self._seen_boxes = self._layouts[:1].expand(num_envs, -1)  # [B, P]
+        self._position = self._key = self._time = self._score = self._start = self.task_of  # [B]
+        self._boxes = self._layouts[:1].expand(num_envs, -1)  # [B, P]
+        self._looked = torch.zeros_like(self._grid, dtype=torch.bool)  # [B, W * W] cells that were in view
         self._last: tuple[Tensor, ...] | None = None  # the state before the last autoreset, for pictures
 
     def _draw(self, count: int) -> tuple[Tensor, ...]:
@@ -209,11 +228,15 @@ class BoxWorld(SeededTask):
         )
         zeros = torch.zeros_like(levels.position)
         image = self._image(levels.grid, levels.position)
-        seen = self._in_view(levels.boxes, levels.position)
-        return levels.grid, levels.position, zeros, zeros, zeros, levels.boxes, seen, image
+        looked = self._look(torch.zeros_like(levels.grid, dtype=torch.bool), levels.position)
+        start = levels.position.clone()
+        return levels.grid, levels.position, zeros, zeros, zeros, levels.boxes, looked, start, image
 
-    def _in_view(self, boxes: Tensor, position: Tensor) -> Tensor:
-        return in_view(boxes, position, self.width, (self.width - SIDE) // 2)
+    def _look(self, looked: Tensor, position: Tensor) -> Tensor:
+        """Return which cells [n, W * W] were in view, with those that are now."""
+        if self.view_size is None:
+            return looked
+        return looked.scatter(1, position.unsqueeze(1) + self._view, True)
 
     def _image(self, grid: Tensor, position: Tensor) -> Tensor:
         """Return what is seen [n, V, V, 2] of grids [n, W * W]."""
@@ -230,16 +253,26 @@ class BoxWorld(SeededTask):
     def auxiliary_targets(self) -> AuxiliaryTargets | None:
         if not self.aux_size:
             return None
-        return known_places(
-            self._grid, self._boxes, self._seen_boxes, self._position, self.width, self.design.max_solution
+        seen = self._looked.gather(1, self._boxes) & self._looked.gather(1, self._boxes + 1)
+        known = Known(
+            self._grid, self._boxes, seen, self._position, self._start, self.width, self.max_solution
         )
+        return known_places(known) if self.targets == "places" else known_chain(known, self._key)
+
+    def teacher_actions(self) -> Tensor | None:
+        if not self.has_teacher:
+            return None
+        looks = self._looks.index_select(0, self._grid.view(-1).int()).view(torch.uint8)
+        kinds, colors = looks.view(*self._grid.shape, 2).long().unbind(-1)
+        known = Map(torch.where(self._looked, kinds, UNKNOWN), colors * self._looked)
+        best = known.best_actions(self._position.unsqueeze(1) + self._moves, self._key).float()
+        return best / best.sum(1, keepdim=True).clamp(min=1)
 
     def _begin(self) -> dict[str, Tensor]:
         *state, image = self._draw(self.num_envs)
         # Copies, since steps change the state in place.
-        self._grid, self._position, self._key, self._time, self._score, self._boxes, self._seen_boxes = (
-            x.clone() for x in state
-        )
+        for name, x in zip(self._STATE, state, strict=True):
+            setattr(self, f"_{name}", x.clone())
         self._seen = {"image": image, "key": self._key.clone()}
         self._last = None
         return self._seen
@@ -259,14 +292,13 @@ class BoxWorld(SeededTask):
         self._key = torch.where(takes & ~gem, code - KEY, self._key * ~opens)
         self._time = self._time + 1
         self._score = self._score + reward.long()
-        if self.aux_size:
-            self._seen_boxes = self._seen_boxes | self._in_view(self._boxes, self._position)
+        self._looked = self._look(self._looked, self._position)
         terminated, truncated = gem | wrong, self._time >= self.max_steps
 
         final_obs = {"image": self._image(self._grid, self._position), "key": self._key.clone()}
         state = (self._grid, self._position, self._key, self._time, self._score)
         self._last = tuple(x.clone() for x in state)
-        state = (*state, self._boxes, self._seen_boxes)
+        state = (*state, self._boxes, self._looked, self._start)
         image = restart(state, final_obs["image"], terminated | truncated, self._draw)
         self._seen = {"image": image, "key": self._key.clone()}
         return Transition(self._seen, reward, terminated, truncated, final_obs, gem)
@@ -293,7 +325,7 @@ class BoxWorld(SeededTask):
             tile_size,
         )
 
-    _STATE = ("grid", "position", "key", "time", "score", "boxes", "seen_boxes")
+    _STATE = ("grid", "position", "key", "time", "score", "boxes", "looked", "start")
 
     def _save(self) -> dict[str, Any]:
         return {name: getattr(self, f"_{name}").clone() for name in self._STATE}

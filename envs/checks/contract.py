@@ -28,6 +28,7 @@ def check(
     - **errors**: `reset`, `step` and the other methods raise no other exceptions.
     - **observations**, **transitions**, **rewards**, **flags**, **auxiliary targets**: structure, shape,
       dtype, device and range of everything that is returned.
+    - **teacher**: [B, P] probabilities of each component's choices that sum to 1, or all of a row 0.
     - **action masks**: [B, P] bool that allow at least one choice of every component, always or never given.
     - **success**: true only where an episode ends, and reported in every step or never.
     - **same-step autoreset**: `final_obs` equals `obs` where no episode ended, and is not always that of the

@@ -25,6 +25,7 @@ from .starts import check_final_obs, check_ground_truth, check_seeds
 from .state import check_unchanged, read_state, save_state
 from .table import check_ids_on_meta, check_table
 from .values import (
+    check_advice,
     check_attributes,
     check_masks,
     check_observation,
@@ -135,6 +136,8 @@ class EpisodeChecks:
                 check_targets(inner, other, "`auxiliary_targets`", other.auxiliary_targets())
                 what = "action_masks"
                 check_masks(inner, other, "`action_masks`", other.action_masks())
+                what = "teacher_actions"
+                check_advice(inner, other, "`teacher_actions`", other.teacher_actions())
             what = "a call with observe_ids"
             check_ids_on_meta(inner, other, self.actions[0])
             new = [violation for violation in inner.violations if not self.report.has(violation.rule)]

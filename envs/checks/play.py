@@ -15,7 +15,14 @@ from rmc_agents.spaces.masks import allowed_actions
 from rmc_agents.tree import leaves, map_tree
 
 from .report import Report
-from .values import check_masks, check_observation, check_targets, check_transition, same
+from .values import (
+    check_advice,
+    check_masks,
+    check_observation,
+    check_targets,
+    check_transition,
+    same,
+)
 
 
 class StopCheck(Exception):
@@ -31,6 +38,8 @@ class Run:
     """After the start and after each step."""
     masks: list[Tensor | None]
     """Action masks after the start and after each step."""
+    advice: list[Tensor | None]
+    """The teacher's probabilities after the start and after each step."""
     transitions: list[Transition]
     last: Obs
     """Observations of a reset without a seed, after the last step."""
@@ -38,7 +47,8 @@ class Run:
     def part(self, start: int) -> Run:
         """Return the run from a later step on."""
         first = self.transitions[start - 1].obs if start else self.first
-        return Run(first, self.targets[start:], self.masks[start:], self.transitions[start:], self.last)
+        kept = self.targets[start:], self.masks[start:], self.advice[start:], self.transitions[start:]
+        return Run(first, *kept, self.last)
 
     def head(self, steps: int) -> Run:
         """Return the run up to a number of steps, without the reset after the last one."""
@@ -46,6 +56,7 @@ class Run:
             self.first,
             self.targets[: steps + 1],
             self.masks[: steps + 1],
+            self.advice[: steps + 1],
             self.transitions[:steps],
             self.first,
         )
@@ -77,7 +88,7 @@ class Player:
             StopCheck: an exception, or a value with the wrong structure; it was reported.
         """
         first = self._observe(name, start)
-        run = Run(first, [self._targets(name)], [self._masks(name)], [], first)
+        run = Run(first, [self._targets(name)], [self._masks(name)], [self._advice(name)], [], first)
         for t, action in enumerate(actions):
             before_step(t)
             masks = run.masks[-1]
@@ -86,6 +97,7 @@ class Player:
             run.transitions.append(self._step(f"step {t}", action))
             run.targets.append(self._targets(f"step {t}"))
             run.masks.append(self._masks(f"step {t}"))
+            run.advice.append(self._advice(f"step {t}"))
         run.last = self._observe("a reset without a seed", self.env.reset)
         self._check_new_tensors()
         self._check_warnings()
@@ -135,6 +147,18 @@ class Player:
             self.report.add("auxiliary targets", found, expected, advice)
         return kept
 
+    def _advice(self, name: str) -> Tensor | None:
+        what = f"`teacher_actions` after {name}"
+        advice = self._call(what, self.env.teacher_actions)
+        if not check_advice(self.report, self.env, what, advice):
+            raise StopCheck
+        kept = self._keep(what, advice)
+        if advice is not None and not same(self._call(what, self.env.teacher_actions), kept):
+            found, expected = f"{what} differ in a second call", "the same advice until the next step"
+            help_ = "Give equally good actions equal probabilities, instead of drawing one."
+            self.report.add("teacher", found, expected, help_)
+        return kept
+
     def _masks(self, name: str) -> Tensor | None:
         what = f"`action_masks` after {name}"
         masks = self._call(what, self.env.action_masks)
@@ -164,11 +188,14 @@ class Player:
                 )
 
 
+PLURALS = ("targets", "masks", "actions")
+
+
 def difference(a: Run, b: Run, ignore_success: bool = False) -> str | None:
     """Say which value is the first to differ between two runs; None if they are equal bit for bit."""
     for (name, x), (_, y) in zip(_values(a, ignore_success), _values(b, ignore_success), strict=True):
         if not _same_tree(x, y):
-            return f"{name} {'differ' if 'targets' in name or 'masks' in name else 'differs'}"
+            return f"{name} {'differ' if any(word in name for word in PLURALS) else 'differs'}"
     return None
 
 
@@ -176,13 +203,15 @@ def _values(run: Run, ignore_success: bool) -> Iterator[tuple[str, Any]]:
     yield "the first observation", run.first
     yield "the first auxiliary targets", run.targets[0]
     yield "the first action masks", run.masks[0]
-    columns = zip(run.transitions, run.targets[1:], run.masks[1:], strict=True)
-    for t, (step, targets, masks) in enumerate(columns):
+    yield "the first teacher actions", run.advice[0]
+    columns = zip(run.transitions, run.targets[1:], run.masks[1:], run.advice[1:], strict=True)
+    for t, (step, targets, masks, advice) in enumerate(columns):
         for field, value in zip(step._fields, step, strict=True):
             if not (ignore_success and field == "success"):
                 yield f"`{field}` of step {t}", value
         yield f"`auxiliary_targets` after step {t}", targets
         yield f"`action_masks` after step {t}", masks
+        yield f"`teacher_actions` after step {t}", advice
     yield "the observation of a reset without a seed after them", run.last
 
 

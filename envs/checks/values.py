@@ -207,6 +207,36 @@ def check_targets(report: Report, env: BatchedEnv, name: str, targets: Any) -> b
     return True
 
 
+def check_advice(report: Report, env: BatchedEnv, name: str, advice: Any) -> bool:
+    """Report a teacher's probabilities that break a rule; return whether they are right."""
+    rule, sizes = "teacher", choice_sizes(env.action_space)
+    if not env.has_teacher:
+        if advice is not None:
+            found, help_ = f"{name} are {_describe(advice)}", "Set `has_teacher`."
+            report.add(rule, found, "None, since `has_teacher` is false", help_)
+        return advice is None
+    if sizes is None or isinstance(env.action_space, spaces.MultiBinary):
+        found = f"`has_teacher` is true, and actions are {env.action_space}"
+        report.add(rule, found, "Discrete or MultiDiscrete actions", "Leave out the teacher.")
+        return False
+    shape, help_ = (env.num_envs, sum(sizes)), "Return the probability of each choice, in float32."
+    if not check_tensor(report, rule, name, advice, shape, torch.float32, env.device, help_):
+        return False
+    if _is_meta(env):
+        return True
+    sums = torch.stack([x.sum(1) for x in advice.split(list(sizes), dim=1)], dim=1)
+    whole = ((sums - 1).abs() < 1e-4).all(1) | (advice == 0).all(1)
+    if not bool(whole.all() and (advice >= 0).all()):
+        report.add(
+            rule,
+            f"{name} are no probabilities: {advice[~whole | (advice < 0).any(1)][0].tolist()}",
+            "probabilities of each component's choices that sum to 1, or all of them 0",
+            "Divide by the sum, and give 0 where there is no advice.",
+        )
+        return False
+    return True
+
+
 def check_masks(report: Report, env: BatchedEnv, name: str, masks: Any) -> bool:
     """Report action masks that break a rule; return whether they are right."""
     if masks is None:

@@ -73,6 +73,8 @@ class ActionEvaluation(NamedTuple):
     """[T, B] of the observations; None for agents without `reconstruct`."""
     memory_outputs: Tensor
     """[T, B, H] of the memory core."""
+    parameters: Tensor
+    """[T, B, P] of the policy's distribution, restricted to the actions that were allowed."""
 
 
 class Reading(NamedTuple):
@@ -163,15 +165,26 @@ class ActorCritic(nn.Module):
 
         cell_size = cell_size_of(config)
         self.encoder = Encoder(
-            self.observation_space, config.features, config.normalize_observations, cell_size
+            self.observation_space,
+            config.features,
+            config.normalize_observations,
+            cell_size,
+            config.cell_neighbours,
         )
+        probe = make_action_head(1, self.action_space)
+        more = config.previous_action * probe.encoding_size + config.previous_reward + config.start_flag
+        more += config.clock
         self.entities: dict[str, int] = {}  # what the core has to know of the cells in its input
         if self.encoder.num_cells:
             self.entities = {"num_entities": self.encoder.num_cells, "entity_size": cell_size}
+            if more:
+                self.entities["extra_size"] = more
+            if config.cell_neighbours:
+                self.entities |= {"entity_size": 2 * cell_size, "context_size": cell_size}
             if not self.entities.keys().isdisjoint(core_options):
                 raise ValueError(
-                    f"num_entities and entity_size of core {core} are set by the agent, which feeds it the "
-                    "cells of the observation: leave them out, or give both with cell_size=0"
+                    f"{', '.join(self.entities)} of core {core} are set by the agent, which feeds it the "
+                    "cells of the observation: leave them out, or give them with cell_size=0"
                 )
             core_options |= self.entities
         elif config.cell_size:
@@ -179,9 +192,12 @@ class ActorCritic(nn.Module):
                 f"cell_size={cell_size}: no part of the observation is read as a grid of codes; read one so, "
                 "as with read_as={'image': 'codes'}, or leave out cell_size"
             )
-        probe = make_action_head(1, self.action_space)
-        more = config.previous_action * probe.encoding_size + config.previous_reward + config.start_flag
-        core_input = self.encoder.output_size + more + config.clock
+        if config.cell_neighbours and not self.encoder.num_cells:
+            raise ValueError(
+                "cell_neighbours=True needs cells that are fed to the core: a core that reads entities, such "
+                "as entity_delta, and a part of the observation that is read as a grid of codes"
+            )
+        core_input = self.encoder.output_size + more
         self.clock = Clock(config.clock) if config.clock else None
         self.core: MemoryCore = make_core(core, core_input, core_options)
         self.critic_core = (
@@ -429,6 +445,7 @@ class ActorCritic(nn.Module):
             None if self.aux_head is None else self.aux_head(output.memory_output),
             None if self.decoder is None else self.decoder(output.memory_output, obs, self.encoder),
             output.memory_output,
+            parameters,
         )
 
     def read_for_native_heads(

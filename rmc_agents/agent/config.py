@@ -44,6 +44,9 @@ class AgentConfig:
     """Width of the embedding of each cell of a grid of codes that is fed to the core as an entity, besides
     the features; 0 feeds none. None: 24 for cores that read entities (entity_delta), where the observation
     has such a grid, otherwise 0."""
+    cell_neighbours: bool = False
+    """Let each cell that is fed to the core carry the sum of its neighbours' embeddings besides its own, with
+    a learned weight for each of the eight directions: for things that are told by what lies beside them."""
     read_as: Options = field(default_factory=dict)
     """How parts of the observation are read, where the decision by their space is wrong, such as
     `--read-as image=codes` (an observation without parts is named `observation`). One of categories, codes,

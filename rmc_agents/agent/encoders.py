@@ -17,6 +17,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rmc_agents.agent.distinct import find_distinct_rows
+from rmc_agents.agent.neighbours import Neighbours
 from rmc_agents.agent.normalization import NormalizedPart, Total, of_this_process
 from rmc_agents.agent.observation_table import EncodedObservations, ObservationTable, PartTerms, TermTable
 from rmc_agents.agent.text_encoder import ReadByText, Words
@@ -40,13 +41,19 @@ class Encoder(nn.Module):
             `update_statistics` changes.
         cell_size: numbers by which each cell of a grid of codes is embedded once more, in front of the
             features; 0 for none.
+        cell_neighbours: whether the sum of its neighbours' embeddings (`Neighbours`) follows each embedding.
 
     Raises:
         ValueError: the space has no encoding; the message names it and an alternative.
     """
 
     def __init__(
-        self, space: spaces.Space[Any], output_size: int, normalize: bool = False, cell_size: int = 0
+        self,
+        space: spaces.Space[Any],
+        output_size: int,
+        normalize: bool = False,
+        cell_size: int = 0,
+        cell_neighbours: bool = False,
     ) -> None:
         super().__init__()
         self.keys = list(space.spaces) if isinstance(space, spaces.Dict) else None
@@ -65,10 +72,12 @@ class Encoder(nn.Module):
         nn.init.orthogonal_(self.linear.weight, gain=math.sqrt(2))
         nn.init.zeros_(self.linear.bias)
         grids = {str(i): part for i, part in enumerate(self.parts) if cell_size and isinstance(part, _Codes)}
-        self.cells = nn.ModuleDict({i: part.make_embedding(cell_size) for i, part in grids.items()})
+        self.cells = nn.ModuleDict({i: part.make_cell_embedding(cell_size) for i, part in grids.items()})
+        surrounded = grids if cell_neighbours else {}
+        self.neighbours = nn.ModuleDict({i: Neighbours(*part.grid) for i, part in surrounded.items()})
         self.num_cells = sum(part.num_cells for part in grids.values())
         """Number of cells that are embedded in front of the features."""
-        self.output_size = self.num_cells * cell_size + output_size
+        self.output_size = self.num_cells * cell_size * (1 + cell_neighbours) + output_size
 
     def forward(self, obs: Tree) -> Tensor:
         """Encode observations [..., *space.shape], or ids [...] of them, as features [..., output_size]."""
@@ -149,8 +158,11 @@ class Encoder(nn.Module):
         features = torch.relu(self.linear(joined))
         if not self.cells:
             return features
-        cells = [self.parts[int(i)].embed(values[int(i)], own) for i, own in self.cells.items()]  # type: ignore[operator]
-        return torch.cat([*cells, features], dim=-1)
+        cells = {i: self.parts[int(i)].embed(values[int(i)], own) for i, own in self.cells.items()}  # type: ignore[operator]
+        for i, sums in self.neighbours.items():
+            own = cells[i].unflatten(-1, (self.parts[int(i)].num_cells, -1))  # type: ignore[arg-type]
+            cells[i] = torch.cat([own, sums(own)], dim=-1).flatten(-2)
+        return torch.cat([*cells.values(), features], dim=-1)
 
 
 def _make_part(space: spaces.Space[Any]) -> nn.Module:
@@ -216,7 +228,7 @@ class _Codes(nn.Module):
     def __init__(self, shape: tuple[int, ...], sizes: tuple[int, ...], width: int = 8) -> None:
         super().__init__()
         self.has_channels = len(shape) == 3
-        self.num_cells, self.sizes = shape[0] * shape[1], sizes
+        self.grid, self.num_cells, self.sizes = shape[:2], shape[0] * shape[1], sizes
         self.output_size = self.num_cells * width
         self.embedding = self.make_embedding(width)
         codes = torch.tensor(code_values(sizes))
@@ -231,6 +243,16 @@ class _Codes(nn.Module):
         """Return an embedding of a cell's codes."""
         embedding = nn.Linear(sum(self.sizes), width, bias=False)
         nn.init.normal_(embedding.weight, std=len(self.sizes) ** -0.5)
+        return embedding
+
+    def make_cell_embedding(self, width: int) -> nn.Linear:
+        """Return an embedding for a core that reads cells, in which the codes have orthogonal directions.
+
+        Where there are more codes than numbers, they are as nearly orthogonal as they can be. A memory that
+        finds things by their codes confuses those whose directions are alike.
+        """
+        embedding = self.make_embedding(width)
+        nn.init.orthogonal_(embedding.weight, gain=math.sqrt(max(width, sum(self.sizes)) / len(self.sizes)))
         return embedding
 
     def forward(self, image: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ def update_figures(
     auxiliary: bool = False,
     reconstruction: bool = False,
     memory_change: bool = False,
+    divergence: bool = False,
 ) -> dict[str, float]:
     """Return the figures of an update.
 
@@ -58,6 +59,7 @@ def update_figures(
         auxiliary: whether there is an auxiliary loss to report.
         reconstruction: whether there is a reconstruction loss to report.
         memory_change: whether the change of the memory is to be reported.
+        divergence: whether there is a teacher, from whom the policy's divergence is to be reported.
     """
     assert means.keys() == set(Metrics._fields)
     return {
@@ -70,6 +72,7 @@ def update_figures(
         **({"train/aux_loss": means["aux_loss"]} if auxiliary else {}),
         **({"train/reconstruction_loss": means["reconstruction_loss"]} if reconstruction else {}),
         **({"train/memory_change": means["memory_change"]} if memory_change else {}),
+        **({"train/teacher_divergence": means["divergence"]} if divergence else {}),
         "train/grad_norm": means["grad_norm"],
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rmc_agents.agent.actor_critic import ActorCritic
+from rmc_agents.agent.heads import CategoricalHead
 from rmc_agents.environment import BatchedEnv, EnvConfig
 from rmc_agents.rl.curriculum import Curriculum
 from rmc_agents.rl.ppo import PPOConfig
@@ -25,6 +26,16 @@ def require_fit(agent: ActorCritic, env: BatchedEnv, config: PPOConfig, eval_tas
         raise ValueError(
             f"aux_coef={config.aux_coef} needs auxiliary targets: the agent was built for "
             f"aux_size={agent.aux_size}, and {', '.join(env.tasks)} has {env.aux_size}"
+        )
+    if config.teacher_coef and not env.has_teacher:
+        raise ValueError(
+            f"teacher_coef={config.teacher_coef:g} needs a task with a teacher, which "
+            f"{', '.join(env.tasks)} is not"
+        )
+    if config.teacher_coef and not isinstance(agent.policy, CategoricalHead):
+        raise ValueError(
+            f"teacher_coef={config.teacher_coef:g} is for Discrete and MultiDiscrete actions, not "
+            f"{agent.action_space}"
         )
     if agent.config.reconstruct and not config.reconstruction_coef:
         raise ValueError(

@@ -121,6 +121,7 @@ class Learner:
                 bool(config.aux_coef),
                 bool(config.reconstruction_coef),
                 bool(config.memory_change_coef),
+                bool(config.teacher_coef),
             ),
             "train/explained_variance": explained_by_critic,
             "train/learning_rate": learning_rate,

@@ -8,11 +8,12 @@ from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.cores.kernels import heads_native
 from rmc_agents.cores.kernels.unchanged import replaces
 from rmc_agents.rl.rollout import Chunks
+from rmc_agents.rl.terms import LossTerms
 
 
 def native_losses(
     agent: ActorCritic, batch: Chunks, settings: heads_native.LossSettings
-) -> tuple[Tensor, list[Tensor], Tensor | None, None, None] | None:
+) -> tuple[Tensor, list[Tensor], LossTerms] | None:
     """Return what `losses` in `rl.ppo` returns, or None where PyTorch has to compute it.
 
     Args:
@@ -32,4 +33,4 @@ def native_losses(
         return None
     (inputs, sizes, ids), predictions = read
     loss, figures = heads_native.ppo_losses(inputs, recorded, settings, sizes, ids)
-    return loss, list(figures.unbind(0)), predictions, None, None
+    return loss, list(figures.unbind(0)), LossTerms(predictions)

@@ -19,6 +19,9 @@ from rmc_agents.environment import AuxiliaryTargets
 from rmc_agents.options import require_ranges, require_types
 from rmc_agents.rl.native_loss import native_losses
 from rmc_agents.rl.rollout import Chunks
+from rmc_agents.rl.teacher import divergence
+from rmc_agents.rl.terms import LossTerms
+from rmc_agents.spaces.masks import choice_sizes
 from rmc_agents.training.auxiliary import auxiliary_loss
 from rmc_agents.training.processes import Processes
 
@@ -71,6 +74,11 @@ class PPOConfig:
     has to be remembered, also in observations that training never showed: 0.1 in the study of memory mazes.
     The first step of each --bptt-length steps has no previous one. Updates are slower, since the loss is not
     computed in C."""
+    teacher_coef: float = 0.0
+    """Weight of the KL divergence of the policy from the task's teacher, which says at each step what a good
+    player would do there (rmc/BoxWorldViewport-v0 has one): imitation in the states that the agent itself
+    comes to, beside PPO's loss (DAgger, Ross et al. 2011; kickstarting, Schmitt et al. 2018). Updates are
+    slower, since the loss is not computed in C."""
     max_grad_norm: float = 0.5
     """Largest norm of the gradient; longer ones are scaled down to it."""
     normalize_advantage: bool = True
@@ -138,6 +146,11 @@ class PPOConfig:
             )
         return self if processes == 1 else replace(self, minibatch_size=self.minibatch_size // processes)
 
+    @property
+    def in_pytorch_only(self) -> bool:
+        """Whether the loss has terms that the library in C does not compute."""
+        return self.memory_change_coef > 0 or self.teacher_coef > 0
+
     def learning_rate_at(self, progress: float) -> float:
         """Return the learning rate after `progress` (0 to 1) of the run."""
         return self.learning_rate + (self.learning_rate_end - self.learning_rate) * min(progress, 1.0)
@@ -149,7 +162,7 @@ class PPOConfig:
 
 _COEFFICIENTS = (
     *("entropy_coef", "entropy_coef_end", "value_coef", "aux_coef", "reconstruction_coef"),
-    "memory_change_coef",
+    *("memory_change_coef", "teacher_coef"),
 )
 _RANGES = {
     "total_steps": (1, 10**15),
@@ -242,6 +255,8 @@ class Metrics(NamedTuple):
     """Mean error of the reconstructed observations; 0 for agents without `reconstruct`."""
     memory_change: Tensor
     """Mean squared change of the core's output between steps; 0 without `memory_change_coef`."""
+    divergence: Tensor
+    """Mean KL(teacher, policy), in nats; 0 without `teacher_coef`."""
     grad_norm: Tensor
     """Norm of the gradient before it was scaled down."""
     loss: Tensor
@@ -294,6 +309,7 @@ def ppo_loss(
 
         loss = policy_loss + value_coef value_loss - entropy_coef entropy + aux_coef aux_loss
             + reconstruction_coef reconstruction_loss + memory_change_coef memory_change
+            + teacher_coef KL(teacher, policy)
         policy_loss = -mean(min(A r, A clip(r, 1 - clip_range, 1 + clip_range))),  r = p_new / p_old
 
     Filler steps (`valid` false) have no weight. The `grad_norm` of the metrics is 0: the optimizer knows it.
@@ -318,25 +334,23 @@ def ppo_loss(
         raise ValueError(f"ppo_loss expects [L, C] = {list(shape)} as of starts, got {', '.join(wrong)}")
     native, device = None, batch.starts.device
     on_cpu = device.type == "cpu" and eager(device)  # elsewhere, reading coefficients makes the host wait
-    if on_cpu and not config.memory_change_coef:
+    if on_cpu and not config.in_pytorch_only:
         native = native_losses(agent, batch, loss_settings(config, entropy_coef, normalization))
     results = native or losses(agent, batch, config, entropy_coef, normalization)
-    loss, figures, predictions, reconstruction, memory_change = results
-    aux_loss = torch.zeros_like(figures[0])
-    if predictions is not None and batch.aux_targets is not None:
+    loss, figures, terms = results
+    zero = torch.zeros_like(figures[0])
+    aux_loss = zero
+    if terms.aux_predictions is not None and batch.aux_targets is not None:
         weights = batch.aux_targets.weights * batch.valid.unsqueeze(-1)
         total = None if normalization is None else normalization.aux_weight
-        aux_loss = auxiliary_loss(predictions, AuxiliaryTargets(batch.aux_targets.values, weights), total)
+        targets = AuxiliaryTargets(batch.aux_targets.values, weights)
+        aux_loss = auxiliary_loss(terms.aux_predictions, targets, total)
         loss = loss + config.aux_coef * aux_loss
-    if reconstruction is None:
-        reconstruction = torch.zeros_like(figures[0])
-    else:
-        loss = loss + config.reconstruction_coef * reconstruction
-    if memory_change is None:
-        memory_change = torch.zeros_like(figures[0])
-    else:
-        loss = loss + config.memory_change_coef * memory_change
-    parts = aux_loss, reconstruction, memory_change, torch.zeros_like(figures[0]), loss
+    coefs = config.reconstruction_coef, config.memory_change_coef, config.teacher_coef
+    for coef, term in zip(coefs, terms[1:], strict=True):
+        if term is not None:
+            loss = loss + coef * term
+    parts = aux_loss, *(zero if term is None else term for term in terms[1:]), zero, loss
     return loss, Metrics._make([*figures[:5], *(x.detach() for x in parts)])
 
 
@@ -364,15 +378,15 @@ def losses(
     config: PPOConfig,
     entropy_coef: float | Tensor,
     normalization: Normalization | None,
-) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor | None, Tensor | None]:
-    """Return PPO's own loss, the first five `Metrics`, the predictions of auxiliary targets if there are any,
-    the reconstruction loss if there is one, and the change of the memory if it has a weight.
+) -> tuple[Tensor, list[Tensor], LossTerms]:
+    """Return PPO's own loss, the first five `Metrics`, and what its further terms are made of.
 
     Arguments are those of `ppo_loss`.
     """
-    log_probs, entropy, values, predictions, errors, outputs = agent.evaluate_actions(
+    evaluation = agent.evaluate_actions(
         batch.obs, batch.actions, batch.rewards, batch.starts, batch.state, batch.action_masks
     )
+    log_probs, entropy, values = evaluation[:3]
     weight = batch.valid.to(values.dtype)
     count = weight.sum() if normalization is None else normalization.transitions
     weight = weight / count.clamp_min(1)
@@ -403,9 +417,17 @@ def losses(
         approx_kl = mean(ratio - 1 - log_ratio)
         clip_fraction = mean((clipped != ratio).to(weight.dtype))
     figures = policy_loss, value_loss, mean_entropy, approx_kl, clip_fraction
-    reconstruction = None if errors is None else mean(errors)
-    change = mean(squared_change(outputs, batch.starts)) if config.memory_change_coef else None
-    return loss, [x.detach() for x in figures], predictions, reconstruction, change
+    errors, outputs = evaluation.reconstruction_errors, evaluation.memory_outputs
+    terms = LossTerms(
+        evaluation.aux_predictions,
+        None if errors is None else mean(errors),
+        mean(squared_change(outputs, batch.starts)) if config.memory_change_coef else None,
+    )
+    if batch.advice is not None:
+        sizes = choice_sizes(agent.action_space) or []
+        apart = divergence(batch.advice, evaluation.parameters, sizes)
+        terms = terms._replace(divergence=mean(apart))
+    return loss, [x.detach() for x in figures], terms
 
 
 def squared_change(outputs: Tensor, starts: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ def prepare_step(
         return None
     if chunks.aux_targets is not None or chunks.state.critic_memory is not None:
         return None
-    if chunks.action_masks is not None or config.memory_change_coef:
+    if chunks.action_masks is not None or config.in_pytorch_only:
         return None
     learning_rate, entropy_coef, stopped = rates
     selection = Selection(chunks, config.minibatch_size // config.bptt_length)

@@ -69,10 +69,19 @@ class Rollout:
     """Whether the environment reports which episodes were solved."""
     action_masks: Tensor | None = None
     """[T, B, P] bool: the choices that were allowed when the action was chosen; None without masks."""
+    advice: Tensor | None = None
+    """[T, B, P] the teacher's probabilities of the choices; None without a teacher."""
 
     @classmethod
-    def allocate(cls, agent: ActorCritic, carry: Carry, num_steps: int) -> Rollout:
-        """Allocate buffers for `num_steps` steps, which `collect` fills repeatedly."""
+    def allocate(cls, agent: ActorCritic, carry: Carry, num_steps: int, teacher: bool = False) -> Rollout:
+        """Allocate buffers for `num_steps` steps, which `collect` fills repeatedly.
+
+        Args:
+            agent: the agent that acts.
+            carry: where it begins.
+            num_steps: T.
+            teacher: whether the environments' teacher is asked for its advice.
+        """
 
         def buffer(example: Tensor, steps: int = num_steps) -> Tensor:
             return torch.zeros(steps, *example.shape, dtype=example.dtype, device=example.device)
@@ -81,6 +90,7 @@ class Rollout:
         number = torch.zeros(batch, device=agent.device)
         flag = torch.zeros(batch, dtype=torch.bool, device=agent.device)
         targets = torch.zeros(batch, agent.aux_size, device=agent.device)
+        choices = torch.zeros(batch, sum(choice_sizes(agent.action_space) or ()), device=agent.device)
         return cls(
             obs=map_tree(buffer, carry.obs),
             starts=buffer(flag),
@@ -97,6 +107,7 @@ class Rollout:
             last_value=number,
             aux_targets=AuxiliaryTargets(buffer(targets), buffer(targets)) if agent.aux_size else None,
             action_masks=_mask_buffer(agent, num_steps, batch),
+            advice=buffer(choices) if teacher else None,
         )
 
 
@@ -131,6 +142,8 @@ def collect(
     for t in range(rollout.rewards.shape[0]):
         if rollout.aux_targets is not None:
             _store(rollout.aux_targets, t, env.auxiliary_targets())
+        if rollout.advice is not None:
+            _store(rollout.advice, t, env.teacher_actions())
         if rollout.action_masks is not None:
             _store(rollout.action_masks, t, env.action_masks())
         action, state = act(t, obs, starts, state)
@@ -263,6 +276,8 @@ class Chunks(NamedTuple):
     """[L, C, K]."""
     action_masks: Tensor | None = None
     """[L, C, P] bool."""
+    advice: Tensor | None = None
+    """[L, C, P]."""
 
     def select(self, index: Tensor) -> Chunks:
         """Return the chunks of a minibatch; index [c] int64."""
@@ -293,6 +308,7 @@ def split_into_chunks(rollout: Rollout, advantages: Tensor, returns: Tensor, bpt
         valid=pieces(rollout.valid),
         aux_targets=map_tree(pieces, rollout.aux_targets),
         action_masks=map_tree(pieces, rollout.action_masks),
+        advice=map_tree(pieces, rollout.advice),
     )
 
 

@@ -139,7 +139,7 @@ class Trainer(Resumable):
         self.carry = initial_carry(agent, env, processes.seed(seed), self.ids)
         use_masks(agent, env)
         try:
-            self.rollout = Rollout.allocate(agent, self.carry, config.num_steps)
+            self.rollout = Rollout.allocate(agent, self.carry, config.num_steps, config.teacher_coef > 0)
         except (RuntimeError, MemoryError) as error:
             raise ValueError(
                 f"a rollout of num_steps={config.num_steps} in num_envs={env.num_envs} does not fit into "

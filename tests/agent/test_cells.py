@@ -9,6 +9,7 @@ from gymnasium import spaces
 import rmc_envs
 from rmc_agents import ActorCritic
 from rmc_agents.agent.config import AgentConfig
+from rmc_agents.agent.neighbours import DIRECTIONS
 from rmc_agents.cli.matching import matched
 from rmc_agents.cores import EntityDelta
 from rmc_agents.environment import ObservationIds
@@ -26,6 +27,7 @@ def test_core_reads_the_cells_as_entities() -> None:
     core, cells = agent.core, agent.encoder.num_cells
     assert isinstance(core, EntityDelta)
     assert (core.num_entities, core.entity_size) == (cells, 5)
+    assert agent.entities["extra_size"] == 3  # the previous action
     assert core.controller.input_size == 128 + 3
     assert agent.core_options == SIZES  # what the agent adds itself is not recorded
     again = ActorCritic.from_json(agent.to_json())
@@ -58,6 +60,43 @@ def test_ids_of_observations_are_read_as_the_observations(critic_memory: str) ->
     ]
     torch.testing.assert_close(evaluations[0].log_probs, evaluations[1].log_probs)
     torch.testing.assert_close(evaluations[0].values, evaluations[1].values)
+
+
+def test_context_of_a_cell_is_the_weighted_sum_of_its_neighbours() -> None:
+    options = {**SIZES, "num_hops": 2}
+    agent = ActorCritic(
+        MAZE_SPACE, spaces.Discrete(3), "entity_delta", options, cell_size=5, cell_neighbours=True
+    )
+    core = agent.core
+    assert isinstance(core, EntityDelta)
+    assert (core.entity_size, core.own_size) == (10, 5)
+    obs = sample_tensors(MAZE_SPACE, 2, 3)
+    starts = torch.zeros(2, 3, dtype=torch.bool)
+    inputs = agent.core_inputs(obs, torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3), starts)
+    entities, _ = core._split(inputs)  # type: ignore[arg-type]
+    (neighbours,) = agent.encoder.neighbours.values()
+    height, width = MAZE_SPACE["image"].shape[:2]  # type: ignore[index]
+    own, context = entities.unflatten(-2, (height, width)).split(5, dim=-1)
+    expected = torch.zeros_like(own)
+    for weight, (down, right) in zip(neighbours.weights, DIRECTIONS, strict=True):  # type: ignore[call-overload]
+        for row in range(height):
+            for column in range(width):
+                if 0 <= row + down < height and 0 <= column + right < width:
+                    expected[..., row, column, :] += weight * own[..., row + down, column + right, :]
+    torch.testing.assert_close(context, expected)
+    again = ActorCritic.from_json(agent.to_json())
+    again.load_state_dict(agent.state_dict())
+
+
+def test_codes_of_cells_have_orthogonal_directions_where_there_is_room() -> None:
+    agent = ActorCritic(MAZE_SPACE, spaces.Discrete(3), "entity_delta", SIZES, cell_size=40)
+    (embedding,) = agent.encoder.cells.values()
+    similar = embedding.weight.T @ embedding.weight
+    torch.testing.assert_close(similar, similar.diagonal().diag(), atol=1e-4, rtol=0)
+    narrow = ActorCritic(MAZE_SPACE, spaces.Discrete(3), "entity_delta", SIZES, cell_size=6)
+    (embedding,) = narrow.encoder.cells.values()
+    similar = embedding.weight @ embedding.weight.T  # as many directions as numbers
+    torch.testing.assert_close(similar, similar.diagonal().diag(), atol=1e-4, rtol=0)
 
 
 def test_without_a_grid_the_input_is_one_entity() -> None:
@@ -93,10 +132,23 @@ def test_without_a_grid_the_input_is_one_entity() -> None:
         ),
         (MAZE_SPACE, "entity_delta", {"cell_size": 2.5}, r"cell_size must be a whole number .* got 2\.5"),
         (
+            PLAIN,
+            "entity_delta",
+            {"cell_neighbours": True},
+            "cell_neighbours=True needs cells that are fed to the core",
+        ),
+        (MAZE_SPACE, "gru", {"cell_neighbours": True}, "cell_neighbours=True needs cells that are fed"),
+        (
+            MAZE_SPACE,
+            "entity_delta",
+            {"core_options": {"num_hops": 2}},
+            "num_hops=2 follows links .* build the agent with cell_neighbours=True",
+        ),
+        (
             MAZE_SPACE,
             "entity_delta",
             {"core_options": {"num_entities": 3, "entity_size": 2}},
-            "num_entities and entity_size of core entity_delta are set by the agent, .* with cell_size=0",
+            "num_entities, entity_size of core entity_delta are set by the agent, .* with cell_size=0",
         ),
     ],
 )

@@ -13,14 +13,14 @@ import torch
 import rmc_envs
 from benchmarks.studies import places
 from rmc_agents.environment import AuxiliaryTargets
-from rmc_envs.box_world.known import NUM_TARGETS, SCALE
+from rmc_envs.box_world.known import NUM_PLACES, SCALE
 
 
 def test_correlations_are_those_of_numpy() -> None:
     known = places.Known()
     torch.manual_seed(0)
-    values = torch.randint(-9, 10, (7, 11, NUM_TARGETS)) / SCALE
-    weights = (torch.rand(7, 11, NUM_TARGETS // 2) < 0.5).float().repeat_interleave(2, -1)
+    values = torch.randint(-9, 10, (7, 11, NUM_PLACES)) / SCALE
+    weights = (torch.rand(7, 11, NUM_PLACES // 2) < 0.5).float().repeat_interleave(2, -1)
     predictions = values + torch.randn_like(values)
     for part in (slice(0, 3), slice(3, 7)):
         known.add(predictions[part], AuxiliaryTargets(values[part], weights[part]), 0.5)

@@ -11,33 +11,48 @@ from tests.support.cores import sequence, tiny_core, unroll_by_steps, values_and
 from tests.support.oracles import entity_delta as oracle
 
 ENTITIES = {"num_entities": 4, "entity_size": 3}
+LINKED = {"num_entities": 3, "entity_size": 4, "context_size": 2}
+CHAINED = {**LINKED, "num_hops": 2}
 
 
 @pytest.mark.parametrize(
-    ("input_size", "options"), [(3, {}), (17, ENTITIES), (7, {"num_entities": 1, "entity_size": 4})]
+    ("input_size", "options"),
+    [
+        (3, {}),
+        (17, ENTITIES),
+        (7, {"num_entities": 1, "entity_size": 4}),
+        (17, LINKED),
+        (17, CHAINED),
+        (17, {**CHAINED, "num_hops": 1, "key_size": 3, "value_size": 7}),
+        (17, {**CHAINED, "odometer_size": 3, "extra_size": 2}),
+        (17, {**ENTITIES, "odometer_size": 2}),
+    ],
 )
 def test_step_computes_the_equations(input_size: int, options: dict[str, int]) -> None:
     core = tiny_core("entity_delta", input_size, **options)
     assert isinstance(core, EntityDelta)
     state = core.initial_state(1)
-    h, memory = np.zeros(core.controller.output_size), np.zeros((core.key_size, core.value_size))
+    h, memory = np.zeros(core.controller.output_size), np.zeros((core.key_size, core.stored_size))
+    odometer = np.zeros(core.odometer_size)
     crowded = 0
     for _ in range(6):
         x = torch.randn(1, input_size, dtype=torch.float64)
         with torch.no_grad():
             output, state = core.step(x, state)
             entities, _ = core._split(x)
-            shares = core._writes(entities, state.h).shares
+            shares = core._writes(entities, torch.cat([state.h, state.odometer], -1)).shares
             crowded += int((shares < torch.sigmoid(core.share(entities)) - 1e-6).any())
-        expected, h, memory = oracle.step(core, x[0].numpy(), h, memory)
+        expected, h, memory, odometer = oracle.step(core, x[0].numpy(), h, memory, odometer)
         np.testing.assert_allclose(output[0].numpy(), expected, atol=1e-9)
         np.testing.assert_allclose(state.memory[0].numpy(), memory, atol=1e-9)
         np.testing.assert_allclose(state.h[0].numpy(), h, atol=1e-9)
+        np.testing.assert_allclose(state.odometer[0].numpy(), odometer, atol=1e-9)
     assert bool(crowded) == (core.num_entities > 1)  # some shares were reduced
 
 
-def test_unroll_with_resets_is_a_loop_over_steps() -> None:
-    core = tiny_core("entity_delta", 17, **ENTITIES)
+@pytest.mark.parametrize("options", [ENTITIES, {**CHAINED, "odometer_size": 3, "extra_size": 2}])
+def test_unroll_with_resets_is_a_loop_over_steps(options: dict[str, int]) -> None:
+    core = tiny_core("entity_delta", 17, **options)
     seq = sequence(core, length=9)
     expected = values_and_gradients(core, lambda *s: unroll_by_steps(core, *s), seq)
     torch.testing.assert_close(values_and_gradients(core, core.unroll, seq), expected)
@@ -102,6 +117,56 @@ def test_places_of_things_can_be_read_linearly_after_they_are_out_of_view() -> N
     assert error.max() < 1e-6
 
 
+def test_chained_reads_follow_links_to_where_the_key_of_what_is_next_was_seen() -> None:
+    """Three pairs of kinds lie apart, 0 beside 1, 1 beside 2 and 2 beside 3: from 0, two reads lead to 2."""
+    kinds, hidden = 4, 3
+    sizes = {"num_entities": 1, "entity_size": 2 * kinds, "context_size": kinds, "num_hops": 3}
+    core = make_core("entity_delta", 2 * kinds + 1, {"hidden_size": hidden, **sizes})
+    assert isinstance(core, EntityDelta)
+    assert core.chain is not None
+    eye = torch.eye(kinds)
+    with torch.no_grad():
+        core.share.bias.fill_(9.0)
+        core.forget_bias.fill_(20.0)
+        core.key.weight.copy_(torch.eye(core.key_size)[:, :kinds])
+        core.chain.first.weight.zero_()
+        core.chain.first.bias.copy_(core.key.weight[:, 0])  # asks for kind 0
+        core.chain.follow.bias.zero_()
+        for parameter in (core.value.weight, core.value.bias, core.position.weight):
+            parameter.zero_()
+        core.value.weight[0, :kinds] = torch.arange(1.0, kinds + 1)  # tells kinds apart
+        core.place.zero_()
+        state = core.initial_state(1)
+        for kind in (2, 0, 1):
+            pair = torch.cat([eye[kind], eye[kind + 1], torch.zeros(1)])
+            output, state = core.step(pair.unsqueeze(0), state)
+    start = hidden + core.num_reads * core.stored_size
+    chain = output[0, start : start + 3 * core.stored_size].view(3, -1)
+    torch.testing.assert_close(chain[:, 0], torch.tensor([1.0, 2.0, 3.0]), atol=1e-2, rtol=0)
+    torch.testing.assert_close(chain[:, core.value_size :] @ core.key.weight, eye[1:], atol=1e-2, rtol=0)
+
+
+def test_odometer_adds_up_the_moves_of_an_episode() -> None:
+    """Up, down, left and right as the last inputs: where the agent is can be read off exactly."""
+    core = make_core("entity_delta", 9, {"odometer_size": 2, "extra_size": 4})
+    assert isinstance(core, EntityDelta)
+    assert core.odometer is not None
+    steps = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
+    with torch.no_grad():
+        core.odometer.moves.weight.copy_(steps.T)
+        core.odometer.gate.weight.zero_()
+        core.odometer.gate.bias.fill_(30.0)
+        actions = torch.randint(4, (200, 3))
+        starts = torch.rand(200, 3) < 0.02
+        inputs = torch.cat([torch.randn(200, 3, 5), torch.eye(4)[actions]], dim=-1)
+        output, state = core.unroll(inputs, core.initial_state(3), starts)
+    expected = torch.zeros(3, 2)
+    for t in range(200):
+        expected = torch.where(starts[t].unsqueeze(1), 0.0, expected) + steps[actions[t]]
+        torch.testing.assert_close(output[t, :, 128:130], expected)
+    torch.testing.assert_close(state.odometer, expected)
+
+
 def _with_one(x: torch.Tensor) -> torch.Tensor:
     return torch.cat([x, torch.ones(len(x), 1)], 1)
 
@@ -117,8 +182,13 @@ def _with_one(x: torch.Tensor) -> torch.Tensor:
             "num_entities=2 of entity_size=5 leave nothing of an input of 10",
         ),
         ({"num_reads": 0}, "num_reads must be a whole number of at least 1, got 0"),
+        ({"num_hops": 2}, "num_hops=2 follows links between neighbouring cells: .* cell_neighbours=True"),
+        ({**LINKED, "num_hops": -1}, "num_hops must be a whole number of at least 1, got -1"),
+        ({"odometer_size": -1}, "odometer_size must be a whole number from 0 to 1000000, got -1"),
+        ({"odometer_size": 2, "extra_size": 11}, "extra_size must be a whole number from 0 to 10, got 11"),
+        ({**LINKED, "context_size": 4}, "context_size=4 leaves nothing of entities of entity_size=4"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make_core("entity_delta", 10, options)
+        make_core("entity_delta", 14 if "context_size" in options else 10, options)

@@ -662,6 +662,48 @@ class CloseFails(Tiny):
         raise OSError("already closed")
 
 
+@breaks(r"teacher: `teacher_actions` after reset are float32 \[4, 10\] .* expected None, since `has_teacher`")
+class UnannouncedTeacher(Tiny):
+    def teacher_actions(self) -> Tensor | None:
+        return torch.zeros(self.num_envs, 2 * DIGITS, device=self.device)
+
+
+@breaks(r"teacher: `teacher_actions` after reset are no probabilities: \[1\.0, 1\.0, ")
+class CertainOfEverything(Tiny):
+    has_teacher = True
+
+    def teacher_actions(self) -> Tensor | None:
+        return torch.ones(self.num_envs, 2 * DIGITS, device=self.device)
+
+
+@breaks(r"teacher: `teacher_actions` after reset is int64 \[4, 2\]")
+class TeacherOfNumbers(Tiny):
+    has_teacher = True
+
+    def teacher_actions(self) -> Tensor | None:
+        return torch.zeros(self.num_envs, 2, dtype=torch.int64, device=self.device)
+
+
+@breaks(r"teacher: `has_teacher` is true, and actions are Box")
+class TeacherOfControl(Tiny):
+    has_teacher = True
+
+    def __init__(self, num_envs: int = 1, device: str | torch.device = "cpu") -> None:
+        super().__init__(num_envs, device)
+        self.action_space = spaces.Box(0, 1, ())  # type: ignore[assignment]
+
+
+@breaks(r"teacher: `teacher_actions` after reset differ in a second call")
+class ChangingAdvice(Tiny):
+    has_teacher, calls = True, 0
+
+    def teacher_actions(self) -> Tensor | None:
+        advice = torch.zeros(self.num_envs, 2 * DIGITS, device=self.device)
+        advice[:, self.calls % 2] = 1
+        self.calls += 1
+        return advice
+
+
 @breaks(r"action masks: `action_masks` after reset is float32 \[4, 10\]")
 class FloatMasks(Tiny):
     def action_masks(self) -> Tensor | None:

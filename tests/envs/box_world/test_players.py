@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from rmc_envs.box_world.box_world import BoxWorld
-from rmc_envs.box_world.players import FAR, BoxWorldMemoryless, BoxWorldReference, flood
+from rmc_envs.box_world.planning import FAR, flood
+from rmc_envs.box_world.players import BoxWorldMemoryless, BoxWorldReference
 from rmc_envs.players import play
 
 

@@ -11,8 +11,21 @@ from tests.support.oracles.classical import gru_step, sigmoid
 Array = NDArray[np.float64]
 
 
-def step(core: EntityDelta, inputs: Array, h: Array, memory: Array) -> tuple[Array, Array, Array]:
-    """Compute a step for one row: inputs [I], h [H], memory [K, V] -> output, next h, next memory."""
+def step(
+    core: EntityDelta, inputs: Array, h: Array, memory: Array, odometer: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Compute a step for one row.
+
+    Args:
+        core: the core.
+        inputs: [I].
+        h: [H].
+        memory: [K, M].
+        odometer: [O].
+
+    Returns:
+        output, next h, next memory, next odometer.
+    """
     p = {name: value.detach().numpy() for name, value in core.named_parameters()}
     J, E = core.num_entities, core.entity_size
     entities, x = inputs[: J * E].reshape(J, E), inputs[J * E :]
@@ -21,12 +34,20 @@ def step(core: EntityDelta, inputs: Array, h: Array, memory: Array) -> tuple[Arr
 
     controller = {name.removeprefix("controller."): value for name, value in p.items()}
     h, _ = gru_step(controller, x, (h,))
+    after = h
+    if core.odometer is not None:
+        moves = x[len(x) - core.odometer.moves_size :]
+        gate = sigmoid(p["odometer.gate.weight"] @ np.concatenate([x, h]) + p["odometer.gate.bias"])
+        odometer = odometer + gate * (p["odometer.moves.weight"] @ moves)
+        h = np.concatenate([h, odometer])
 
     keys, values, shares = [], [], []
+    own = p["key.weight"].shape[1]
     for entity, place in zip(entities, p["place"], strict=True):
-        key = p["key.weight"] @ entity
-        keys.append(key / np.linalg.norm(key))
-        values.append(p["value.weight"] @ entity + p["value.bias"] + place + p["position.weight"] @ h)
+        keys.append(normalized(p["key.weight"] @ entity[:own]))
+        value = p["value.weight"] @ entity + p["value.bias"] + place + p["position.weight"] @ h
+        link = p["key.weight"] @ entity[own:] if core.num_hops else []
+        values.append(np.concatenate([value, link]))
         shares.append(sigmoid(p["share.weight"] @ entity + p["share.bias"])[0])
     old = sigmoid(p["forget_bias"]) * memory
     memory = old.copy()
@@ -34,7 +55,25 @@ def step(core: EntityDelta, inputs: Array, h: Array, memory: Array) -> tuple[Arr
         crowd = sum(b * abs(float(k @ key)) for k, b in zip(keys, shares, strict=True))
         memory += share / max(1.0, crowd) * np.outer(key, value - old.T @ key)
 
-    found = []
-    for query in (p["query.weight"] @ np.concatenate([x, h]) + p["query.bias"]).reshape(core.num_reads, -1):
-        found.append(memory.T @ (query / np.linalg.norm(query)))
-    return np.concatenate([h, *found, memory.ravel()]), h, memory
+    asking = np.concatenate([x, h])
+    queries = (p["query.weight"] @ asking + p["query.bias"]).reshape(core.num_reads, -1)
+    found = [memory.T @ normalized(query) for query in queries]
+    if not core.num_hops:
+        return np.concatenate([h, *found, memory.ravel()]), after, memory, odometer
+
+    query, chain, matches = p["chain.first.weight"] @ asking + p["chain.first.bias"], [], []
+    wanted = p["chain.wanted.weight"] @ asking + p["chain.wanted.bias"]
+    for _ in range(core.num_hops):
+        read = memory.T @ normalized(query)
+        offered = p["chain.offered.weight"] @ read + p["chain.offered.bias"]
+        chain.append(read)
+        matches.append(sigmoid(offered @ wanted / 32**0.5 - 2))
+        value, link = np.split(read, [core.value_size])
+        query = link + p["chain.follow.weight"] @ value + p["chain.follow.bias"]
+    best = sum(match * read for match, read in zip(matches, chain, strict=True))
+    return np.concatenate([h, *found, *chain, best, matches]), after, memory, odometer
+
+
+def normalized(x: Array) -> Array:
+    """Return a vector of the same direction and length 1."""
+    return x / np.linalg.norm(x)
