@@ -25,6 +25,7 @@ from rmc_agents.agent.normalization import Total, of_this_process
 from rmc_agents.agent.observation_table import EncodedTable, ObservationTable
 from rmc_agents.agent.reconstruction import Decoder
 from rmc_agents.cores import MemoryCore, State, make_core, reads_entities
+from rmc_agents.cores import core_options as core_options_of
 from rmc_agents.cores.base import IndexedInputs
 from rmc_agents.cores.kernels import heads_native
 from rmc_agents.cores.kernels.call import eager
@@ -169,6 +170,7 @@ class ActorCritic(nn.Module):
             config.features,
             config.normalize_observations,
             cell_size,
+            config.cell_names,
             config.cell_neighbours,
         )
         probe = make_action_head(1, self.action_space)
@@ -176,11 +178,14 @@ class ActorCritic(nn.Module):
         more += config.clock
         self.entities: dict[str, int] = {}  # what the core has to know of the cells in its input
         if self.encoder.num_cells:
-            self.entities = {"num_entities": self.encoder.num_cells, "entity_size": cell_size}
-            if more:
-                self.entities["extra_size"] = more
-            if config.cell_neighbours:
-                self.entities |= {"entity_size": 2 * cell_size, "context_size": cell_size}
+            self.entities = {
+                "num_entities": self.encoder.num_cells,
+                "entity_size": self.encoder.entity_size,
+                "name_size": config.cell_names,
+                "context_size": config.cell_neighbours * (cell_size + config.cell_names),
+                "extra_size": more if "extra_size" in core_options_of(core) else 0,
+            }
+            self.entities = {name: size for name, size in self.entities.items() if size}
             if not self.entities.keys().isdisjoint(core_options):
                 raise ValueError(
                     f"{', '.join(self.entities)} of core {core} are set by the agent, which feeds it the "
@@ -192,10 +197,10 @@ class ActorCritic(nn.Module):
                 f"cell_size={cell_size}: no part of the observation is read as a grid of codes; read one so, "
                 "as with read_as={'image': 'codes'}, or leave out cell_size"
             )
-        if config.cell_neighbours and not self.encoder.num_cells:
+        elif config.cell_names or config.cell_neighbours:
             raise ValueError(
-                "cell_neighbours=True needs cells that are fed to the core: a core that reads entities, such "
-                "as entity_delta, and a part of the observation that is read as a grid of codes"
+                "cell_names and cell_neighbours need cells that are fed to the core: a core that reads "
+                "entities, such as entity_delta, and a part of the observation that is read as codes"
             )
         core_input = self.encoder.output_size + more
         self.clock = Clock(config.clock) if config.clock else None

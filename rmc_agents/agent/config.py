@@ -44,9 +44,14 @@ class AgentConfig:
     """Width of the embedding of each cell of a grid of codes that is fed to the core as an entity, besides
     the features; 0 feeds none. None: 24 for cores that read entities (entity_delta), where the observation
     has such a grid, otherwise 0."""
+    cell_names: int = 0
+    """Let each cell that is fed to the core carry a name of so many numbers besides its embedding: a fixed
+    vector, nearly orthogonal to the names of all other combinations of codes, by which the core stores what
+    it sees. 64 are enough for some dozens of things; 0 for no names."""
     cell_neighbours: bool = False
-    """Let each cell that is fed to the core carry the sum of its neighbours' embeddings besides its own, with
-    a learned weight for each of the eight directions: for things that are told by what lies beside them."""
+    """Let each cell that is fed to the core carry the sum of its neighbours' embeddings and names besides its
+    own, with a learned weight for each of the eight directions: for things that are told by what lies beside
+    them."""
     read_as: Options = field(default_factory=dict)
     """How parts of the observation are read, where the decision by their space is wrong, such as
     `--read-as image=codes` (an observation without parts is named `observation`). One of categories, codes,
@@ -87,6 +92,8 @@ class AgentConfig:
         size = self.cell_size
         if size is not None and (type(size) is not int or size < 0):
             raise ValueError(f"cell_size must be a whole number of at least 0, or None, got {size!r}")
+        if not 0 <= self.cell_names <= 2**20:
+            raise ValueError(f"cell_names must be from 0 to {2**20}, got {self.cell_names}")
         if not 0 <= self.clock <= MAX_PERIOD:
             raise ValueError(f"clock must be from 0 to {MAX_PERIOD}, got {self.clock}")
         if not -10 <= self.log_std_init <= 5:

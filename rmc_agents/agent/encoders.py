@@ -17,6 +17,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rmc_agents.agent.distinct import find_distinct_rows
+from rmc_agents.agent.names import Names
 from rmc_agents.agent.neighbours import Neighbours
 from rmc_agents.agent.normalization import NormalizedPart, Total, of_this_process
 from rmc_agents.agent.observation_table import EncodedObservations, ObservationTable, PartTerms, TermTable
@@ -41,7 +42,9 @@ class Encoder(nn.Module):
             `update_statistics` changes.
         cell_size: numbers by which each cell of a grid of codes is embedded once more, in front of the
             features; 0 for none.
-        cell_neighbours: whether the sum of its neighbours' embeddings (`Neighbours`) follows each embedding.
+        cell_names: size of the name (`Names`) that follows each embedding; 0 for none.
+        cell_neighbours: whether the sum of its neighbours' embeddings and names (`Neighbours`) follows those
+            of each cell.
 
     Raises:
         ValueError: the space has no encoding; the message names it and an alternative.
@@ -53,6 +56,7 @@ class Encoder(nn.Module):
         output_size: int,
         normalize: bool = False,
         cell_size: int = 0,
+        cell_names: int = 0,
         cell_neighbours: bool = False,
     ) -> None:
         super().__init__()
@@ -73,11 +77,14 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.linear.bias)
         grids = {str(i): part for i, part in enumerate(self.parts) if cell_size and isinstance(part, _Codes)}
         self.cells = nn.ModuleDict({i: part.make_cell_embedding(cell_size) for i, part in grids.items()})
-        surrounded = grids if cell_neighbours else {}
+        named, surrounded = grids if cell_names else {}, grids if cell_neighbours else {}
+        self.names = nn.ModuleDict({i: Names(part.sizes, cell_names) for i, part in named.items()})
         self.neighbours = nn.ModuleDict({i: Neighbours(*part.grid) for i, part in surrounded.items()})
         self.num_cells = sum(part.num_cells for part in grids.values())
         """Number of cells that are embedded in front of the features."""
-        self.output_size = self.num_cells * cell_size * (1 + cell_neighbours) + output_size
+        self.entity_size = (cell_size + cell_names) * (1 + cell_neighbours)
+        """Numbers of each of them."""
+        self.output_size = self.num_cells * self.entity_size + output_size
 
     def forward(self, obs: Tree) -> Tensor:
         """Encode observations [..., *space.shape], or ids [...] of them, as features [..., output_size]."""
@@ -158,11 +165,18 @@ class Encoder(nn.Module):
         features = torch.relu(self.linear(joined))
         if not self.cells:
             return features
-        cells = {i: self.parts[int(i)].embed(values[int(i)], own) for i, own in self.cells.items()}  # type: ignore[operator]
-        for i, sums in self.neighbours.items():
-            own = cells[i].unflatten(-1, (self.parts[int(i)].num_cells, -1))  # type: ignore[arg-type]
-            cells[i] = torch.cat([own, sums(own)], dim=-1).flatten(-2)
-        return torch.cat([*cells.values(), features], dim=-1)
+        cells = [self._embed_cells(i, values[int(i)]) for i in self.cells]
+        return torch.cat([*cells, features], dim=-1)
+
+    def _embed_cells(self, i: str, image: Tensor) -> Tensor:
+        """Return the cells of a grid as entities, [..., number of cells * entity_size]."""
+        codes = self.parts[int(i)].one_hot(image).flatten(-3, -2)  # type: ignore[operator]
+        own = self.cells[i](codes)
+        if self.names:
+            own = torch.cat([own, self.names[i](codes)], dim=-1)
+        if self.neighbours:
+            own = torch.cat([own, self.neighbours[i](own)], dim=-1)
+        return own.flatten(-2)
 
 
 def _make_part(space: spaces.Space[Any]) -> nn.Module:
@@ -256,13 +270,12 @@ class _Codes(nn.Module):
         return embedding
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.embed(image, self.embedding)
-
-    def embed(self, image: Tensor, embedding: nn.Linear) -> Tensor:
-        """Return the embedded cells [..., H * W * width] of images [..., *shape]."""
-        image = image if self.has_channels else image.unsqueeze(-1)
         # A product with one-hot codes, because its backward pass is a product too, not a scatter.
-        return embedding(self._one_hot(image)).flatten(-3)
+        return self.embedding(self.one_hot(image)).flatten(-3)
+
+    def one_hot(self, image: Tensor) -> Tensor:
+        """Return the codes of images [..., *shape] as vectors [..., H, W, sum(sizes)]."""
+        return self._one_hot(image if self.has_channels else image.unsqueeze(-1))
 
     def _one_hot(self, cells: Tensor) -> Tensor:
         """Return the codes of cells [..., C] as vectors [..., sum(sizes)]."""

@@ -124,7 +124,9 @@ class MemoryCore(nn.Module, ABC):
     nothing on the host, such as a counter. A class does not inherit it from another one."""
     reads_entities: ClassVar[bool] = False
     """Whether the core has options `num_entities` and `entity_size`, and takes the first inputs as so many
-    entities. An agent feeds such a core the cells of a grid (`AgentConfig.cell_size`)."""
+    entities. An agent feeds such a core the cells of a grid (`AgentConfig.cell_size`). With `cell_names` and
+    `cell_neighbours` it gives `name_size` and `context_size`, too, and `extra_size` to cores that have that
+    option (see `EntityDelta`)."""
     _anchor: Tensor
 
     def __init__(self, input_size: int) -> None:

@@ -59,15 +59,18 @@ class EntityDelta(MemoryCore):
     A recurrent layer must learn to store places separately for each kind of thing; here the entities share
     their keys and values, which bind from the start (docs/results/worlds.md).
 
-    With `num_hops`, the last C numbers c_j of each entity are its context: what lies around it
-    (`AgentConfig.cell_neighbours`). An entity's key does not read the context, and its value ends with a
-    link, the key of the context. So N reads can follow one another from thing to thing, each with the link
-    that the read before found:
+    Entities may have names (`AgentConfig.cell_names`), n_j, the last numbers of each: then k_j = n_j. Learned
+    keys tend to become alike for things that are alike, as long as only one of them is looked for.
 
-        k_j = normalize(W e_j),  v_j = [W [e_j; c_j] + p_j + W h; W_k c_j]
+    With `num_hops`, the last C numbers c_j of each entity are its context: what lies around it
+    (`AgentConfig.cell_neighbours`), and the last of them the names around it, m_j. An entity's value ends
+    with a link, made of these names. So N reads can follow one another from thing to thing, each with the
+    link that the read before found:
+
+        k_j = n_j,  v_j = [W [e_j; n_j; c_j] + p_j + W h; W m_j]
         q_1 = W [x; h],  [f_n; l_n] = S'^T normalize(q_n),  q_{n+1} = l_n + W f_n + b
-        m_n = sigmoid((W [f_n; l_n]) . (W [x; h]) / sqrt(32) - 2)       what of the chain is looked for now
-        output = [h; r_1; ...; r_A; f_1; l_1; ...; f_N; l_N; sum_n m_n [f_n; l_n]; m_1; ...; m_N]
+        g_n = sigmoid((W [f_n; l_n]) . (W [x; h]) / sqrt(32) - 2)       what of the chain is looked for now
+        output = [h; r_1; ...; r_A; f_1; l_1; ...; f_N; l_N; sum_n g_n [f_n; l_n]; g_1; ...; g_N]
 
     With `odometer_size`, the place of the agent need not be kept by the GRU, which learns it slowly and loses
     it: o adds up the moves of an episode, and stands beside h in all of the equations above. The moves are
@@ -81,7 +84,7 @@ class EntityDelta(MemoryCore):
     Args:
         input_size: I.
         hidden_size: H.
-        key_size: K.
+        key_size: K; None for the size of the names, or 32 without names.
         value_size: V.
         num_reads: A.
         num_entities: J; 0 for one entity, the whole input. An agent sets it to the number of cells that it
@@ -90,13 +93,14 @@ class EntityDelta(MemoryCore):
         entity_size: E, the context included.
         extra_size: D; an agent sets it to the number of inputs besides its observation (its previous action
             and reward, say). 0: moves are read from the whole of x.
+        name_size: size of n_j; an agent with `cell_names` sets it.
         context_size: C; an agent with `cell_neighbours` sets it.
         num_hops: N; 0 for no chained reads. The output then holds S' instead.
         forget_bias: the initial bias of the decay, which is learned; 6 keeps .9975 per step.
 
     Raises:
-        ValueError: a size is not a positive integer, the entities leave nothing of the input, or chained
-            reads have no context to follow.
+        ValueError: a size is not a positive integer, the entities leave nothing of the input, names are no
+            keys of `key_size`, or chained reads have no names around to follow.
     """
 
     capturable = True
@@ -107,7 +111,7 @@ class EntityDelta(MemoryCore):
         input_size: int,
         *,
         hidden_size: int = 128,
-        key_size: int = 32,
+        key_size: int | None = None,
         value_size: int = 16,
         num_reads: int = 4,
         num_hops: int = 0,
@@ -115,10 +119,12 @@ class EntityDelta(MemoryCore):
         num_entities: int = 0,
         entity_size: int = 0,
         context_size: int = 0,
+        name_size: int = 0,
         extra_size: int = 0,
         forget_bias: float = 6.0,
     ) -> None:
         super().__init__(input_size)
+        key_size = (name_size or 32) if key_size is None else key_size
         require_positive(
             hidden_size=hidden_size, key_size=key_size, value_size=value_size, num_reads=num_reads
         )
@@ -132,26 +138,31 @@ class EntityDelta(MemoryCore):
                     f"num_entities={num_entities} of entity_size={entity_size} leave nothing of an input of "
                     f"{input_size} numbers"
                 )
-        if context_size:
-            require_positive(context_size=context_size)
-            if context_size >= entity_size:
-                raise ValueError(
-                    f"context_size={context_size} leaves nothing of entities of entity_size={entity_size}"
-                )
-        if num_hops:
-            require_positive(num_hops=num_hops)
-            if not context_size:
-                raise ValueError(
-                    f"num_hops={num_hops} follows links between neighbouring cells: build the agent with "
-                    "cell_neighbours=True, or give num_entities, entity_size and context_size"
-                )
+        own_size = (entity_size or input_size) - context_size
+        if own_size < 1:
+            raise ValueError(
+                f"context_size={context_size} leaves nothing of entities of entity_size={entity_size}"
+            )
+        if name_size and (name_size != key_size or name_size > own_size):
+            raise ValueError(
+                f"names are the keys: name_size={name_size} must be key_size={key_size}, and at most the "
+                f"{own_size} numbers of an entity; leave out key_size"
+            )
+        if num_hops and not 0 < name_size <= context_size:
+            raise ValueError(
+                f"num_hops={num_hops} follows the names of neighbouring cells: build the agent with "
+                "cell_names and cell_neighbours, or give num_entities, entity_size, name_size and "
+                "context_size"
+            )
         self.entities_size = num_entities * entity_size
         x_size = input_size - self.entities_size
-        for name, size, most in (("odometer_size", odometer_size, 10**6), ("extra_size", extra_size, x_size)):
+        limits = {"num_hops": (num_hops, 1000), "odometer_size": (odometer_size, 10**6)}
+        limits |= {"name_size": (name_size, 10**6), "context_size": (context_size, 10**6)}
+        for name, (size, most) in (limits | {"extra_size": (extra_size, x_size)}).items():
             if type(size) is not int or not 0 <= size <= most:
                 raise ValueError(f"{name} must be a whole number from 0 to {most}, got {size!r}")
         self.num_entities, self.entity_size = max(num_entities, 1), entity_size or input_size
-        self.own_size = self.entity_size - context_size
+        self.own_size, self.name_size = own_size, name_size
         self.key_size, self.value_size = key_size, value_size
         self.num_reads, self.num_hops = num_reads, num_hops
         self.stored_size = value_size + key_size * bool(num_hops)
@@ -162,7 +173,7 @@ class EntityDelta(MemoryCore):
         if odometer_size:
             self.odometer = _Odometer(x_size + hidden_size, extra_size or x_size, odometer_size)
         known_size = hidden_size + odometer_size
-        self.key = nn.Linear(self.own_size, key_size, bias=False)
+        self.key = None if name_size else nn.Linear(self.own_size, key_size, bias=False)
         self.value = nn.Linear(self.entity_size, value_size)
         self.place = nn.Parameter(0.3 * torch.randn(self.num_entities, value_size))
         self.position = nn.Linear(known_size, value_size, bias=False)
@@ -171,9 +182,8 @@ class EntityDelta(MemoryCore):
         self.chain = _Chain(x_size + known_size, key_size, value_size, num_hops) if num_hops else None
         self.forget_bias = nn.Parameter(torch.tensor(float(forget_bias)))
         nn.init.zeros_(self.share.bias)
-        # Keys of different things are orthogonal as far as their embeddings are: then no thing is read with
-        # a part of another.
-        nn.init.orthogonal_(self.key.weight, gain=0.3)
+        if self.key is not None:  # it keeps apart what the embeddings keep apart
+            nn.init.orthogonal_(self.key.weight, gain=0.3)
 
     @property
     def output_size(self) -> int:
@@ -222,10 +232,12 @@ class EntityDelta(MemoryCore):
 
     def _writes(self, entities: Tensor, h: Tensor) -> _Writes:
         """Return what entities [..., J, E] write beside what the controller knows [..., H + O]."""
-        keys = normalize(self.key(entities[..., : self.own_size]), dim=-1)
+        own = entities[..., : self.own_size]
+        keys = own[..., self.own_size - self.name_size :] if self.key is None else self.key(own)
+        keys = normalize(keys, dim=-1)
         values = self.value(entities) + self.place + self.position(h).unsqueeze(-2)
         if self.chain is not None:
-            values = torch.cat([values, self.key(entities[..., self.own_size :])], dim=-1)
+            values = torch.cat([values, self.chain.link(entities[..., -self.name_size :])], dim=-1)
         shares = torch.sigmoid(self.share(entities))
         similar = (keys @ keys.transpose(-1, -2)).abs()
         return _Writes(keys, values, shares / (similar @ shares).clamp(min=1))
@@ -292,12 +304,14 @@ class _Chain(nn.Module):
         super().__init__()
         self.value_size, self.num_hops = value_size, num_hops
         self.stored_size = value_size + key_size
+        self.link = nn.Linear(key_size, key_size, bias=False)
         self.first = nn.Linear(asking_size, key_size)
         self.follow = nn.Linear(value_size, key_size)
         self.wanted = nn.Linear(asking_size, self.MATCH_SIZE)
         self.offered = nn.Linear(self.stored_size, self.MATCH_SIZE)
         self.output_size = (num_hops + 1) * self.stored_size + num_hops
-        nn.init.zeros_(self.follow.weight)  # the link alone, at first
+        nn.init.eye_(self.link.weight)  # what is named alike, at first
+        nn.init.zeros_(self.follow.weight)
 
     def forward(self, asking: Tensor, memory: Tensor) -> Tensor:
         """Return what is found [..., (N + 1) M + N] in a memory [..., K, M], asked for by [..., Q]."""

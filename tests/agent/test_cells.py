@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from gymnasium import spaces
+from torch.nn.functional import one_hot
 
 import rmc_envs
 from rmc_agents import ActorCritic
 from rmc_agents.agent.config import AgentConfig
+from rmc_agents.agent.names import Names
 from rmc_agents.agent.neighbours import DIRECTIONS
 from rmc_agents.cli.matching import matched
 from rmc_agents.cores import EntityDelta
@@ -38,7 +40,8 @@ def test_core_reads_the_cells_as_entities() -> None:
     inputs = agent.core_inputs(obs, torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3), starts)
     entities, rest = core._split(inputs)  # type: ignore[arg-type]
     embedding = agent.encoder.cells[str(agent.encoder.keys.index("image"))]  # type: ignore[union-attr]
-    expected = agent.encoder.parts[agent.encoder.keys.index("image")].embed(obs["image"], embedding)  # type: ignore
+    image = agent.encoder.parts[agent.encoder.keys.index("image")]  # type: ignore[union-attr]
+    expected = embedding(image.one_hot(obs["image"])).flatten(-3)  # type: ignore[index, operator]
     torch.testing.assert_close(entities.flatten(-2), expected)
     assert rest.shape[-1] == 131
 
@@ -62,21 +65,24 @@ def test_ids_of_observations_are_read_as_the_observations(critic_memory: str) ->
     torch.testing.assert_close(evaluations[0].values, evaluations[1].values)
 
 
+def named_agent(**options: object) -> ActorCritic:
+    sizes = {"hidden_size": 8, "value_size": 4, "num_hops": 2}
+    named = {"cell_size": 5, "cell_names": 6, "cell_neighbours": True, **options}
+    return ActorCritic(MAZE_SPACE, spaces.Discrete(3), "entity_delta", sizes, **named)  # type: ignore[arg-type]
+
+
 def test_context_of_a_cell_is_the_weighted_sum_of_its_neighbours() -> None:
-    options = {**SIZES, "num_hops": 2}
-    agent = ActorCritic(
-        MAZE_SPACE, spaces.Discrete(3), "entity_delta", options, cell_size=5, cell_neighbours=True
-    )
+    agent = named_agent()
     core = agent.core
     assert isinstance(core, EntityDelta)
-    assert (core.entity_size, core.own_size) == (10, 5)
+    assert (core.entity_size, core.own_size, core.name_size, core.key_size) == (22, 11, 6, 6)
     obs = sample_tensors(MAZE_SPACE, 2, 3)
     starts = torch.zeros(2, 3, dtype=torch.bool)
     inputs = agent.core_inputs(obs, torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3), starts)
     entities, _ = core._split(inputs)  # type: ignore[arg-type]
     (neighbours,) = agent.encoder.neighbours.values()
     height, width = MAZE_SPACE["image"].shape[:2]  # type: ignore[index]
-    own, context = entities.unflatten(-2, (height, width)).split(5, dim=-1)
+    own, context = entities.unflatten(-2, (height, width)).split(11, dim=-1)
     expected = torch.zeros_like(own)
     for weight, (down, right) in zip(neighbours.weights, DIRECTIONS, strict=True):  # type: ignore[call-overload]
         for row in range(height):
@@ -84,8 +90,27 @@ def test_context_of_a_cell_is_the_weighted_sum_of_its_neighbours() -> None:
                 if 0 <= row + down < height and 0 <= column + right < width:
                     expected[..., row, column, :] += weight * own[..., row + down, column + right, :]
     torch.testing.assert_close(context, expected)
+
+
+def test_names_are_products_of_the_codes_signs_and_are_saved() -> None:
+    agent = named_agent(cell_names=256)
+    (names,) = agent.encoder.names.values()
+    assert isinstance(names, Names)
+    signs = names.signs.split(names.sizes)
+    codes = torch.cartesian_prod(*(torch.arange(n) for n in names.sizes))
+    hot = torch.cat([one_hot(c, n) for c, n in zip(codes.unbind(1), names.sizes, strict=True)], 1).float()
+    found = names(hot)
+    expected = torch.stack([s[c] for s, c in zip(signs, codes.unbind(1), strict=True)]).prod(0) / 16
+    torch.testing.assert_close(found, expected)
+    similar = found @ found.T - torch.eye(len(found))
+    torch.testing.assert_close(similar.diagonal(), torch.zeros(len(found)), atol=1e-5, rtol=0)
+    assert similar.abs().mean() < 1.2 * (2 / torch.pi) ** 0.5 / 16  # that of random directions
+
     again = ActorCritic.from_json(agent.to_json())
+    assert not torch.equal(next(iter(again.encoder.names.values())).signs, names.signs)  # type: ignore[arg-type]
     again.load_state_dict(agent.state_dict())
+    assert torch.equal(next(iter(again.encoder.names.values())).signs, names.signs)  # type: ignore[arg-type]
+    assert all("signs" not in name for name, _ in agent.named_parameters())
 
 
 def test_codes_of_cells_have_orthogonal_directions_where_there_is_room() -> None:
@@ -135,14 +160,15 @@ def test_without_a_grid_the_input_is_one_entity() -> None:
             PLAIN,
             "entity_delta",
             {"cell_neighbours": True},
-            "cell_neighbours=True needs cells that are fed to the core",
+            "cell_names and cell_neighbours need cells that are fed to the core",
         ),
-        (MAZE_SPACE, "gru", {"cell_neighbours": True}, "cell_neighbours=True needs cells that are fed"),
+        (MAZE_SPACE, "gru", {"cell_names": 8}, "cell_names and cell_neighbours need cells that are fed"),
+        (MAZE_SPACE, "entity_delta", {"cell_names": -1}, "cell_names must be from 0 to .*, got -1"),
         (
             MAZE_SPACE,
             "entity_delta",
             {"core_options": {"num_hops": 2}},
-            "num_hops=2 follows links .* build the agent with cell_neighbours=True",
+            "num_hops=2 follows the names .* build the agent with cell_names and cell_neighbours",
         ),
         (
             MAZE_SPACE,

@@ -42,11 +42,11 @@ def step(
         h = np.concatenate([h, odometer])
 
     keys, values, shares = [], [], []
-    own = p["key.weight"].shape[1]
+    own, named = core.own_size, core.name_size
     for entity, place in zip(entities, p["place"], strict=True):
-        keys.append(normalized(p["key.weight"] @ entity[:own]))
+        keys.append(normalized(entity[own - named : own] if named else p["key.weight"] @ entity[:own]))
         value = p["value.weight"] @ entity + p["value.bias"] + place + p["position.weight"] @ h
-        link = p["key.weight"] @ entity[own:] if core.num_hops else []
+        link = p["chain.link.weight"] @ entity[E - named :] if core.num_hops else []
         values.append(np.concatenate([value, link]))
         shares.append(sigmoid(p["share.weight"] @ entity + p["share.bias"])[0])
     old = sigmoid(p["forget_bias"]) * memory
