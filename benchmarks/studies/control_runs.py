@@ -40,20 +40,23 @@ class Task:
     """Options of the environment, as in `--env-options`."""
     gpu: Sequence[str] = ()
     """Flags of `train/ppo.py` for training on a GPU; none for training on a CPU."""
+    teacher: Sequence[str] = ()
+    """Flags of `train/ppo.py` for learning from the task's teacher; none for learning from rewards alone."""
     agents: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Flags of `train/ppo.py` that only agents with some core have, by core."""
 
     @property
     def title(self) -> str:
         """Name in tables and figures."""
-        return ", ".join([self.env_id, *self.options, *(["on a GPU"] if self.gpu else [])])
+        how = ["on a GPU"] * bool(self.gpu) + ["with a teacher"] * bool(self.teacher)
+        return ", ".join([self.env_id, *self.options, *how])
 
     @property
     def flags(self) -> list[str]:
         """Flags of `train/ppo.py` that all runs share."""
         options = ["--env-options", *self.options] if self.options else []
         device = [*self.gpu, "--device", "cuda"] if self.gpu else []
-        return ["--env", self.env_id, *options, "--total-steps", str(self.steps), *device]
+        return ["--env", self.env_id, *options, "--total-steps", str(self.steps), *self.teacher, *device]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,22 @@ TASKS = {
     "memory-maze-gpu": Task(
         "rmc/MemoryMaze-9x9-v0", 60_000_000, gpu=("--scale", "16", "--precision", "tf32")
     ),
+    "box-world-teacher": Task(
+        "rmc/BoxWorldViewport-v0",
+        5_000_000,
+        options=("max_solution=3", "targets=chain"),
+        teacher=(
+            *("--teacher-coef", "10", "--aux-coef", "40", "--num-envs", "128", "--num-steps", "32"),
+            *("--bptt-length", "32", "--minibatch-size", "256", "--epochs", "1"),
+            *("--learning-rate", "1e-3", "--learning-rate-end", "1e-4"),
+        ),
+        agents={
+            "entity_delta": (
+                *("--core-options", "value_size=48", "num_hops=3", "odometer_size=16"),
+                *("--cell-size", "24", "--cell-names", "64", "--cell-neighbours"),
+            ),
+        },
+    ),
     "box-world-gpu": Task(
         "rmc/BoxWorldViewport-v0",
         90_000_000,
@@ -29,7 +45,7 @@ TASKS = {
     ),
 }
 
-WITH_CELLS = ("memory-maze", "box-world", "memory-maze-gpu", "box-world-gpu")
+WITH_CELLS = ("memory-maze", "box-world", "box-world-teacher", "memory-maze-gpu", "box-world-gpu")
 """Tasks whose views are grids of cells."""
 
 STUDY = Study(
