@@ -42,7 +42,8 @@ class Encoder(nn.Module):
             `update_statistics` changes.
         cell_size: numbers by which each cell of a grid of codes is embedded once more, in front of the
             features; 0 for none.
-        cell_names: size of the name (`Names`) that follows each embedding; 0 for none.
+        cell_names: size of the name (`Names`) that follows each embedding, which starts with orthogonal vectors
+            of the codes then; 0 for none.
         cell_neighbours: whether the sum of its neighbours' embeddings and names (`Neighbours`) follows those
             of each cell.
 
@@ -76,7 +77,8 @@ class Encoder(nn.Module):
         nn.init.orthogonal_(self.linear.weight, gain=math.sqrt(2))
         nn.init.zeros_(self.linear.bias)
         grids = {str(i): part for i, part in enumerate(self.parts) if cell_size and isinstance(part, _Codes)}
-        self.cells = nn.ModuleDict({i: part.make_cell_embedding(cell_size) for i, part in grids.items()})
+        own = {i: part.make_embedding(cell_size, orthogonal=cell_names > 0) for i, part in grids.items()}
+        self.cells = nn.ModuleDict(own)
         named, surrounded = grids if cell_names else {}, grids if cell_neighbours else {}
         self.names = nn.ModuleDict({i: Names(part.sizes, cell_names) for i, part in named.items()})
         self.neighbours = nn.ModuleDict({i: Neighbours(*part.grid) for i, part in surrounded.items()})
@@ -253,20 +255,18 @@ class _Codes(nn.Module):
             persistent=False,
         )
 
-    def make_embedding(self, width: int) -> nn.Linear:
-        """Return an embedding of a cell's codes."""
+    def make_embedding(self, width: int, orthogonal: bool = False) -> nn.Linear:
+        """Return an embedding of a cell's codes.
+
+        Args:
+            width: of the embedding.
+            orthogonal: start with orthogonal vectors of the codes, or as nearly orthogonal ones as fit.
+        """
         embedding = nn.Linear(sum(self.sizes), width, bias=False)
         nn.init.normal_(embedding.weight, std=len(self.sizes) ** -0.5)
-        return embedding
-
-    def make_cell_embedding(self, width: int) -> nn.Linear:
-        """Return an embedding for a core that reads cells, in which the codes have orthogonal directions.
-
-        Where there are more codes than numbers, they are as nearly orthogonal as they can be. A memory that
-        finds things by their codes confuses those whose directions are alike.
-        """
-        embedding = self.make_embedding(width)
-        nn.init.orthogonal_(embedding.weight, gain=math.sqrt(max(width, sum(self.sizes)) / len(self.sizes)))
+        if orthogonal:
+            gain = math.sqrt(max(width, sum(self.sizes)) / len(self.sizes))
+            nn.init.orthogonal_(embedding.weight, gain=gain)
         return embedding
 
     def forward(self, image: Tensor) -> Tensor:

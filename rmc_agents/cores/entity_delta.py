@@ -182,8 +182,6 @@ class EntityDelta(MemoryCore):
         self.chain = _Chain(x_size + known_size, key_size, value_size, num_hops) if num_hops else None
         self.forget_bias = nn.Parameter(torch.tensor(float(forget_bias)))
         nn.init.zeros_(self.share.bias)
-        if self.key is not None:  # it keeps apart what the embeddings keep apart
-            nn.init.orthogonal_(self.key.weight, gain=0.3)
 
     @property
     def output_size(self) -> int:

@@ -113,13 +113,11 @@ def test_names_are_products_of_the_codes_signs_and_are_saved() -> None:
     assert all("signs" not in name for name, _ in agent.named_parameters())
 
 
-def test_codes_of_cells_have_orthogonal_directions_where_there_is_room() -> None:
-    agent = ActorCritic(MAZE_SPACE, spaces.Discrete(3), "entity_delta", SIZES, cell_size=40)
-    (embedding,) = agent.encoder.cells.values()
+def test_embeddings_beside_names_start_with_orthogonal_codes_where_there_is_room() -> None:
+    (embedding,) = named_agent(cell_size=40).encoder.cells.values()
     similar = embedding.weight.T @ embedding.weight
     torch.testing.assert_close(similar, similar.diagonal().diag(), atol=1e-4, rtol=0)
-    narrow = ActorCritic(MAZE_SPACE, spaces.Discrete(3), "entity_delta", SIZES, cell_size=6)
-    (embedding,) = narrow.encoder.cells.values()
+    (embedding,) = named_agent(cell_size=6).encoder.cells.values()
     similar = embedding.weight @ embedding.weight.T  # as many directions as numbers
     torch.testing.assert_close(similar, similar.diagonal().diag(), atol=1e-4, rtol=0)
 
