@@ -42,8 +42,8 @@ class Encoder(nn.Module):
             `update_statistics` changes.
         cell_size: numbers by which each cell of a grid of codes is embedded once more, in front of the
             features; 0 for none.
-        cell_names: size of the name (`Names`) that follows each embedding, which starts with orthogonal vectors
-            of the codes then; 0 for none.
+        cell_names: size of the name (`Names`) that follows each embedding; 0 for none. With names, embeddings
+            start with orthogonal vectors of the codes.
         cell_neighbours: whether the sum of its neighbours' embeddings and names (`Neighbours`) follows those
             of each cell.
 
