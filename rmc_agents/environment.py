@@ -138,7 +138,8 @@ class BatchedEnv(ABC):
       requires grad.
     - `auxiliary_targets`, `teacher_actions` and `action_masks` return the same values until the next step.
     - A teacher's probabilities are [B, P], float32, for P choices of all components of the action: those of
-      each component sum to 1, or all of a row are 0 where the teacher has no advice.
+      each component sum to 1, or all of a row are 0 where the teacher has no advice. They are 0 for choices
+      that `action_masks` forbids.
 
     ## Action masks
     - A task whose allowed actions change may return `action_masks`, for `Discrete` and `MultiDiscrete`

@@ -223,7 +223,11 @@ def build(
                 )
             )
         if config.ppo.teacher_coef and not env.has_teacher:
-            raise ValueError(f"--teacher-coef {config.ppo.teacher_coef:g}: {environment.env} has no teacher")
+            raise ValueError(
+                f"--teacher-coef {config.ppo.teacher_coef:g}: {environment.ids} has no teacher with "
+                f"--vectorization {environment.vectorization} and these --env-options: leave it out, or "
+                "train in another task"
+            )
         evaluation = make_evaluation(config, processes, device)
         trainer = Trainer(
             make_agent(config, env, processes).to(device),

@@ -332,6 +332,10 @@ class BoxWorld(SeededTask):
 
     def _restore(self, state: dict[str, Any]) -> dict[str, Tensor]:
         self._require_rows(len(state["time"]))
+        if missing := [name for name in self._STATE if name not in state]:
+            raise ValueError(
+                f"this state of {self.tasks[0]} is of an older version: it lacks {', '.join(missing)}"
+            )
         for name in self._STATE:
             setattr(self, f"_{name}", state[name].to(self.device, copy=True))
         self._seen = {"image": self._image(self._grid, self._position), "key": self._key.clone()}

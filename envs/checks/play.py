@@ -89,6 +89,7 @@ class Player:
         """
         first = self._observe(name, start)
         run = Run(first, [self._targets(name)], [self._masks(name)], [self._advice(name)], [], first)
+        self._check_allowed(run, name)
         for t, action in enumerate(actions):
             before_step(t)
             masks = run.masks[-1]
@@ -98,6 +99,7 @@ class Player:
             run.targets.append(self._targets(f"step {t}"))
             run.masks.append(self._masks(f"step {t}"))
             run.advice.append(self._advice(f"step {t}"))
+            self._check_allowed(run, f"step {t}")
         run.last = self._observe("a reset without a seed", self.env.reset)
         self._check_new_tensors()
         self._check_warnings()
@@ -158,6 +160,12 @@ class Player:
             help_ = "Give equally good actions equal probabilities, instead of drawing one."
             self.report.add("teacher", found, expected, help_)
         return kept
+
+    def _check_allowed(self, run: Run, name: str) -> None:
+        advice, masks = run.advice[-1], run.masks[-1]
+        if advice is not None and masks is not None and (advice * ~masks).any():
+            found, expected = f"advice after {name} is to do what the action masks forbid", "allowed actions"
+            self.report.add("teacher", found, expected, "Give what is forbidden the probability 0.")
 
     def _masks(self, name: str) -> Tensor | None:
         what = f"`action_masks` after {name}"

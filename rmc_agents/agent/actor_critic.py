@@ -43,6 +43,10 @@ DEFAULT_CELL_SIZE = 24
 """Width of embedded cells, for cores that read entities."""
 
 
+SET_BY_AGENT = ("num_entities", "entity_size", "context_size", "name_size", "extra_size")
+"""Options of a core that only the agent sets, which feeds it cells."""
+
+
 class AgentState(NamedTuple):
     """State of an agent between steps."""
 
@@ -178,18 +182,11 @@ class ActorCritic(nn.Module):
         more += config.clock
         self.entities: dict[str, int] = {}  # what the core has to know of the cells in its input
         if self.encoder.num_cells:
-            self.entities = {
-                "num_entities": self.encoder.num_cells,
-                "entity_size": self.encoder.entity_size,
-                "name_size": config.cell_names,
-                "context_size": config.cell_neighbours * (cell_size + config.cell_names),
-                "extra_size": more if "extra_size" in core_options_of(core) else 0,
-            }
-            self.entities = {name: size for name, size in self.entities.items() if size}
-            if not self.entities.keys().isdisjoint(core_options):
+            self.entities = entity_options(config, self.encoder.num_cells, more)
+            if given := sorted(core_options.keys() & {*SET_BY_AGENT, *self.entities}):
                 raise ValueError(
-                    f"{', '.join(self.entities)} of core {core} are set by the agent, which feeds it the "
-                    "cells of the observation: leave them out, or give them with cell_size=0"
+                    f"{', '.join(given)} of core {core}: set by the agent, which feeds the core the cells of "
+                    "the observation; leave it out, or feed no cells, with cell_size=0"
                 )
             core_options |= self.entities
         elif config.cell_size:
@@ -200,7 +197,8 @@ class ActorCritic(nn.Module):
         elif config.cell_names or config.cell_neighbours:
             raise ValueError(
                 "cell_names and cell_neighbours need cells that are fed to the core: a core that reads "
-                "entities, such as entity_delta, and a part of the observation that is read as codes"
+                "entities, such as entity_delta, a part of the observation that is read as codes, and a "
+                "cell_size other than 0"
             )
         core_input = self.encoder.output_size + more
         self.clock = Clock(config.clock) if config.clock else None
@@ -669,6 +667,25 @@ def _unroll(
 ) -> tuple[Tensor, State]:
     unroll: Any = core.unroll_indexed if isinstance(inputs, IndexedInputs) else core.unroll
     return unroll(inputs, state, starts)
+
+
+def entity_options(config: AgentConfig, num_cells: int, num_extra: int) -> dict[str, int]:
+    """Return the options of a core that depend on what the agent feeds it.
+
+    Args:
+        config: of the agent, whose core reads entities.
+        num_cells: number of cells that are fed to the core.
+        num_extra: number of inputs besides the observation.
+    """
+    names, each = config.cell_names, cell_size_of(config) + config.cell_names
+    options = {"num_entities": num_cells, "entity_size": each * (1 + config.cell_neighbours)}
+    if config.cell_neighbours:
+        options["context_size"] = each
+    if names:
+        options |= {"name_size": names, "key_size": names}
+    if num_extra and "extra_size" in core_options_of(config.core):  # cores of one's own need not have it
+        options["extra_size"] = num_extra
+    return options
 
 
 def cell_size_of(config: AgentConfig) -> int:

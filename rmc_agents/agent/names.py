@@ -31,7 +31,7 @@ class Names(nn.Module):
     def __init__(self, sizes: Sequence[int], size: int) -> None:
         super().__init__()
         self.sizes = list(sizes)
-        self.register_buffer("signs", torch.sign(torch.rand(sum(sizes), size) - 0.5))
+        self.register_buffer("signs", torch.where(torch.rand(sum(sizes), size) < 0.5, -1.0, 1.0))
 
     def forward(self, codes: Tensor) -> Tensor:
         """Return the names [..., N] of codes as one-hot vectors of all channels [..., sum(sizes)]."""

@@ -27,6 +27,8 @@ from rmc_agents.spaces.serialization import space_from_json
 from rmc_agents.spaces.text import AnnotatedText
 from rmc_agents.tree import to_device
 
+AUX_HEAD = "aux_head."
+"""What the names of weights begin with that predict auxiliary targets."""
 GRIDS = ("MiniGrid-", "BabyAI-", "rmc/MemoryS", "rmc/Memory-v0")
 """Prefixes of the ids of Farama's grid worlds."""
 
@@ -163,6 +165,9 @@ def _read_weights(run: Path, device: torch.device | str) -> tuple[Path, dict[str
 def initialize(agent: ActorCritic, run: Path | str) -> None:
     """Give an agent the weights of a trained one, to continue from them in another task.
 
+    Where the numbers of auxiliary targets differ, the layer that predicts them starts anew; no policy reads
+    it.
+
     Args:
         agent: of the same sizes and with the same spaces.
         run: a run folder, one checkpoint in it, or a folder that `save_pretrained` wrote.
@@ -179,10 +184,7 @@ def initialize(agent: ActorCritic, run: Path | str) -> None:
         if saved != own:
             raise UsageError(f"{folder} was trained with {name} {saved}; the new agent has {own}")
     require_same_reading(agent, folder)
-    before, now = (
-        _settings(saved_agent_config(run), config.get("aux_size", 0)),
-        _settings(agent.config, agent.aux_size),
-    )
+    before, now = _settings(saved_agent_config(run)), _settings(agent.config)
     differ = [
         f"{name}={shown(old)}, now {shown(now.get(name))}"
         for name, old in before.items()
@@ -193,10 +195,14 @@ def initialize(agent: ActorCritic, run: Path | str) -> None:
             f"{folder} was trained with {'; '.join(differ)}: its weights would mean something else"
         )
     path, payload = _read_weights(run, agent.device)
+    if config.get("aux_size", 0) != agent.aux_size:
+        kept = {name: x for name, x in payload["agent"].items() if not name.startswith(AUX_HEAD)}
+        own = {name: x for name, x in agent.state_dict().items() if name.startswith(AUX_HEAD)}
+        payload = {**payload, "agent": {**kept, **own}}
     load_weights(agent, payload, path)
 
 
-def _settings(config: AgentConfig, aux_size: int) -> dict[str, Any]:
+def _settings(config: AgentConfig) -> dict[str, Any]:
     """Return what decides which weights an agent has, and what they mean."""
     # The last is a weight, which training has changed since.
     others = ("read_as", "action_masks", "log_std_init")
@@ -204,7 +210,6 @@ def _settings(config: AgentConfig, aux_size: int) -> dict[str, Any]:
     return settings | {
         "core_options": {**core_options(config.core), **config.core_options},
         "cell_size": cell_size_of(config),
-        "aux_size": aux_size,
     }
 
 

@@ -53,7 +53,7 @@ def matched(
         plain = replace(config, core=core, core_options={})
         agent = ActorCritic.from_config(observation_space, action_space, plain)
         options = match_parameters(
-            config.core, agent.core.input_size, parameters, config.core_options | agent.entities
+            config.core, agent.core.input_size, parameters, config.core_options, agent.entities
         )
     return replace(config, core_options={key: options[key] for key in options if key not in agent.entities})
 

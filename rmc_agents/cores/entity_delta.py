@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from rmc_agents.cores.base import MemoryCore, require_number, require_positive, reset_rows
 from rmc_agents.cores.gated import GRU, GRUState
+from rmc_agents.options import MAX_SIZE
 
 
 class EntityDeltaState(NamedTuple):
@@ -68,9 +69,9 @@ class EntityDelta(MemoryCore):
     link that the read before found:
 
         k_j = n_j,  v_j = [W [e_j; n_j; c_j] + p_j + W h; W m_j]
-        q_1 = W [x; h],  [f_n; l_n] = S'^T normalize(q_n),  q_{n+1} = l_n + W f_n + b
-        g_n = sigmoid((W [f_n; l_n]) . (W [x; h]) / sqrt(32) - 2)       what of the chain is looked for now
-        output = [h; r_1; ...; r_A; f_1; l_1; ...; f_N; l_N; sum_n g_n [f_n; l_n]; g_1; ...; g_N]
+        q_1 = W [x; h],  [f_i; l_i] = S'^T normalize(q_i),  q_{i+1} = l_i + W f_i + b
+        g_i = sigmoid((W [f_i; l_i]) . (W [x; h]) / sqrt(32) - 2)       what of the chain is looked for now
+        output = [h; r_1; ...; r_A; f_1; l_1; ...; f_N; l_N; sum_i g_i [f_i; l_i]; g_1; ...; g_N]
 
     With `odometer_size`, the place of the agent need not be kept by the GRU, which learns it slowly and loses
     it: o adds up the moves of an episode, and stands beside h in all of the equations above. The moves are
@@ -79,23 +80,24 @@ class EntityDelta(MemoryCore):
         o = o + sigmoid(W [x; h] + b) * W a         b = 2 at first; o = 0 before an episode
 
     Cost per step and batch row, with X the size of x: O((X + H) (H + A K) + H V + J E (K + V) + J^2 K +
-    (J + A) K V). All but the GRU's recurrence, O(H^2), and the writes, O(J K V), runs in parallel over time.
+    (J + A) K V). All but the GRU's recurrence, O(H^2), the writes, O(J K V), and the sum of the moves, O(O),
+    runs in parallel over time.
 
     Args:
         input_size: I.
         hidden_size: H.
-        key_size: K; None for the size of the names, or 32 without names.
+        key_size: K; that of the names, if there are some.
         value_size: V.
         num_reads: A.
+        num_hops: N; 0 for no chained reads. With them, the output does not hold S'.
+        odometer_size: O; 0 for none.
         num_entities: J; 0 for one entity, the whole input. An agent sets it to the number of cells that it
             feeds to the core (`AgentConfig.cell_size`).
-        odometer_size: O; 0 for none.
-        entity_size: E, the context included.
+        entity_size: E, name and context included.
+        context_size: C; an agent with `cell_neighbours` sets it.
+        name_size: size of n_j; an agent with `cell_names` sets it.
         extra_size: D; an agent sets it to the number of inputs besides its observation (its previous action
             and reward, say). 0: moves are read from the whole of x.
-        name_size: size of n_j; an agent with `cell_names` sets it.
-        context_size: C; an agent with `cell_neighbours` sets it.
-        num_hops: N; 0 for no chained reads. The output then holds S' instead.
         forget_bias: the initial bias of the decay, which is learned; 6 keeps .9975 per step.
 
     Raises:
@@ -111,7 +113,7 @@ class EntityDelta(MemoryCore):
         input_size: int,
         *,
         hidden_size: int = 128,
-        key_size: int | None = None,
+        key_size: int = 32,
         value_size: int = 16,
         num_reads: int = 4,
         num_hops: int = 0,
@@ -124,11 +126,14 @@ class EntityDelta(MemoryCore):
         forget_bias: float = 6.0,
     ) -> None:
         super().__init__(input_size)
-        key_size = (name_size or 32) if key_size is None else key_size
         require_positive(
             hidden_size=hidden_size, key_size=key_size, value_size=value_size, num_reads=num_reads
         )
         require_number(forget_bias=forget_bias)
+        optional = {"num_hops": num_hops, "odometer_size": odometer_size, "context_size": context_size}
+        for name, size in (optional | {"name_size": name_size, "extra_size": extra_size}).items():
+            if type(size) is not int or not 0 <= size <= MAX_SIZE:
+                raise ValueError(f"{name} must be a whole number from 0 to {MAX_SIZE}, got {size!r}")
         if num_entities or entity_size:
             if not (num_entities and entity_size):
                 raise ValueError("num_entities and entity_size must be given together")
@@ -145,8 +150,8 @@ class EntityDelta(MemoryCore):
             )
         if name_size and (name_size != key_size or name_size > own_size):
             raise ValueError(
-                f"names are the keys: name_size={name_size} must be key_size={key_size}, and at most the "
-                f"{own_size} numbers of an entity; leave out key_size"
+                f"names are the keys: name_size={name_size} must equal key_size={key_size}, and is part of "
+                f"the {own_size} numbers of an entity"
             )
         if num_hops and not 0 < name_size <= context_size:
             raise ValueError(
@@ -156,11 +161,8 @@ class EntityDelta(MemoryCore):
             )
         self.entities_size = num_entities * entity_size
         x_size = input_size - self.entities_size
-        limits = {"num_hops": (num_hops, 1000), "odometer_size": (odometer_size, 10**6)}
-        limits |= {"name_size": (name_size, 10**6), "context_size": (context_size, 10**6)}
-        for name, (size, most) in (limits | {"extra_size": (extra_size, x_size)}).items():
-            if type(size) is not int or not 0 <= size <= most:
-                raise ValueError(f"{name} must be a whole number from 0 to {most}, got {size!r}")
+        if extra_size > x_size:
+            raise ValueError(f"extra_size={extra_size}: there are {x_size} inputs besides the entities")
         self.num_entities, self.entity_size = max(num_entities, 1), entity_size or input_size
         self.own_size, self.name_size = own_size, name_size
         self.key_size, self.value_size = key_size, value_size
@@ -211,7 +213,7 @@ class EntityDelta(MemoryCore):
         h, after = self.controller.unroll(x, GRUState(state.h), starts)
         odometer = state.odometer
         if self.odometer is not None:
-            readings = add_up(self.odometer(x, h), odometer, starts)
+            readings = _add_up(self.odometer(x, h), odometer, starts)
             h, odometer = torch.cat([h, readings], dim=-1), readings[-1]
         writes, decay = self._writes(entities, h), torch.sigmoid(self.forget_bias)
         memory, memories = state.memory, []
@@ -271,7 +273,7 @@ class _Odometer(nn.Module):
         return gate * self.moves(x[..., x.shape[-1] - self.moves_size :])
 
 
-def add_up(moves: Tensor, before: Tensor, starts: Tensor) -> Tensor:
+def _add_up(moves: Tensor, before: Tensor, starts: Tensor) -> Tensor:
     """Return the sums [T, B, O] of moves [T, B, O], which begin anew in each episode.
 
     Args:

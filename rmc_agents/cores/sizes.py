@@ -28,7 +28,11 @@ TOLERANCE = 0.03
 
 
 def match_parameters(
-    name: str, input_size: int, parameters: int, options: Mapping[str, Any] | None = None
+    name: str,
+    input_size: int,
+    parameters: int,
+    options: Mapping[str, Any] | None = None,
+    fixed: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return options of a core with which it has about so many parameters.
 
@@ -39,12 +43,13 @@ def match_parameters(
         input_size: width of the core's input.
         parameters: their number, to within 3 %.
         options: other options of the core, which are kept. Those that set its width are chosen here.
+        fixed: options that follow from the core's input, and are kept even if they are widths.
 
     Raises:
         ValueError: the options set the width; no width gives so many parameters; or an unknown core or
             option.
     """
-    options = dict(options or {})
+    options, fixed = {**(options or {}), **(fixed or {})}, fixed or {}
     if type(parameters) is not int or parameters < 1:
         raise ValueError(f"match_parameters must be a whole number of at least 1, got {parameters!r}")
 
@@ -56,7 +61,10 @@ def match_parameters(
     unit = _unit(name, options)
     # Before anything else, so that wrong options are reported.
     count({} if unit == 1 else {widths_of(name)[0]: unit, **options})
-    defaults = require_no_widths(name, parameters, options)
+    defaults = require_no_widths(
+        name, parameters, {each: options[each] for each in options if each not in fixed}
+    )
+    defaults = {each: width for each, width in defaults.items() if each not in fixed}
     found = _nearest(defaults, unit, parameters, count)
     reached = count(found)
     if abs(reached - parameters) > TOLERANCE * parameters:

@@ -31,12 +31,12 @@ from rmc_agents.tree import Tree
 
 
 def finite(rollout: Rollout) -> Tensor:
-    """Return [T, B] bool: observations, rewards, values and log-probabilities are finite."""
+    """Return [T, B] bool: observations, rewards, values, log-probabilities and advice are finite."""
     good = rollout.rewards.isfinite() & rollout.values.isfinite() & rollout.log_probs.isfinite()
     for _, obs in _named(rollout.obs):
         if obs.is_floating_point():
             good = good & obs.isfinite().flatten(2).all(2) if obs.ndim > 2 else good & obs.isfinite()
-    return good
+    return good if rollout.advice is None else good & rollout.advice.isfinite().all(2)
 
 
 def explain_rollout(agent: ActorCritic, env: BatchedEnv, rollout: Rollout, steps: int) -> dict[str, Any]:
@@ -51,6 +51,7 @@ def explain_rollout(agent: ActorCritic, env: BatchedEnv, rollout: Rollout, steps
     t, row = (~finite(rollout)).nonzero()[0].tolist()
     found = [("reward", rollout.rewards)]
     found += [(f"observation {name}".strip(), obs) for name, obs in _named(rollout.obs)]
+    found += [] if rollout.advice is None else [("teacher's advice", rollout.advice)]
     found += [("value", rollout.values), ("action's log-probability", rollout.log_probs)]
     what, tensor = next((name, x[t, row]) for name, x in found if not x[t, row].isfinite().all())
     return {

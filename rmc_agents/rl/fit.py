@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.agent.heads import CategoricalHead
 from rmc_agents.environment import BatchedEnv, EnvConfig
 from rmc_agents.rl.curriculum import Curriculum
 from rmc_agents.rl.ppo import PPOConfig
+from rmc_agents.spaces.masks import choice_sizes
 
 
 def require_fit(agent: ActorCritic, env: BatchedEnv, config: PPOConfig, eval_tasks: Sequence[str]) -> None:
@@ -44,6 +47,19 @@ def require_fit(agent: ActorCritic, env: BatchedEnv, config: PPOConfig, eval_tas
     if config.reconstruction_coef and not agent.config.reconstruct:
         raise ValueError(
             f"reconstruction_coef={config.reconstruction_coef:g} needs an agent with reconstruct=True"
+        )
+
+
+def require_advice(env: BatchedEnv, config: PPOConfig) -> None:
+    """Raise ValueError unless the teacher of environments that were reset gives advice of the right form."""
+    if not config.teacher_coef:
+        return
+    advice, shape = env.teacher_actions(), (env.num_envs, sum(choice_sizes(env.action_space) or ()))
+    if advice is None or advice.shape != shape or advice.dtype != torch.float32:
+        found = "None" if advice is None else f"{str(advice.dtype)[6:]} {list(advice.shape)}"
+        raise ValueError(
+            f"`teacher_actions` of {', '.join(env.tasks)} is {found}; expected float32 {list(shape)}, the "
+            "probabilities of all choices"
         )
 
 

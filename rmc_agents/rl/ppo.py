@@ -87,7 +87,7 @@ class PPOConfig:
     """Teach the policy nothing until rewards tell actions apart: until two rewards of the run differed, or an
     episode with rewards other than 0 terminated. Until then, advantages are nothing but errors of the critic,
     and following them takes from exploration. The critic, and what it shares with the policy, learn
-    meanwhile."""
+    meanwhile; and a teacher teaches the policy."""
     normalize_rewards: bool = False
     """Learn from rewards divided by the running standard deviation of the discounted return. Logged returns
     stay those of the environment."""

@@ -40,7 +40,14 @@ from rmc_agents.rl.figures import (
     episode_figures,
     progress_figures,
 )
-from rmc_agents.rl.fit import SuccessMonitor, environment_config, make_curriculum, require_fit, use_masks
+from rmc_agents.rl.fit import (
+    SuccessMonitor,
+    environment_config,
+    make_curriculum,
+    require_advice,
+    require_fit,
+    use_masks,
+)
 from rmc_agents.rl.learner import Learner
 from rmc_agents.rl.normalization import OWN_PART
 from rmc_agents.rl.ppo import PPOConfig
@@ -138,6 +145,7 @@ class Trainer(Resumable):
             agent.load_state_dict(processes.broadcast(agent.state_dict()))
         self.carry = initial_carry(agent, env, processes.seed(seed), self.ids)
         use_masks(agent, env)
+        require_advice(env, config)
         try:
             self.rollout = Rollout.allocate(agent, self.carry, config.num_steps, config.teacher_coef > 0)
         except (RuntimeError, MemoryError) as error:

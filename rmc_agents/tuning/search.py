@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from rmc_agents.agent.actor_critic import entity_options
 from rmc_agents.cli.config import RunConfig
-from rmc_agents.cores import make_core
+from rmc_agents.cores import make_core, reads_entities
 from rmc_agents.errors import UsageError
 from rmc_agents.options import Option
 from rmc_agents.tuning.spaces import (
@@ -91,7 +92,7 @@ def search_space(
         asked = parse_searches(words, base)
         if both := [name for name in asked if name in fixed]:
             raise ValueError(f"{both[0]} is searched and has a flag of its own: leave out one of them")
-        rest = {} if only else default_searches(base, {*asked, *fixed})
+        rest = {} if only else default_searches(base, {*asked, *fixed, *_cell_options(base)})
         sizes = _sizes(base, asked, () if only else [name for name in SIZES if name not in fixed])
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
@@ -115,9 +116,17 @@ def _require_valid(space: SearchSpace, name: str, value: Option) -> None:
 
 
 def _build_core(config: RunConfig) -> None:
-    """Build a core where it takes no memory."""
+    """Build a core where it takes no memory; one that reads entities, with a single cell."""
+    agent, cell = config.agent, _cell_options(config)
     with torch.device("meta"):
-        make_core(config.agent.core, config.agent.features, config.agent.core_options)
+        make_core(agent.core, agent.features + cell.get("entity_size", 0), {**agent.core_options, **cell})
+
+
+def _cell_options(config: RunConfig) -> dict[str, int]:
+    """Return the options that an agent sets of a core which it feeds cells with names or neighbours."""
+    agent = config.agent
+    told = agent.cell_names or agent.cell_neighbours
+    return entity_options(agent, 1, 0) if told and reads_entities(agent.core) else {}
 
 
 def _sizes(base: RunConfig, asked: Mapping[str, Search], varied: Collection[str]) -> dict[str, Search]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from gymnasium import spaces
@@ -13,7 +15,7 @@ from rmc_agents.agent.config import AgentConfig
 from rmc_agents.agent.names import Names
 from rmc_agents.agent.neighbours import DIRECTIONS
 from rmc_agents.cli.matching import matched
-from rmc_agents.cores import EntityDelta
+from rmc_agents.cores import CORES, EntityDelta, MemoryCore
 from rmc_agents.environment import ObservationIds
 from rmc_agents.sb3 import policy_kwargs_for
 from tests.support.spaces import MAZE_SPACE, sample_tensors
@@ -161,6 +163,19 @@ def test_without_a_grid_the_input_is_one_entity() -> None:
             "cell_names and cell_neighbours need cells that are fed to the core",
         ),
         (MAZE_SPACE, "gru", {"cell_names": 8}, "cell_names and cell_neighbours need cells that are fed"),
+        (MAZE_SPACE, "entity_delta", {"cell_size": 0, "cell_names": 8}, "a cell_size other than 0"),
+        (
+            MAZE_SPACE,
+            "entity_delta",
+            {"core_options": {"name_size": 8}},
+            "^name_size of core entity_delta: set by the agent",
+        ),
+        (
+            MAZE_SPACE,
+            "entity_delta",
+            {"cell_names": 8, "core_options": {"key_size": 16}},
+            "^key_size of core entity_delta: set by the agent",
+        ),
         (MAZE_SPACE, "entity_delta", {"cell_names": -1}, "cell_names must be from 0 to .*, got -1"),
         (
             MAZE_SPACE,
@@ -172,7 +187,7 @@ def test_without_a_grid_the_input_is_one_entity() -> None:
             MAZE_SPACE,
             "entity_delta",
             {"core_options": {"num_entities": 3, "entity_size": 2}},
-            "num_entities, entity_size of core entity_delta are set by the agent, .* with cell_size=0",
+            "entity_size, num_entities of core entity_delta: set by the agent, .* with cell_size=0",
         ),
     ],
 )
@@ -202,3 +217,39 @@ def test_core_with_cells_is_sized() -> None:
     assert found.core_options.keys() == {"hidden_size", "key_size", "value_size"}
     agent = ActorCritic.from_config(MAZE_SPACE, spaces.Discrete(3), found)
     assert abs(sum(p.numel() for p in agent.core.parameters()) / 50_000 - 1) < 0.03
+    assert found.core_options["hidden_size"] == pytest.approx(4 * found.core_options["key_size"], abs=2)
+
+
+def test_core_with_named_cells_is_sized_but_for_its_keys() -> None:
+    config = AgentConfig(core="entity_delta", cell_size=8, cell_names=16, cell_neighbours=True)
+    config = replace(config, core_options={"num_hops": 2, "odometer_size": 4})
+    found = matched(MAZE_SPACE, spaces.Discrete(3), config, 80_000)
+    assert found.core_options.keys() == {"hidden_size", "value_size", "num_hops", "odometer_size"}
+    agent = ActorCritic.from_config(MAZE_SPACE, spaces.Discrete(3), found)
+    assert isinstance(agent.core, EntityDelta)
+    assert agent.core.key_size == 16
+    assert abs(sum(p.numel() for p in agent.core.parameters()) / 80_000 - 1) < 0.03
+
+
+class Plain(MemoryCore):
+    """A core of one's own that reads cells, and knows nothing of names and extras."""
+
+    reads_entities = True
+    output_size = 3  # type: ignore[assignment]
+
+    def __init__(self, input_size: int, *, num_entities: int = 0, entity_size: int = 0) -> None:
+        super().__init__(input_size)
+        self.sizes = num_entities, entity_size
+
+    def initial_state(self, batch_size: int) -> torch.Tensor:
+        return torch.zeros(batch_size, 1)
+
+    def step(self, inputs: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        return inputs[:, :3], state
+
+
+def test_cores_that_know_nothing_of_extras_are_fed_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CORES, "plain", Plain)
+    agent = ActorCritic(MAZE_SPACE, spaces.Discrete(3), "plain", previous_action=True, cell_size=4)
+    assert isinstance(agent.core, Plain)
+    assert agent.core.sizes == (agent.encoder.num_cells, 4)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 import rmc_envs
 from rmc_agents import PPOConfig, Trainer
+from rmc_agents.agent.saved import initialize
 from rmc_agents.environment import BatchedEnv, Transition
+from rmc_agents.errors import TrainingError
 from rmc_agents.rl.ppo import ppo_loss
 from rmc_agents.rl.rollout import Rollout, collect, initial_carry, split_into_chunks
 from rmc_agents.rl.teacher import divergence
@@ -125,6 +127,47 @@ def test_training_follows_the_teacher_as_far_as_its_weight_says(
     assert rate > 0.9 if solved else rate < 0.1
     assert ("train/teacher_divergence" in figures) == bool(coef)
     assert figures.get("train/teacher_divergence", 0) < 0.2
+
+
+def test_policy_goes_on_from_a_teacher_with_other_targets(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    taught = rmc_envs.make(TASK, 8, max_solution=1, targets="chain")
+    config = dataclasses.replace(QUICK, teacher_coef=1.0, aux_coef=1.0)
+    first = Trainer(fresh_agent("gru", taught, aux_size=taught.aux_size), taught, config, tmp_path / "taught")
+    first.run()
+    for targets, coef in (("places", 1.0), ("chain", 0.0)):
+        env = rmc_envs.make(TASK, 8, max_solution=3, targets=targets)
+        agent = fresh_agent("gru", env, aux_size=env.aux_size if coef else 0)
+        own = {name: x.clone() for name, x in agent.state_dict().items()}
+        initialize(agent, tmp_path / "taught")
+        for name, x in agent.state_dict().items():
+            source = own if name.startswith("aux_head") else first.agent.state_dict()
+            torch.testing.assert_close(x, source[name])
+
+
+class Silent(Opposite):
+    def teacher_actions(self) -> Tensor:
+        return torch.zeros(self.num_envs)
+
+
+def test_advice_of_another_form_is_refused_before_training(tmp_path: Path) -> None:
+    env = Silent(16)
+    config = dataclasses.replace(QUICK, teacher_coef=1.0)
+    expected = r"is float32 \[16\]; expected float32 \[16, 4\], the probabilities"
+    with pytest.raises(ValueError, match=expected):
+        Trainer(fresh_agent("gru", env), env, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_advice_that_is_not_a_number_is_named(tmp_path: Path) -> None:
+    class Broken(Opposite):
+        def teacher_actions(self) -> Tensor:
+            return super().teacher_actions() * torch.nan
+
+    env = Broken(8)
+    run = Trainer(fresh_agent("gru", env), env, dataclasses.replace(QUICK, teacher_coef=1.0), tmp_path)
+    with pytest.raises(TrainingError, match="teacher's advice"):
+        run.iterate()
 
 
 def test_task_without_a_teacher_is_refused(tmp_path: Path) -> None:

@@ -693,6 +693,21 @@ class TeacherOfControl(Tiny):
         self.action_space = spaces.Box(0, 1, ())  # type: ignore[assignment]
 
 
+@breaks(r"teacher: advice after reset is to do what the action masks forbid")
+class ForbiddenAdvice(Tiny):
+    has_teacher = True
+
+    def teacher_actions(self) -> Tensor | None:
+        advice = torch.zeros(self.num_envs, 2 * DIGITS, device=self.device)
+        advice[:, 0] = 1
+        return advice
+
+    def action_masks(self) -> Tensor | None:
+        masks = torch.ones(self.num_envs, 2 * DIGITS, dtype=torch.bool, device=self.device)
+        masks[:, 0] = False
+        return masks
+
+
 @breaks(r"teacher: `teacher_actions` after reset differ in a second call")
 class ChangingAdvice(Tiny):
     has_teacher, calls = True, 0

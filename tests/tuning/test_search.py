@@ -133,3 +133,12 @@ def test_impossible_search_is_refused(words: list[str], fixed: set[str], only: b
 def test_search_of_an_unknown_core_is_refused() -> None:
     with pytest.raises(UsageError, match="core"):
         search_space(replace(RunConfig(), agent=AgentConfig(core="nope")))
+
+
+def test_cores_that_read_named_cells_are_searched_but_for_their_keys() -> None:
+    agent = AgentConfig(core="entity_delta", cell_names=64, cell_neighbours=True, core_options={"num_hops": 3})
+    space = search_space(replace(RunConfig(), agent=agent), ["value_size=16,48", "odometer_size=0,16"])
+    assert "key_size" not in space.searches
+    assert {"hidden_size", "value_size", "odometer_size"} <= space.searches.keys()
+    with pytest.raises(UsageError, match="num_hops=3 follows the names .* with cell_names and"):
+        search_space(replace(RunConfig(), agent=replace(agent, cell_names=0)))
