@@ -10,6 +10,7 @@ import argparse
 import math
 import shlex
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -236,7 +237,7 @@ def draw(study: Study, results: Mapping[str, Result]) -> Figure:
             if middle.low is not None and middle.high is not None:
                 axes.fill_between(middle.steps / 1e3, middle.low, middle.high, color=color, alpha=0.15)
         axes.set(
-            title=study.tasks[task].title,
+            title=textwrap.fill(study.tasks[task].title, 52),
             xlabel="environment steps (thousands)",
             ylabel="return in training",
         )

@@ -136,7 +136,8 @@ def test_search_of_an_unknown_core_is_refused() -> None:
 
 
 def test_cores_that_read_named_cells_are_searched_but_for_their_keys() -> None:
-    agent = AgentConfig(core="entity_delta", cell_names=64, cell_neighbours=True, core_options={"num_hops": 3})
+    options = {"num_hops": 3}
+    agent = AgentConfig(core="entity_delta", cell_names=64, cell_neighbours=True, core_options=options)
     space = search_space(replace(RunConfig(), agent=agent), ["value_size=16,48", "odometer_size=0,16"])
     assert "key_size" not in space.searches
     assert {"hidden_size", "value_size", "odometer_size"} <= space.searches.keys()
