@@ -5,7 +5,7 @@ Axes: B environments, V cells on a side of the view, W cells on a side of the gr
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, final, get_args
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from rmc_agents.spaces.annotated import AnnotatedBox, codes_reading
 
 from ..numbers import require_whole
 from ..seeded import SeededTask, restart
-from .known import Known, count_targets, known_chain, known_places
+from .known import Known, Targets, count_targets, known_chain, known_places
 from .levels import (
     DEAD_KEY,
     EMPTY,
@@ -38,7 +38,6 @@ from .planning import IS_AGENT, IS_EMPTY, IS_GEM, IS_KEY, IS_LOCK, IS_WALL, UNKN
 
 AGENT = NUM_CODES
 """Code of the agent's cell, in full views only."""
-TARGETS = ("places", "chain")
 GEM_REWARD, RIGHT_REWARD, WRONG_REWARD = 10.0, 1.0, -1.0
 
 
@@ -145,7 +144,7 @@ class BoxWorld(SeededTask):
         max_distractors: int = 5,
         distractor_length: int = 1,
         max_steps: int | None = None,
-        targets: str = "places",
+        targets: Targets = "places",
     ) -> None:
         """
         Args:
@@ -187,8 +186,8 @@ class BoxWorld(SeededTask):
         self.distractor_length = distractor_length
         self.max_steps = (120 if view_size is None else 240) if max_steps is None else max_steps
         require_whole("max_steps", self.max_steps, 1, 1_000_000)
-        if targets not in TARGETS:
-            raise ValueError(f"targets={targets!r}: expected one of {', '.join(TARGETS)}")
+        if targets not in get_args(Targets):
+            raise ValueError(f"targets={targets!r}: expected one of {', '.join(get_args(Targets))}")
         self.targets = targets
         side = SIDE + 2 if view_size is None else view_size
         image = AnnotatedBox(

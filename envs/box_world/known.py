@@ -5,7 +5,7 @@ Axes: B environments, M boxes, S boxes of the longest solution, W cells on a sid
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from rmc_agents.environment import AuxiliaryTargets
 
 from .levels import DEAD_KEY, GEM, KEY, LOCK, NUM_COLORS
 
+Targets = Literal["places", "chain"]
 NUM_PLACES = 2 * (NUM_COLORS + 1) + 2 * NUM_COLORS
 """Targets of `known_places`."""
 SCALE = 6.0
@@ -23,7 +24,7 @@ COLOR_WEIGHT = 0.5
 """Weight of each number of a one-hot color, where that of a row or column is 1."""
 
 
-def count_targets(targets: str, max_solution: int) -> int:
+def count_targets(targets: Targets, max_solution: int) -> int:
     """Return the number of auxiliary targets "places" or "chain"."""
     return NUM_PLACES if targets == "places" else 5 + (NUM_COLORS + 2) * max_solution
 

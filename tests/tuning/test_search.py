@@ -141,5 +141,5 @@ def test_cores_that_read_named_cells_are_searched_but_for_their_keys() -> None:
     space = search_space(replace(RunConfig(), agent=agent), ["value_size=16,48", "odometer_size=0,16"])
     assert "key_size" not in space.searches
     assert {"hidden_size", "value_size", "odometer_size"} <= space.searches.keys()
-    with pytest.raises(UsageError, match="num_hops=3 follows the names .* with cell_names and"):
+    with pytest.raises(UsageError, match=r"num_hops=3 follows the names .* with cell_names and"):
         search_space(replace(RunConfig(), agent=replace(agent, cell_names=0)))

@@ -166,6 +166,7 @@ def test_pictures_show_state_and_end() -> None:
         ({"min_distractors": 6}, "min_distractors=6"),
         ({"distractor_length": 4}, "need 25 colors of keys, and there are 20"),
         ({"max_steps": 0}, "max_steps=0"),
+        ({"targets": "boxes"}, "targets=.boxes.: expected one of places, chain"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict, message: str) -> None:
