@@ -14,22 +14,6 @@ from __future__ import annotations
 from benchmarks.studies import control_study
 from benchmarks.studies.control_runs import SEEDS, Job, Study, Task, by_name
 
-BOX_WORLD_TEACHER = Task(
-    "rmc/BoxWorldViewport-v0",
-    5_000_000,
-    options=("max_solution=3", "targets=chain"),
-    teacher=(
-        *("--teacher-coef", "10", "--aux-coef", "40", "--num-envs", "128", "--num-steps", "32"),
-        *("--bptt-length", "32", "--minibatch-size", "256", "--epochs", "1"),
-        *("--learning-rate", "1e-3", "--learning-rate-end", "1e-4"),
-    ),
-    agents={
-        "entity_delta": (
-            *("--core-options", "value_size=48", "num_hops=3", "odometer_size=16"),
-            *("--cell-size", "24", "--cell-names", "64", "--cell-neighbours"),
-        ),
-    },
-)
 TASKS = {
     "endless-t-maze": Task("rmc/EndlessTMaze-v0", 600_000),
     "memory-maze": Task("rmc/MemoryMaze-9x9-v0", 3_000_000),
@@ -37,7 +21,22 @@ TASKS = {
     "memory-maze-gpu": Task(
         "rmc/MemoryMaze-9x9-v0", 60_000_000, gpu=("--scale", "16", "--precision", "tf32")
     ),
-    "box-world-teacher": BOX_WORLD_TEACHER,
+    "box-world-teacher": Task(
+        "rmc/BoxWorldViewport-v0",
+        5_000_000,
+        options=("max_solution=3", "targets=chain"),
+        teacher=(
+            *("--teacher-coef", "10", "--aux-coef", "40", "--num-envs", "128", "--num-steps", "32"),
+            *("--bptt-length", "32", "--minibatch-size", "256", "--epochs", "1"),
+            *("--learning-rate", "1e-3", "--learning-rate-end", "1e-4"),
+        ),
+        agents={
+            "entity_delta": (
+                *("--core-options", "value_size=48", "num_hops=3", "odometer_size=16"),
+                *("--cell-size", "24", "--cell-names", "64", "--cell-neighbours"),
+            ),
+        },
+    ),
     "box-world-gpu": Task(
         "rmc/BoxWorldViewport-v0",
         90_000_000,

@@ -89,9 +89,8 @@ class BoxWorld(SeededTask):
       been.
     - `targets="chain"`, 5 + 22 numbers for each box of the longest solution: rows and columns gone since the
       episode began; rows and columns to the cell that the reference player wants to reach, and 1 if it knows
-      of one, else -1; then, from the box with the
-      gem backwards, the color of each box's lock, one-hot, and rows and columns to it, once it and all boxes
-      from there on have been in view.
+      of one, else -1; then, from the box with the gem backwards, the color of each box's lock, one-hot, and
+      rows and columns to it, once it and all boxes from there on have been in view.
 
     ## Teacher
     Through a viewport, `teacher_actions` gives the actions of the reference player below, wherever the agent

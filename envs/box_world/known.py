@@ -53,8 +53,8 @@ class Known(NamedTuple):
         columns = self.boxes % self.width - (self.position % self.width).unsqueeze(1)
         return torch.stack([rows, columns], dim=2) / SCALE
 
-    def solution(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the boxes of the solution.
+    def solution(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the boxes of the solution, given `places`.
 
         Returns:
             [B, S] the colors of their locks, which may be open; [B, S, 2] rows and columns to go to them;
@@ -65,9 +65,9 @@ class Known(NamedTuple):
         colors = self.grid.gather(1, boxes + 1).long() - LOCK
         exists = boxes > 0
         leads = (seen | ~exists).long().flip(1).cumprod(1).flip(1).bool()
-        rows, columns = self.places()[:, 1 : 1 + self.max_solution].unbind(2)
-        places = torch.stack([rows, columns + 1 / SCALE], dim=2)
-        return colors.clamp(min=0), places, exists, leads & (colors > 0) & exists
+        rows, columns = places[:, 1 : 1 + self.max_solution].unbind(2)
+        beside = torch.stack([rows, columns + 1 / SCALE], dim=2)
+        return colors.clamp(min=0), beside, exists, leads & (colors > 0) & exists
 
 
 def known_places(known: Known) -> AuxiliaryTargets:
@@ -79,8 +79,9 @@ def known_places(known: Known) -> AuxiliaryTargets:
     """
     contents = known.grid.gather(1, known.boxes).long()
     colors = torch.where(contents > DEAD_KEY, contents - DEAD_KEY, contents - KEY).clamp(min=0)
-    keys = _by_color(known.places(), colors, known.seen & (contents >= GEM))
-    locks, beside, _, leads = known.solution()
+    places = known.places()
+    keys = _by_color(places, colors, known.seen & (contents >= GEM))
+    locks, beside, _, leads = known.solution(places)
     leading = _by_color(beside, locks, leads)
     values, weights = zip(keys, (leading[0][:, 1:], leading[1][:, 1:]), strict=True)
     return AuxiliaryTargets(
@@ -101,14 +102,15 @@ def known_chain(known: Known, key: Tensor) -> AuxiliaryTargets:
         known: the level.
         key: [B] color of the key held; 0 for none.
     """
-    locks, beside, exists, leads = known.solution()
+    places = known.places()
+    locks, beside, exists, leads = known.solution(places)
     contents = known.grid.gather(1, known.boxes).long()
     right = known.grid.gather(1, known.boxes + 1).long()
     is_loose = known.seen & (contents >= GEM) & ((right <= LOCK) | (right > DEAD_KEY)) & (known.boxes > 0)
     opens = leads & (locks == key.unsqueeze(1))
     holds = (key > 0).unsqueeze(1)
     is_goal = torch.cat([is_loose & ~holds, opens & holds], dim=1)  # one cell at most
-    goal = (torch.cat([known.places(), beside], dim=1) * is_goal.unsqueeze(2)).sum(1)
+    goal = (torch.cat([places, beside], dim=1) * is_goal.unsqueeze(2)).sum(1)
     has_goal = is_goal.any(1, keepdim=True).float()
     (row, column), (first_row, first_column) = (
         (cell // known.width, cell % known.width) for cell in (known.position, known.start)

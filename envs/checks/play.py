@@ -62,6 +62,10 @@ class Run:
         )
 
 
+DRAWS = "Draw random numbers in `reset` and `step` only."
+"""Advice on methods whose results differ between two calls."""
+
+
 class Player:
     """Player of runs that reports the violations it sees on the way."""
 
@@ -138,27 +142,44 @@ class Player:
         return self._keep(f"the transition of {name}", step)
 
     def _targets(self, name: str) -> AuxiliaryTargets | None:
-        what = f"`auxiliary_targets` after {name}"
-        targets = self._call(what, self.env.auxiliary_targets)
-        if not check_targets(self.report, self.env, what, targets):
-            raise StopCheck
-        kept = self._keep(what, targets)
-        if targets is not None and not _same_tree(self._call(what, self.env.auxiliary_targets), kept):
-            found, expected = f"{what} differ in a second call", "the same targets until the next step"
-            advice = "Draw random numbers in `reset` and `step` only."
-            self.report.add("auxiliary targets", found, expected, advice)
-        return kept
+        what, method = f"`auxiliary_targets` after {name}", self.env.auxiliary_targets
+        return self._repeatable("auxiliary targets", what, "targets", method, check_targets, DRAWS)
 
     def _advice(self, name: str) -> Tensor | None:
-        what = f"`teacher_actions` after {name}"
-        advice = self._call(what, self.env.teacher_actions)
-        if not check_advice(self.report, self.env, what, advice):
+        what, method = f"`teacher_actions` after {name}", self.env.teacher_actions
+        advice = "Give equally good actions equal probabilities, instead of drawing one."
+        return self._repeatable("teacher", what, "advice", method, check_advice, advice)
+
+    def _masks(self, name: str) -> Tensor | None:
+        what, method = f"`action_masks` after {name}", self.env.action_masks
+        return self._repeatable("action masks", what, "masks", method, check_masks, DRAWS)
+
+    def _repeatable(
+        self,
+        rule: str,
+        what: str,
+        kind: str,
+        method: Callable[[], Any],
+        check: Callable[[Report, BatchedEnv, str, Any], bool],
+        advice: str,
+    ) -> Any:
+        """Return a copy of what a method returns, which must be equal in a second call; None if it is None.
+
+        Args:
+            rule: that is broken if it is not.
+            what: the call, for messages.
+            kind: what the method returns, for messages.
+            method: of the environments.
+            check: reports a wrong structure, and returns whether it is right.
+            advice: how to return the same in both calls.
+        """
+        value = self._call(what, method)
+        if not check(self.report, self.env, what, value):
             raise StopCheck
-        kept = self._keep(what, advice)
-        if advice is not None and not same(self._call(what, self.env.teacher_actions), kept):
-            found, expected = f"{what} differ in a second call", "the same advice until the next step"
-            help_ = "Give equally good actions equal probabilities, instead of drawing one."
-            self.report.add("teacher", found, expected, help_)
+        kept = self._keep(what, value)
+        if value is not None and not _same_tree(self._call(what, method), kept):
+            found, expected = f"{what} differ in a second call", f"the same {kind} until the next step"
+            self.report.add(rule, found, expected, advice)
         return kept
 
     def _check_allowed(self, run: Run, name: str) -> None:
@@ -166,18 +187,6 @@ class Player:
         if advice is not None and masks is not None and (advice * ~masks).any():
             found, expected = f"advice after {name} is to do what the action masks forbid", "allowed actions"
             self.report.add("teacher", found, expected, "Give what is forbidden the probability 0.")
-
-    def _masks(self, name: str) -> Tensor | None:
-        what = f"`action_masks` after {name}"
-        masks = self._call(what, self.env.action_masks)
-        if not check_masks(self.report, self.env, what, masks):
-            raise StopCheck
-        kept = self._keep(what, masks)
-        if masks is not None and not same(self._call(what, self.env.action_masks), kept):
-            found, expected = f"{what} differ in a second call", "the same masks until the next step"
-            advice = "Draw random numbers in `reset` and `step` only."
-            self.report.add("action masks", found, expected, advice)
-        return kept
 
     def _check_warnings(self) -> None:
         found = self._call("`warnings`", self.env.warnings)

@@ -19,13 +19,13 @@ from rmc_agents.agent.arguments import as_rows, as_tensors, require_state
 from rmc_agents.agent.clock import Clock
 from rmc_agents.agent.config import AgentConfig
 from rmc_agents.agent.encoders import Encoder
+from rmc_agents.agent.entities import SET_BY_AGENT, cell_size_of, entity_options
 from rmc_agents.agent.heads import NO_MASKS, CategoricalHead, make_action_head
 from rmc_agents.agent.native_heads import native_weights
 from rmc_agents.agent.normalization import Total, of_this_process
 from rmc_agents.agent.observation_table import EncodedTable, ObservationTable
 from rmc_agents.agent.reconstruction import Decoder
-from rmc_agents.cores import MemoryCore, State, make_core, reads_entities
-from rmc_agents.cores import core_options as core_options_of
+from rmc_agents.cores import MemoryCore, State, make_core
 from rmc_agents.cores.base import IndexedInputs
 from rmc_agents.cores.kernels import heads_native
 from rmc_agents.cores.kernels.call import eager
@@ -38,13 +38,6 @@ from rmc_agents.spaces.plain import Actions, Observations
 from rmc_agents.spaces.reading import named_parts, with_readings
 from rmc_agents.spaces.serialization import space_from_json, space_to_json
 from rmc_agents.tree import Tree, leaves, map_tree
-
-DEFAULT_CELL_SIZE = 24
-"""Width of embedded cells, for cores that read entities."""
-
-
-SET_BY_AGENT = ("num_entities", "entity_size", "context_size", "name_size", "extra_size")
-"""Options of a core that only the agent sets, which feeds it cells."""
 
 
 class AgentState(NamedTuple):
@@ -667,41 +660,6 @@ def _unroll(
 ) -> tuple[Tensor, State]:
     unroll: Any = core.unroll_indexed if isinstance(inputs, IndexedInputs) else core.unroll
     return unroll(inputs, state, starts)
-
-
-def entity_options(config: AgentConfig, num_cells: int, num_extra: int) -> dict[str, int]:
-    """Return the options of a core that depend on what the agent feeds it.
-
-    Args:
-        config: of the agent, whose core reads entities.
-        num_cells: number of cells that are fed to the core.
-        num_extra: number of inputs besides the observation.
-    """
-    names, each = config.cell_names, cell_size_of(config) + config.cell_names
-    options = {"num_entities": num_cells, "entity_size": each * (1 + config.cell_neighbours)}
-    if config.cell_neighbours:
-        options["context_size"] = each
-    if names:
-        options |= {"name_size": names, "key_size": names}
-    if num_extra and "extra_size" in core_options_of(config.core):  # cores of one's own need not have it
-        options["extra_size"] = num_extra
-    return options
-
-
-def cell_size_of(config: AgentConfig) -> int:
-    """Return the width of embedded cells that an agent feeds to its core, where its observations have cells.
-
-    Raises:
-        ValueError: there is a width, and the core does not read entities.
-    """
-    if reads_entities(config.core):
-        return DEFAULT_CELL_SIZE if config.cell_size is None else config.cell_size
-    if config.cell_size:
-        raise ValueError(
-            f"cell_size={config.cell_size} needs a core that reads entities, such as entity_delta, and "
-            f"{config.core} does not"
-        )
-    return 0
 
 
 def _hidden(input_size: int, hidden_size: int) -> nn.Sequential:

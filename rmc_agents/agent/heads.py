@@ -68,6 +68,18 @@ class ActionHead(nn.Module, ABC):
         """
         raise ValueError(NO_MASKS)
 
+    def divergence(self, parameters: Tensor, advice: Tensor) -> Tensor:
+        """Return the KL divergence of the policy from a teacher, KL(teacher, policy) [...], in nats.
+
+        Args:
+            parameters: [..., P].
+            advice: [..., P] the teacher's probabilities of the choices; all 0 for none, where it is 0.
+
+        Raises:
+            ValueError: actions of this kind are no choices.
+        """
+        raise ValueError("teachers are for Discrete and MultiDiscrete actions")
+
     @abstractmethod
     def persist(self, parameters: Tensor, previous: Tensor, starts: Tensor) -> Tensor:
         """Return the parameters of the distribution that tends to repeat previous actions.
@@ -156,6 +168,10 @@ class CategoricalHead(ActionHead):
 
     def restrict(self, parameters: Tensor, masks: Tensor) -> Tensor:
         return torch.where(masks, parameters, FORBIDDEN)
+
+    def divergence(self, parameters: Tensor, advice: Tensor) -> Tensor:
+        # 0 times the logarithm of what the policy may not choose is 0, too.
+        return (torch.xlogy(advice, advice) - advice * torch.cat(self._split(parameters), dim=-1)).sum(-1)
 
     def persist(self, parameters: Tensor, previous: Tensor, starts: Tensor) -> Tensor:
         return parameters + torch.where(starts.unsqueeze(-1), 0.0, self.bonus * self.encode(previous))

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from gymnasium import spaces
 
-from rmc_agents.agent.actor_critic import ActorCritic, cell_size_of
+from rmc_agents.agent.actor_critic import ActorCritic
 from rmc_agents.agent.config import AgentConfig
+from rmc_agents.agent.entities import cell_size_of
 from rmc_agents.agent.shapes import shapes_only
 from rmc_agents.cores import core_options
 from rmc_agents.environment import EnvConfig

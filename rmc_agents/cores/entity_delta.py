@@ -281,9 +281,9 @@ def _add_up(moves: Tensor, before: Tensor, starts: Tensor) -> Tensor:
         before: [B, O] the sums before the first step.
         starts: [T, B] bool, where an episode starts.
     """
-    sums = []
+    sums, fresh = [], torch.zeros_like(before)
     for move, start in zip(moves.unbind(0), starts.unbind(0), strict=True):
-        before = torch.where(start.unsqueeze(-1), 0.0, before) + move
+        before = reset_rows(before, fresh, start) + move
         sums.append(before)
     return torch.stack(sums)
 

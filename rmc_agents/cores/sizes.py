@@ -49,7 +49,8 @@ def match_parameters(
         ValueError: the options set the width; no width gives so many parameters; or an unknown core or
             option.
     """
-    options, fixed = {**(options or {}), **(fixed or {})}, fixed or {}
+    chosen, fixed = dict(options or {}), dict(fixed or {})
+    options = chosen | fixed
     if type(parameters) is not int or parameters < 1:
         raise ValueError(f"match_parameters must be a whole number of at least 1, got {parameters!r}")
 
@@ -61,9 +62,7 @@ def match_parameters(
     unit = _unit(name, options)
     # Before anything else, so that wrong options are reported.
     count({} if unit == 1 else {widths_of(name)[0]: unit, **options})
-    defaults = require_no_widths(
-        name, parameters, {each: options[each] for each in options if each not in fixed}
-    )
+    defaults = require_no_widths(name, parameters, chosen)
     defaults = {each: width for each, width in defaults.items() if each not in fixed}
     found = _nearest(defaults, unit, parameters, count)
     reached = count(found)

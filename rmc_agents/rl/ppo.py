@@ -19,9 +19,7 @@ from rmc_agents.environment import AuxiliaryTargets
 from rmc_agents.options import require_ranges, require_types
 from rmc_agents.rl.native_loss import native_losses
 from rmc_agents.rl.rollout import Chunks
-from rmc_agents.rl.teacher import divergence
 from rmc_agents.rl.terms import LossTerms
-from rmc_agents.spaces.masks import choice_sizes
 from rmc_agents.training.auxiliary import auxiliary_loss
 from rmc_agents.training.processes import Processes
 
@@ -424,8 +422,7 @@ def losses(
         mean(squared_change(outputs, batch.starts)) if config.memory_change_coef else None,
     )
     if batch.advice is not None:
-        sizes = choice_sizes(agent.action_space) or []
-        apart = divergence(batch.advice, evaluation.parameters, sizes)
+        apart = agent.policy.divergence(evaluation.parameters, batch.advice)
         terms = terms._replace(divergence=mean(apart))
     return loss, [x.detach() for x in figures], terms
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rmc_agents.agent.actor_critic import entity_options
+from rmc_agents.agent.entities import entity_options
 from rmc_agents.cli.config import RunConfig
 from rmc_agents.cores import make_core, reads_entities
 from rmc_agents.errors import UsageError

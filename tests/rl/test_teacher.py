@@ -12,12 +12,12 @@ from torch import Tensor
 
 import rmc_envs
 from rmc_agents import PPOConfig, Trainer
+from rmc_agents.agent.heads import CategoricalHead
 from rmc_agents.agent.saved import initialize
 from rmc_agents.environment import BatchedEnv, Transition
 from rmc_agents.errors import TrainingError
 from rmc_agents.rl.ppo import ppo_loss
 from rmc_agents.rl.rollout import Rollout, collect, initial_carry, split_into_chunks
-from rmc_agents.rl.teacher import divergence
 from tests.support.agents import fresh_agent
 from tests.support.trainers import QUICK
 
@@ -34,14 +34,16 @@ def test_divergence_is_that_of_the_distributions() -> None:
         )
         for p, logits in zip(advice.split(sizes, -1), parameters.split(sizes, -1), strict=True)
     )
-    torch.testing.assert_close(divergence(advice, parameters, sizes), expected)
+    head = CategoricalHead(1, spaces.MultiDiscrete(sizes))
+    torch.testing.assert_close(head.divergence(parameters, advice), expected)
 
 
 def test_divergence_is_0_without_advice_and_for_a_policy_that_agrees() -> None:
     advice = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.5, 0.5, 0.0]])
     parameters = torch.tensor([[1.0, 5.0, 2.0], [3.0, 3.0, -1e8], [3.0, 3.0, 3.0]])
     expected = torch.tensor([0.0, 0.0, torch.tensor(1.5).log()])
-    torch.testing.assert_close(divergence(advice, parameters, [3]), expected)
+    head = CategoricalHead(1, spaces.Discrete(3))
+    torch.testing.assert_close(head.divergence(parameters, advice), expected)
 
 
 @pytest.mark.parametrize("core", ["rmc", "gru", "entity_delta"])
@@ -59,7 +61,9 @@ def test_divergence_enters_the_loss_and_its_gradient_with_its_weight(core: str) 
     evaluated = agent.evaluate_actions(
         chunks.obs, chunks.actions, chunks.rewards, chunks.starts, chunks.state
     )
-    apart = (divergence(chunks.advice, evaluated.parameters, [4]) * chunks.valid).sum() / chunks.valid.sum()  # type: ignore[arg-type]
+    assert chunks.advice is not None
+    each = agent.policy.divergence(evaluated.parameters, chunks.advice)
+    apart = (each * chunks.valid).sum() / chunks.valid.sum()
     plain, without = ppo_loss(agent, chunks._replace(advice=None), PPOConfig(), 0.01)
     loss, metrics = ppo_loss(agent, chunks, PPOConfig(teacher_coef=3.0), 0.01)
     assert without.divergence == 0

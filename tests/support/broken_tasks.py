@@ -662,6 +662,14 @@ class CloseFails(Tiny):
         raise OSError("already closed")
 
 
+class Numbers(Tiny):
+    """Actions are numbers, and no choices."""
+
+    def __init__(self, num_envs: int = 1, device: str | torch.device = "cpu") -> None:
+        super().__init__(num_envs, device)
+        self.action_space = spaces.Box(0, 1, ())  # type: ignore[assignment]
+
+
 @breaks(r"teacher: `teacher_actions` after reset are float32 \[4, 10\] .* expected None, since `has_teacher`")
 class UnannouncedTeacher(Tiny):
     def teacher_actions(self) -> Tensor | None:
@@ -685,12 +693,8 @@ class TeacherOfNumbers(Tiny):
 
 
 @breaks(r"teacher: `has_teacher` is true, and actions are Box")
-class TeacherOfControl(Tiny):
+class TeacherOfControl(Numbers):
     has_teacher = True
-
-    def __init__(self, num_envs: int = 1, device: str | torch.device = "cpu") -> None:
-        super().__init__(num_envs, device)
-        self.action_space = spaces.Box(0, 1, ())  # type: ignore[assignment]
 
 
 @breaks(r"teacher: advice after reset is to do what the action masks forbid")
@@ -734,11 +738,7 @@ class NothingAllowed(Tiny):
 
 
 @breaks(r"action masks: .* are bool \[4, 1\] on cpu; expected None, since Box")
-class MasksOfNumbers(Tiny):
-    def __init__(self, num_envs: int = 1, device: str | torch.device = "cpu") -> None:
-        super().__init__(num_envs, device)
-        self.action_space = spaces.Box(0, 1, ())  # type: ignore[assignment]
-
+class MasksOfNumbers(Numbers):
     def action_masks(self) -> Tensor | None:
         return torch.ones(self.num_envs, 1, dtype=torch.bool, device=self.device)
 
